@@ -1,0 +1,220 @@
+//! Ids: a prefix that says what it names, then 48 bits of milliseconds and 96 random bits in one base32 alphabet.
+//!
+//! Layout of the text: `tok_` ‖ 8 symbols ‖ `v` ‖ 8 symbols ‖ `v` ‖ 8 symbols ‖ `v` ‖ 5 symbols. The alphabet is
+//! Crockford's, in lower case (no i, l, o, u). The fixed letters break every run of digits at eight, so that no id can
+//! be taken for a PAN (12 digits or more), whatever the bits are. Ids of one kind sort by the time they were made,
+//! as text and as bytes, so that a B-tree grows at its right edge.
+
+use crate::clock::Time;
+use crate::random::{self, NoRandomness};
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const SYMBOLS: usize = 29;
+const TEXT_LEN: usize = 32;
+const BREAK: u8 = b'v';
+
+/// The 18 bytes behind every id: milliseconds (6, big-endian) ‖ random (12).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct IdBytes(pub [u8; 18]);
+
+impl IdBytes {
+    /// A new id for this instant.
+    pub fn make(now: Time) -> Result<Self, NoRandomness> {
+        let mut bytes = [0; 18];
+        let random = random::make_bytes::<12>()?;
+        let millis = now.millis().to_be_bytes();
+        for (to, from) in bytes.iter_mut().zip(millis.iter().skip(2).chain(random.iter())) {
+            *to = *from;
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The milliseconds since the Unix epoch at which it was made.
+    pub fn millis(&self) -> u64 {
+        self.0.iter().take(6).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+    }
+
+    /// The text without its prefix.
+    pub fn encode(&self) -> String {
+        let mut out = String::with_capacity(TEXT_LEN);
+        // One zero bit in front makes 145 bits, 29 symbols of five.
+        let (mut buffer, mut bits, mut symbols) = (0_u32, 1_u32, 0_usize);
+        for byte in &self.0 {
+            buffer = (buffer << 8) | u32::from(*byte);
+            bits += 8;
+            while bits >= 5 {
+                bits -= 5;
+                let index = usize::try_from((buffer >> bits) & 31).unwrap_or(0);
+                out.push(char::from(ALPHABET.get(index).copied().unwrap_or(b'0')));
+                symbols += 1;
+                if symbols.is_multiple_of(8) && symbols < SYMBOLS {
+                    out.push(char::from(BREAK));
+                }
+            }
+        }
+        out
+    }
+
+    /// Reads what [`encode`](Self::encode) writes; nothing else, so that each id has one spelling.
+    pub fn decode(text: &str) -> Option<Self> {
+        if text.len() != TEXT_LEN {
+            return None;
+        }
+        let mut bytes = [0_u8; 18];
+        let mut out = bytes.iter_mut();
+        let (mut buffer, mut bits, mut symbols) = (0_u32, 0_u32, 0_usize);
+        for (at, symbol) in text.bytes().enumerate() {
+            if at % 9 == 8 {
+                if symbol != BREAK {
+                    return None;
+                }
+                continue;
+            }
+            let value = ALPHABET.iter().position(|a| *a == symbol)?;
+            buffer = (buffer << 5) | u32::try_from(value).ok()?;
+            bits += 5;
+            symbols += 1;
+            if symbols == 1 {
+                if value > 15 {
+                    return None;
+                }
+                bits -= 1;
+            }
+            if bits >= 8 {
+                bits -= 8;
+                *out.next()? = u8::try_from((buffer >> bits) & 0xff).ok()?;
+            }
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl std::fmt::Debug for IdBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.encode())
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub IdBytes);
+
+        impl $name {
+            /// What its text begins with.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// A new one for this instant.
+            pub fn make(now: Time) -> Result<Self, NoRandomness> {
+                IdBytes::make(now).map(Self)
+            }
+
+            /// Reads the text form; `None` for anything else.
+            pub fn parse(text: &str) -> Option<Self> {
+                text.strip_prefix($prefix).and_then(IdBytes::decode).map(Self)
+            }
+
+            /// The 18 bytes, as the store keeps them.
+            pub const fn bytes(&self) -> &[u8; 18] {
+                &self.0.0
+            }
+
+            /// From the 18 bytes of the store.
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(|b| Self(IdBytes(b)))
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}{}", $prefix, self.0.encode())
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+id! {
+    /// Our surrogate for a card; the same for the card's whole life.
+    Token, "tok_"
+}
+id! {
+    /// A charge.
+    ChargeId, "ch_"
+}
+id! {
+    /// A capture, refund, void or verification: an operation on its own record.
+    OperationId, "op_"
+}
+id! {
+    /// A refund.
+    RefundId, "rf_"
+}
+id! {
+    /// One try of one operation at a processor; also the idempotency key that the processor sees.
+    AttemptId, "att_"
+}
+id! {
+    /// An audit event.
+    EventId, "evt_"
+}
+id! {
+    /// One request to the API.
+    RequestId, "req_"
+}
+id! {
+    /// A stored-credential agreement.
+    AgreementId, "agr_"
+}
+id! {
+    /// What a caller sees of a fingerprint: random, mapped from the keyed hash, never containing it.
+    FingerprintId, "fp_"
+}
+id! {
+    /// A person or an application that may call the API.
+    PrincipalId, "prn_"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_token_has_one_fixed_shape() {
+        let token = Token(IdBytes([0xff; 18]));
+        assert_eq!(token.to_string(), "tok_fzzzzzzzvzzzzzzzzvzzzzzzzzvzzzzz");
+        assert_eq!(Token(IdBytes([0; 18])).to_string(), "tok_00000000v00000000v00000000v00000");
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_reads_back_and_sorts_like_its_bytes(a: [u8; 18], b: [u8; 18]) {
+            let (a, b) = (Token(IdBytes(a)), Token(IdBytes(b)));
+            prop_assert_eq!(Token::parse(&a.to_string()), Some(a));
+            prop_assert_eq!(a.cmp(&b), a.to_string().cmp(&b.to_string()));
+        }
+
+        #[test]
+        fn no_other_spelling_is_read(text in "[0-9a-zA-Z]{30,34}") {
+            if let Some(id) = IdBytes::decode(&text) {
+                prop_assert_eq!(id.encode(), text);
+            }
+        }
+
+        #[test]
+        fn no_id_has_a_run_of_digits_that_could_be_a_pan(a: [u8; 18]) {
+            let text = Token(IdBytes(a)).to_string();
+            let longest = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
+            prop_assert!(longest <= 8);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Time, behind one seam: everything that asks what time it is asks a [`Clock`], so that tests can move it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// An instant in UTC, to the microsecond; printed as RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Time {
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    pub micros: i64,
+}
+
+impl Time {
+    /// The instant that many microseconds after the Unix epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self { micros }
+    }
+
+    /// Milliseconds since the Unix epoch; zero before it.
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.micros / 1_000).unwrap_or(0)
+    }
+
+    /// Whole seconds since the Unix epoch.
+    pub const fn seconds(self) -> i64 {
+        self.micros.div_euclid(1_000_000)
+    }
+
+    /// This instant, later by `seconds` (earlier if negative).
+    #[must_use]
+    pub const fn plus_seconds(self, seconds: i64) -> Self {
+        Self { micros: self.micros.saturating_add(seconds.saturating_mul(1_000_000)) }
+    }
+
+    /// The calendar month in UTC: (year, month 1–12).
+    pub fn year_month(self) -> (i16, i8) {
+        let date = self.timestamp().to_zoned(jiff::tz::TimeZone::UTC).date();
+        (date.year(), date.month())
+    }
+
+    /// Reads an RFC 3339 instant.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|t| Self { micros: t.as_microsecond() })
+    }
+
+    fn timestamp(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_microsecond(self.micros).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+}
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.6}", self.timestamp())
+    }
+}
+
+/// Where the time comes from.
+pub trait Clock: Send + Sync + 'static {
+    /// The present instant.
+    fn now(&self) -> Time;
+}
+
+/// The machine's own clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    fn now(&self) -> Time {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Time::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A clock that moves only when told to.
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<AtomicI64>);
+
+impl ManualClock {
+    /// A clock that stands at `time`.
+    pub fn at(time: Time) -> Self {
+        Self(Arc::new(AtomicI64::new(time.micros)))
+    }
+
+    /// Moves the clock on by `seconds`.
+    pub fn advance_seconds(&self, seconds: i64) {
+        self.0.fetch_add(seconds.saturating_mul(1_000_000), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Time {
+        Time::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_prints_as_rfc_3339_and_reads_back() {
+        let time = Time::from_micros(1_700_000_000_123_456);
+        assert_eq!(time.to_string(), "2023-11-14T22:13:20.123456Z");
+        assert_eq!(Time::parse(&time.to_string()), Some(time));
+    }
+
+    #[test]
+    fn months_turn_over_at_midnight_utc() {
+        let before = Time::parse("2026-11-30T23:59:59.999999Z").unwrap();
+        assert_eq!(before.year_month(), (2026, 11));
+        assert_eq!(before.plus_seconds(1).year_month(), (2026, 12));
+    }
+}

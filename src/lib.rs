@@ -1,0 +1,10 @@
+//! cardvault keeps payment cards for a company that must not: sealed at rest, answered with a token, forwarded
+//! to payment processors, shown to nobody.
+//!
+//! # Map
+//! One binary; each role is a process of its own, and code lives in the folder of the process it runs in.
+//! - [`card`]: what anyone may know of a card: ids, brand, truncated PAN, expiry, the sealed layout.
+
+pub mod card;
+pub mod clock;
+pub mod random;

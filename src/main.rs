@@ -1,0 +1,3 @@
+//! The `cardvault` command: subcommands and wiring only.
+
+fn main() {}
