@@ -4,7 +4,9 @@
 //! # Map
 //! One binary; each role is a process of its own, and code lives in the folder of the process it runs in.
 //! - [`card`]: what anyone may know of a card: ids, brand, truncated PAN, expiry, the sealed layout.
+//! - [`edge`]: TLS, HTTP, who may do what, charges, store, audit. Holds no keys, opens no card.
 
 pub mod card;
 pub mod clock;
+pub mod edge;
 pub mod random;

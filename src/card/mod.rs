@@ -1,4 +1,9 @@
 //! What anyone may know of a card: ids, brand, truncated PAN, expiry, and how the sealed fields are laid out.
 //! Nothing here ever holds a whole PAN.
 
+pub mod brand;
+pub mod expiry;
 pub mod id;
+pub mod sealed;
+pub mod tenant;
+pub mod truncated;

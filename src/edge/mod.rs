@@ -1,0 +1,4 @@
+//! The edge: TLS, HTTP, who may do what, charges, store, audit. It holds no keys and opens no card.
+
+pub mod audit;
+pub mod store;

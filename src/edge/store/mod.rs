@@ -1,0 +1,378 @@
+//! The store: sealed rows and tokens, never clear text. [`Store`] speaks the domain; each implementation is native to its
+//! database. A [`Change`] is the unit that is committed: rows, the audit events that say who did it, and the
+//! idempotency record, all or nothing.
+//!
+//! One writer per node drains waiting changes into one transaction (group commit), one savepoint per change: a constraint
+//! failure undoes one change; a full disk or an I/O error fails the whole batch as [`CommitError::Unavailable`], and the
+//! writer reopens and rebuilds its state. Uniqueness, dedupe and idempotency are decided by the writer, one change after
+//! another, so that two racing requests cannot both win.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::card::id::{EventId, FingerprintId, Token};
+use crate::card::tenant::TenantId;
+use crate::clock::Time;
+use crate::edge::audit::event::EventDraft;
+
+mod rows;
+
+pub use rows::{
+    AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, Operation,
+    OperationKind, Outbound, PrincipalKind, PrincipalRow, TenantRow,
+};
+
+/// What a store call gives back later.
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What to do when the customer already has this card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDuplicate {
+    /// Store it again, with a token of its own.
+    #[default]
+    New,
+    /// Answer with the token that is there, unchanged.
+    ReturnExisting,
+    /// Make expiry and zip of the token that is there those of this card.
+    UpdateExisting,
+}
+
+/// One row that changes.
+#[derive(Clone, Debug)]
+pub enum RowChange {
+    /// A new card. Fails with [`CommitError::DuplicateCard`] if `on_duplicate` is not `New` and the customer (or the
+    /// absence of one) already has a live token with this fingerprint. The row's `fingerprint` is a proposal: the store
+    /// keeps the id that the tenant already has for this keyed hash, and says so in [`Committed::fingerprint`].
+    InsertCard {
+        /// The row.
+        card: Box<CardRow>,
+        /// The keyed hash of the whole PAN.
+        fingerprint: [u8; 32],
+        /// What to do with a duplicate.
+        on_duplicate: OnDuplicate,
+    },
+    /// The next version of a card: `card.version` must be the stored version plus one, else [`CommitError::Conflict`]. The version
+    /// before stays readable by [`Store::card_version`] without its PAN envelope, and with it while an attempt pins it.
+    UpdateCard {
+        /// The row as it shall be.
+        card: Box<CardRow>,
+        /// The keyed hash, if the number changed.
+        fingerprint: Option<[u8; 32]>,
+    },
+    /// Suspends or reactivates a card; fails with [`CommitError::NotFound`] for an erased one.
+    SetCardStatus {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        token: Token,
+        /// Active or suspended.
+        status: CardStatus,
+        /// Under a legal hold: erasing waits for its release.
+        legal_hold: bool,
+    },
+    /// Erases a card: sealed fields of all versions, fingerprint entry, body MACs, metadata and customer go; the tombstone
+    /// stays. While an unresolved attempt or an open authorization pins the card it becomes `erasing` instead, and the store
+    /// erases it when [`PutCharge`](Self::PutCharge) closes the last one.
+    EraseCard {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        token: Token,
+    },
+    /// A charge as it shall be: `charge.revision` must be the stored one plus one, or 1 for a new one, else
+    /// [`CommitError::Conflict`]. A new charge whose (tenant, invoice, period) is taken fails with
+    /// [`CommitError::InvoiceTaken`]; only a charge whose status is `declined`, `failed` or `voided` frees it.
+    PutCharge(Box<ChargeRow>),
+    /// A principal as it shall be (new or changed).
+    PutPrincipal(Box<PrincipalRow>),
+    /// A tenant as it shall be (new or changed).
+    PutTenant(TenantRow),
+    /// A stored-credential agreement as it shall be (new or changed).
+    PutAgreement(Box<AgreementRow>),
+}
+
+/// Claims an idempotency key for this change, or freezes its answer.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Method and route, such as `POST /v1/tokens`.
+    pub route: &'static str,
+    /// The caller's key, as a keyed hash made in the keeper.
+    pub key: [u8; 32],
+    /// The keyed hash of the body; deleted when `subject_token` is erased.
+    pub body_mac: [u8; 32],
+    /// The card that the request is about, if any.
+    pub subject_token: Option<Token>,
+    /// What is to be answered when the same request comes again.
+    pub answer: StoredAnswer,
+}
+
+/// What a replay answers; never a card field, those are rebuilt from the sealed version that was answered.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum StoredAnswer {
+    /// This version of this card, with this HTTP status.
+    Card {
+        /// Which.
+        token: Token,
+        /// The version that was answered.
+        version: u32,
+        /// 200 or 201.
+        status: u16,
+    },
+    /// Reserved with the intent: the charge or operation (by id text) is being worked on.
+    Reserved {
+        /// `ch_…`, `rf_…`, `op_…`.
+        subject: String,
+    },
+    /// Frozen bytes.
+    Frozen {
+        /// HTTP status.
+        status: u16,
+        /// `Location`, if there is one.
+        location: Option<String>,
+        /// The body.
+        #[serde(with = "serde_bytes")]
+        body: Vec<u8>,
+    },
+}
+
+/// An idempotency record that is already there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredIdempotency {
+    /// The body's keyed hash; `None` once the card it was about is erased.
+    pub body_mac: Option<[u8; 32]>,
+    /// What it was answered with.
+    pub answer: StoredAnswer,
+}
+
+/// The unit that the store commits, all or nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// Rows, in this order.
+    pub rows: Vec<RowChange>,
+    /// The events that say who did it, appended in this order.
+    pub events: Vec<EventDraft>,
+    /// The idempotency key that this change claims. If the key is there already, nothing is changed and the answer is
+    /// [`CommitError::KeyTaken`] — except that a `Frozen` answer replaces a `Reserved` one with the same `body_mac`.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// A permission that only a commit gives: the keeper releases what it holds for this attempt against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Grant {
+    /// The log's sequence number of the change's last event.
+    pub seq: u64,
+}
+
+/// What a commit says.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// When it was committed.
+    pub time: Time,
+    /// The permission that this commit gives.
+    pub grant: Grant,
+    /// The fingerprint id under which an inserted or updated card is kept.
+    pub fingerprint: Option<FingerprintId>,
+}
+
+/// Why a change was not committed; nothing of it is there.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The idempotency key is taken.
+    #[error("the idempotency key is taken")]
+    KeyTaken(Box<StoredIdempotency>),
+    /// The customer has this card already.
+    #[error("the customer has this card already")]
+    DuplicateCard {
+        /// The oldest live token of it.
+        token: Token,
+    },
+    /// Another change came first.
+    #[error("another change came first")]
+    Conflict,
+    /// No such row, or it belongs to another tenant.
+    #[error("there is no such row")]
+    NotFound,
+    /// The invoice and period belong to another charge.
+    #[error("the invoice is charged already")]
+    InvoiceTaken {
+        /// That charge (`ch_…`).
+        charge: crate::card::id::ChargeId,
+    },
+    /// The store cannot write now; the word says why (`disk_full`, `io`, `closed`). Trying again is safe.
+    #[error("the store cannot write now: {0}")]
+    Unavailable(&'static str),
+}
+
+/// Why a read failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store cannot be read now.
+    #[error("the store cannot be read: {0}")]
+    Unavailable(&'static str),
+    /// What is stored is not what this version writes.
+    #[error("the store holds something this version cannot read: {0}")]
+    Corrupt(&'static str),
+}
+
+/// A page of a list: the rows and where to go on.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The rows, newest first.
+    pub rows: Vec<T>,
+    /// Whether there are more after the last.
+    pub more: bool,
+}
+
+/// Which charges to list; all conditions hold together.
+#[derive(Clone, Debug, Default)]
+pub struct ChargeFilter {
+    /// This invoice.
+    pub invoice: Option<String>,
+    /// This customer.
+    pub customer: Option<String>,
+    /// This status.
+    pub status: Option<ChargeStatus>,
+    /// This destination.
+    pub destination: Option<String>,
+    /// This transaction id of the processor, on any attempt.
+    pub processor_transaction_id: Option<String>,
+    /// Created at this instant or later.
+    pub created_from: Option<Time>,
+    /// Created before this instant.
+    pub created_before: Option<Time>,
+}
+
+/// A leaf of the log as it lies in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place, from 0.
+    pub seq: u64,
+    /// Its id.
+    pub id: EventId,
+    /// Whose log it also belongs to.
+    pub tenant: Option<TenantId>,
+    /// The canonical JSON.
+    pub leaf: Vec<u8>,
+}
+
+/// What the assessor and the caller may rely on is in `contracts.md`; this is what the edge needs of a database.
+pub trait Store: Send + Sync + 'static {
+    /// Commits a change durably (fsynced) before it answers. Many may wait at once.
+    fn commit(&self, change: Change) -> Reply<'_, Result<Committed, CommitError>>;
+
+    /// Appends events that belong to no change (masked reads, refusals). They are durable within a second; the answer does
+    /// not wait. Refused when the log lags by more than [`Store::event_lag_max_seconds`].
+    fn append_events(&self, events: Vec<EventDraft>) -> Result<(), CommitError>;
+
+    /// How long an appended event may wait before appends (and the reads they belong to) stop, in seconds.
+    fn event_lag_max_seconds(&self) -> u64 {
+        10
+    }
+
+    /// A card of this tenant, in whatever status.
+    fn card(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Option<CardRow>, StoreError>>;
+
+    /// An earlier version of a card. Its PAN envelope is empty unless an attempt pins it.
+    fn card_version(
+        &self,
+        tenant: TenantId,
+        token: Token,
+        version: u32,
+    ) -> Reply<'_, Result<Option<CardRow>, StoreError>>;
+
+    /// A customer's cards that are not erased, newest first, after (older than) `after`.
+    fn cards_of_customer<'a>(
+        &'a self,
+        tenant: TenantId,
+        customer: &'a str,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Reply<'a, Result<Page<CardRow>, StoreError>>;
+
+    /// An idempotency record.
+    fn idempotency<'a>(
+        &'a self,
+        tenant: TenantId,
+        route: &'static str,
+        key: &'a [u8; 32],
+    ) -> Reply<'a, Result<Option<StoredIdempotency>, StoreError>>;
+
+    /// A charge of this tenant, by its own id or by the id of one of its operations (`rf_…`, `op_…`).
+    fn charge<'a>(
+        &'a self,
+        tenant: TenantId,
+        id: &'a str,
+    ) -> Reply<'a, Result<Option<ChargeRow>, StoreError>>;
+
+    /// Charges of this tenant, newest first, older than `after`.
+    fn charges<'a>(
+        &'a self,
+        tenant: TenantId,
+        filter: &'a ChargeFilter,
+        after: Option<crate::card::id::ChargeId>,
+        limit: usize,
+    ) -> Reply<'a, Result<Page<ChargeRow>, StoreError>>;
+
+    /// All charges that have an attempt which is `sending` or `unknown`, or a status that waits for the processor.
+    fn open_charges(&self, limit: usize) -> Reply<'_, Result<Vec<ChargeRow>, StoreError>>;
+
+    /// The agreements of a card.
+    fn agreements(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Vec<AgreementRow>, StoreError>>;
+
+    /// All principals, for the edge's own table.
+    fn principals(&self) -> Reply<'_, Result<Vec<PrincipalRow>, StoreError>>;
+
+    /// All tenants.
+    fn tenants(&self) -> Reply<'_, Result<Vec<TenantRow>, StoreError>>;
+
+    /// Events from `from` on, in order, at most `limit`; of one tenant if named.
+    fn events(
+        &self,
+        tenant: Option<TenantId>,
+        from: u64,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<StoredEvent>, StoreError>>;
+
+    /// An event by its id.
+    fn event(&self, id: EventId) -> Reply<'_, Result<Option<StoredEvent>, StoreError>>;
+
+    /// Size and root of the log as committed so far.
+    fn tree_head(&self) -> Reply<'_, Result<(u64, [u8; 32]), StoreError>>;
+
+    /// RFC 6962 inclusion path of leaf `seq` in the tree of `size` leaves.
+    fn inclusion_proof(&self, seq: u64, size: u64) -> Reply<'_, Result<Vec<[u8; 32]>, StoreError>>;
+
+    /// RFC 6962 consistency path between the trees of `old` and `new` leaves.
+    fn consistency_proof(&self, old: u64, new: u64) -> Reply<'_, Result<Vec<[u8; 32]>, StoreError>>;
+
+    /// Keeps a signed checkpoint (its note text) for the tree of `size` leaves.
+    fn put_checkpoint(&self, size: u64, note: String) -> Reply<'_, Result<(), CommitError>>;
+
+    /// The newest signed checkpoint.
+    fn checkpoint(&self) -> Reply<'_, Result<Option<String>, StoreError>>;
+
+    /// What is waiting, for metrics and readiness.
+    fn health(&self) -> StoreHealth;
+}
+
+/// What is waiting in a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// Whether commits are taken.
+    pub writable: bool,
+    /// Changes that wait for the writer.
+    pub changes_waiting: u64,
+    /// Age of the oldest event that is not yet durable, in milliseconds.
+    pub event_lag_ms: u64,
+    /// Commits so far.
+    pub commits: u64,
+    /// Changes committed so far.
+    pub changes: u64,
+    /// Sum of the time the commits took, in microseconds.
+    pub commit_micros: u64,
+    /// Cards erased whose bytes may still lie in the write-ahead log or free pages.
+    pub scrub_waiting: u64,
+}
