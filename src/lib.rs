@@ -10,3 +10,4 @@ pub mod card;
 pub mod clock;
 pub mod edge;
 pub mod random;
+pub mod wire;

@@ -5,5 +5,6 @@ pub mod brand;
 pub mod expiry;
 pub mod id;
 pub mod sealed;
+pub mod stray;
 pub mod tenant;
 pub mod truncated;

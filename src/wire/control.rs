@@ -1,0 +1,400 @@
+//! What the supervisor tells each role, and what a role reports. Configuration, credentials and keys travel this way only.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::card::tenant::{Mode, TenantId};
+use crate::clock::Time;
+
+/// To the edge. `Start` carries the API listener, the metrics listener and the keeper pair; `KeeperPair` a pair.
+#[derive(Serialize, Deserialize)]
+pub enum ToEdge {
+    /// Begin.
+    Start(Box<EdgeSettings>),
+    /// A fresh pair to the keeper: the old keeper is gone, or the pair broke.
+    KeeperPair,
+    /// New certificates, tenants and destinations; connections stay.
+    Reload(Box<EdgeReload>),
+    /// A command of an administrator, by number.
+    Admin(u64, AdminCommand),
+    /// Finish what is under way, then exit.
+    Stop,
+}
+
+/// From the edge.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromEdge {
+    /// Serving.
+    Ready,
+    /// An answer to [`ToEdge::Admin`].
+    Admin(u64, AdminAnswer),
+    /// Could not start.
+    Failed(String),
+}
+
+/// What the edge needs to know at start.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct EdgeSettings {
+    /// The name of the installation.
+    pub installation: String,
+    /// The name of this node.
+    pub node: String,
+    /// Whether development conveniences are on.
+    pub development: bool,
+    /// The database directory.
+    pub database: String,
+    /// Limits.
+    pub limits: Limits,
+    /// What may change while it runs.
+    pub reload: EdgeReload,
+    /// The log's verbosity.
+    pub log: String,
+}
+
+/// What may change while the edge runs.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct EdgeReload {
+    /// Certificate chain, PEM.
+    pub certificate_pem: String,
+    /// Its private key, PEM. Empty for plain HTTP (development only).
+    pub key_pem: String,
+    /// Tenants by the supervisor's key store.
+    pub tenants: Vec<TenantInfo>,
+    /// Destinations, as far as the edge needs to know them.
+    pub destinations: Vec<DestinationInfo>,
+}
+
+/// Limits of the API listener; the example configuration says what each is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Requests a second of one principal, sustained.
+    pub requests_per_second_max: u32,
+    /// Requests of one principal at once above the sustained rate.
+    pub requests_burst_max: u32,
+    /// Bytes of a request body.
+    pub body_bytes_max: usize,
+    /// Seconds until the request head must be there.
+    pub header_seconds_max: u64,
+    /// Seconds until the request body must be there.
+    pub body_seconds_max: u64,
+    /// Seconds that a charge may hold its caller.
+    pub charge_seconds_max: u64,
+    /// Seconds that a stop waits for what is under way.
+    pub drain_seconds_max: u64,
+    /// Different numbers of one (tenant, BIN, last four) whose fingerprint is answered in an hour.
+    pub fingerprints_per_hour_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            requests_per_second_max: 100_000,
+            requests_burst_max: 10_000,
+            body_bytes_max: 16 << 10,
+            header_seconds_max: 10,
+            body_seconds_max: 10,
+            charge_seconds_max: 90,
+            drain_seconds_max: 20,
+            fingerprints_per_hour_max: 60,
+        }
+    }
+}
+
+/// A tenant, as the supervisor's key store has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantInfo {
+    /// Its number.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Test or live.
+    pub mode: Mode,
+    /// Whether it was switched off.
+    pub disabled: bool,
+    /// When it was made.
+    pub created_at: Time,
+}
+
+/// A destination, as far as the edge needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationInfo {
+    /// Its name.
+    pub name: String,
+    /// Its connector's name.
+    pub connector: String,
+    /// SHA-256 of the connector's text.
+    pub connector_version: [u8; 32],
+    /// Which tenants may use it.
+    pub mode: Mode,
+    /// `replay`, `success-only`, `natural-key`, `none`.
+    pub idempotency: String,
+    /// How long a key is remembered, in seconds.
+    pub idempotency_seconds: u64,
+    /// Whether an attempt can be looked up.
+    pub can_look_up: bool,
+    /// Before this, in seconds, `not found` proves nothing.
+    pub settle_seconds: u64,
+    /// Whether a zero amount can be verified.
+    pub can_verify: bool,
+    /// How long an authorization holds, in days.
+    pub authorization_days: u32,
+}
+
+/// To the keeper. `EdgePair` and `ForwarderPair` carry a pair.
+#[derive(Serialize, Deserialize)]
+pub enum ToKeeperControl {
+    /// Begin.
+    Start(Box<KeeperSettings>),
+    /// A fresh pair to an edge.
+    EdgePair,
+    /// A fresh pair to a forwarder.
+    ForwarderPair,
+    /// New destinations and tenants.
+    Reload {
+        /// All tenants.
+        tenants: Vec<TenantInfo>,
+        /// All destinations.
+        destinations: Vec<Destination>,
+    },
+    /// Make new keys, wrap them, answer with them; they are not used before [`ToKeeperControl::UseKeys`].
+    MakeKeys(Vec<KeyOrder>),
+    /// These keys are durable: use them.
+    UseKeys(Vec<WrappedKey>),
+    /// The checkpoint (size) is durable in the key store.
+    CheckpointKept(u64),
+}
+
+/// From the keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromKeeperControl {
+    /// Open for business: the boot, and the Ed25519 public key.
+    Ready {
+        /// Random, one for each start, hex.
+        boot: String,
+        /// The checkpoint key.
+        public_key: [u8; 32],
+    },
+    /// To [`ToKeeperControl::MakeKeys`].
+    Keys(Vec<WrappedKey>),
+    /// About to sign this tree: keep it first.
+    KeepCheckpoint {
+        /// Size.
+        size: u64,
+        /// Root, hex.
+        root: String,
+    },
+    /// Could not start or carry out; the sentence names no secret.
+    Failed(String),
+}
+
+/// What the keeper needs to know at start.
+#[derive(Serialize, Deserialize)]
+pub struct KeeperSettings {
+    /// Random, made by `init`, bound into every AAD.
+    pub environment: [u8; 16],
+    /// The origin of checkpoints: `installation/node`.
+    pub origin: String,
+    /// The key-encryption key.
+    #[serde(with = "serde_bytes")]
+    pub kek: Vec<u8>,
+    /// All wrapped keys.
+    pub keys: Vec<WrappedKey>,
+    /// All tenants.
+    pub tenants: Vec<TenantInfo>,
+    /// All destinations.
+    pub destinations: Vec<Destination>,
+    /// Size and root of the tree that was signed last.
+    pub signed: (u64, [u8; 32]),
+    /// Different numbers of one (tenant, BIN, last four) whose fingerprint is answered in an hour.
+    pub fingerprints_per_hour_max: u32,
+    /// Starts of a keeper within the last hour: each costs fingerprint budget.
+    pub restarts_last_hour: u32,
+}
+
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyPurpose {
+    /// Seals card fields; one for each tenant and epoch.
+    Data,
+    /// Keyed hash of the whole PAN.
+    Fingerprint,
+    /// Keyed hash of bodies, idempotency keys and rendered requests.
+    BodyMac,
+    /// Pseudonyms of customers in the log.
+    Pseudonym,
+    /// Ed25519 seed that signs checkpoints and statements; of the installation.
+    Checkpoint,
+}
+
+impl KeyPurpose {
+    /// Its word in bindings and listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Fingerprint => "fingerprint",
+            Self::BodyMac => "body_mac",
+            Self::Pseudonym => "pseudonym",
+            Self::Checkpoint => "checkpoint",
+        }
+    }
+}
+
+/// A key to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyOrder {
+    /// Its id, sequential and unique in the installation.
+    pub id: u32,
+    /// What it is for.
+    pub purpose: KeyPurpose,
+    /// Whose; none for the installation's own.
+    pub tenant: Option<TenantId>,
+    /// Month of sealing, as year × 12 + month − 1; zero for keys without epochs.
+    pub epoch: u32,
+}
+
+/// A key wrapped under the KEK (AES-256-GCM, the order and the environment as AAD).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrappedKey {
+    /// What it is.
+    pub order: KeyOrder,
+    /// `nonce(12) ‖ ciphertext(32) ‖ tag(16)`.
+    #[serde(with = "serde_bytes")]
+    pub wrapped: Vec<u8>,
+    /// Key check value: the first three bytes of HMAC-SHA-256(key, "cardvault/kcv"), hex.
+    pub check_value: String,
+}
+
+/// A destination, as keeper and forwarder know it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Destination {
+    /// Its name.
+    pub name: String,
+    /// Its connector's name.
+    pub connector: String,
+    /// The connector's text.
+    pub connector_toml: String,
+    /// Which tenants may use it.
+    pub mode: Mode,
+    /// Base URL: scheme, host, port, path prefix.
+    pub endpoint: String,
+    /// PEM of the only certificates it may chain to.
+    pub trust_pem: String,
+    /// Credentials by field name; empty for the forwarder.
+    pub credentials: BTreeMap<String, String>,
+    /// Policies (destination sets) it belongs to.
+    pub policies: Vec<u32>,
+    /// Seconds for one exchange.
+    pub timeout_seconds: u64,
+}
+
+/// To the forwarder. `Start` and `KeeperPair` carry the keeper pair.
+#[derive(Serialize, Deserialize)]
+pub enum ToForwarderControl {
+    /// Begin, with these destinations (without credentials).
+    Start(Vec<Destination>),
+    /// A fresh pair to the keeper.
+    KeeperPair,
+    /// New destinations on the ports that were declared at start.
+    Reload(Vec<Destination>),
+    /// Finish what is under way, then exit.
+    Stop,
+}
+
+/// From the forwarder.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromForwarderControl {
+    /// Ready.
+    Ready,
+    /// Could not start.
+    Failed(String),
+}
+
+/// A command of an administrator that the edge's store carries out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum AdminCommand {
+    /// A tenant that the key store has now, or its new state; `actor` is who asked.
+    PutTenant {
+        /// The tenant.
+        tenant: TenantInfo,
+        /// Who asked.
+        actor: String,
+    },
+    /// A new principal; the answer holds its credential, once.
+    AddPrincipal {
+        /// What it shall be.
+        order: PrincipalOrder,
+        /// Who asked.
+        actor: String,
+    },
+    /// All principals.
+    ListPrincipals,
+    /// Switches a principal off, by name or id.
+    DisablePrincipal {
+        /// Name or id.
+        principal: String,
+        /// Who asked.
+        actor: String,
+    },
+    /// A new credential; the old one is good for a while.
+    RotatePrincipal {
+        /// Name or id.
+        principal: String,
+        /// For how long the old one stays good, in seconds.
+        overlap_seconds: u64,
+        /// Who asked.
+        actor: String,
+    },
+    /// Keys that were made, for the log.
+    KeysMade {
+        /// Which.
+        keys: Vec<KeyOrder>,
+    },
+    /// Configuration was read again.
+    Reloaded {
+        /// Who asked.
+        actor: String,
+    },
+}
+
+/// A principal to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrincipalOrder {
+    /// Its name.
+    pub name: String,
+    /// A person, not an application.
+    pub person: bool,
+    /// The tenant's name; none for administrators and assessors.
+    pub tenant: Option<String>,
+    /// Its scopes.
+    pub scopes: Vec<String>,
+    /// After this instant it may do nothing.
+    pub expires_at: Option<Time>,
+    /// The largest charge by currency, in minor units.
+    pub charge_max: BTreeMap<String, i64>,
+    /// The sum of charges a day by currency, in minor units.
+    pub day_max: BTreeMap<String, i64>,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum AdminAnswer {
+    /// Done; an id or a sentence.
+    Done(String),
+    /// A credential, shown once.
+    Credential {
+        /// The principal's id.
+        principal: String,
+        /// The credential.
+        credential: String,
+    },
+    /// Lines of a table, the first its head.
+    Table(Vec<Vec<String>>),
+    /// Not done, and what to do.
+    Refused(String),
+}

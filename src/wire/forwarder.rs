@@ -1,0 +1,121 @@
+//! What the keeper asks of the forwarder, and what it gets.
+
+use serde::{Deserialize, Serialize};
+
+use super::keeper::Verb;
+use crate::card::id::AttemptId;
+
+/// A question to the forwarder.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToForwarder {
+    /// Send a rendered request and map its answer.
+    Send(Box<Exchange>),
+}
+
+/// A rendered request. The forwarder has no keys, and of a card just what stands in here.
+#[derive(Serialize, Deserialize)]
+pub struct Exchange {
+    /// Where to, by name: the forwarder dials what its own settings say.
+    pub destination: String,
+    /// The attempt it belongs to.
+    pub attempt: AttemptId,
+    /// What it does; `None` for a look-up.
+    pub verb: Option<Verb>,
+    /// HTTP method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// Headers in order.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+    /// Clear values that must not come back: the PAN, a CVC, credentials.
+    pub scrub: Vec<String>,
+    /// Whether a connection that was used before may be used (class `none` takes a fresh one).
+    pub pooled: bool,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
+
+/// What is known of whether bytes left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sent {
+    /// Certainly not.
+    Not,
+    /// Perhaps.
+    Maybe,
+    /// Yes, and an answer came.
+    Yes,
+}
+
+/// What became of an exchange.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// What is known of whether bytes left.
+    pub sent: Sent,
+    /// The mapped answer, if one came and could be read.
+    pub answer: Option<Answer>,
+    /// Our own word for what went wrong: `dns`, `connect`, `tls`, `timeout`, `closed`, `too_large`, `redirect`, `protocol`, …
+    pub error: Option<String>,
+    /// From the request's first byte to the answer's last, in microseconds.
+    pub upstream_us: u64,
+}
+
+/// The outcome that a connector's rules gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Done.
+    Approved,
+    /// The issuer or processor said no.
+    Declined,
+    /// The processor answers later.
+    Pending,
+    /// Neither: refused before it was processed, or a fault.
+    Error,
+    /// A look-up that found nothing.
+    NotFound,
+}
+
+/// Bounded fields of a processor's answer, scrubbed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The outcome.
+    pub verdict: Verdict,
+    /// It says nothing about whether the money moved.
+    pub unknown: bool,
+    /// Approved for less than was asked.
+    pub partial: bool,
+    /// Approved, and held for review.
+    pub held_for_review: bool,
+    /// The processor had this request before.
+    pub duplicate: bool,
+    /// HTTP status.
+    pub http_status: u16,
+    /// The processor's code.
+    pub processor_code: Option<String>,
+    /// The decline class.
+    pub decline_class: Option<String>,
+    /// The processor's message.
+    pub message: Option<String>,
+    /// Its transaction id.
+    pub transaction_id: Option<String>,
+    /// The network transaction id.
+    pub network_transaction_id: Option<String>,
+    /// The address check, raw.
+    pub avs_raw: Option<String>,
+    /// The address check of the zip, in our word.
+    pub avs_zip: Option<String>,
+    /// Mastercard's advice code.
+    pub advice_code: Option<String>,
+    /// In minor units.
+    pub amount_approved: Option<i64>,
+    /// What the processor says it took, in microseconds.
+    pub processor_us: Option<u64>,
+}

@@ -1,0 +1,16 @@
+//! The doors between roles: a small closed set of messages, framed, size-limited, pipelined.
+//!
+//! - [`frame`]: how a message lies on a socket pair; blocking ends for keeper and supervisor.
+//! - [`pair`]: socket pairs, and how file descriptors travel over them (SCM_RIGHTS).
+//! - [`keeper`]: what the edge asks of the keeper.
+//! - [`forwarder`]: what the keeper asks of the forwarder.
+//! - [`control`]: what the supervisor tells each role.
+//!
+//! Invariant: no message from the edge adds or changes a connector, credential, destination or tenant; those come over
+//! [`control`] only.
+
+pub mod control;
+pub mod forwarder;
+pub mod frame;
+pub mod keeper;
+pub mod pair;
