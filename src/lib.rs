@@ -3,9 +3,11 @@
 //!
 //! # Map
 //! One binary; each role is a process of its own, and code lives in the folder of the process it runs in.
+//! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
 //! - [`card`]: what anyone may know of a card: ids, brand, truncated PAN, expiry, the sealed layout.
 //! - [`edge`]: TLS, HTTP, who may do what, charges, store, audit. Holds no keys, opens no card.
 
+pub mod attest;
 pub mod card;
 pub mod clock;
 pub mod edge;
