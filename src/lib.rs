@@ -6,6 +6,7 @@
 //! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
 //! - [`card`]: what anyone may know of a card: ids, brand, truncated PAN, expiry, the sealed layout.
 //! - [`edge`]: TLS, HTTP, who may do what, charges, store, audit. Holds no keys, opens no card.
+//! - [`tools`]: what a person runs beside the service: the processor sandbox.
 
 pub mod attest;
 pub mod card;
@@ -13,3 +14,4 @@ pub mod clock;
 pub mod edge;
 pub mod random;
 pub mod wire;
+pub mod tools;

@@ -1,0 +1,4 @@
+//! What a person runs beside the service: the processor sandbox, and what the tools share.
+
+pub mod sandbox;
+pub mod terminal;

@@ -1,0 +1,437 @@
+//! The processor itself, without any wire: it decides, keeps the money rules and the keys, and writes the ledger.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+
+use tokio::sync::watch;
+
+use super::index::{Index, Record};
+use super::ledger::{self, Broken, Entry, Kind, Ledger, Place, Status, StripeFields, Wire};
+use super::numbers::{self, Behaviour, Fault, Outcome, Row};
+use crate::card::id::IdBytes;
+use crate::clock::Time;
+use crate::random;
+
+/// A sale can be voided until it settles, so long after it was made.
+const SETTLES_S: i64 = 24 * 3600;
+
+/// Who asks, and under which key.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) wire: Wire,
+    pub(super) key: Option<String>,
+    /// Keyed digest of method, path and body.
+    pub(super) digest: u64,
+    /// The caller's own name for what is asked for.
+    pub(super) reference: String,
+}
+
+/// A new payment, as far as the decision needs it. The card number is used and forgotten.
+#[derive(Clone)]
+pub(super) struct Order {
+    pub(super) kind: Kind,
+    pub(super) amount: i64,
+    pub(super) currency: String,
+    pub(super) last4: String,
+    pub(super) behaviour: Behaviour,
+    pub(super) brand: &'static str,
+    pub(super) has_zip: bool,
+    pub(super) has_cvc: bool,
+    pub(super) invoice: Option<String>,
+    pub(super) stripe: Option<StripeFields>,
+}
+
+/// Something done to a payment.
+#[derive(Clone, Debug)]
+pub(super) struct FollowUp {
+    pub(super) kind: Kind,
+    pub(super) payment: String,
+    /// In minor units; all that is left if it is not said.
+    pub(super) amount: Option<i64>,
+    pub(super) is_final: bool,
+    pub(super) metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What was decided; it may be told once the ledger is durable up to `end`.
+#[derive(Clone, Debug)]
+pub(super) struct Done {
+    pub(super) place: Place,
+    /// `None` if it stands in the file alone, being a repetition.
+    pub(super) entry: Option<Entry>,
+    pub(super) fault: Fault,
+    pub(super) replayed: bool,
+}
+
+/// Why nothing was done. None of these is stored under the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// A request with this key is being worked on.
+    KeyInFlight,
+    /// The key was used with another request.
+    KeyReused,
+    /// There is no such payment.
+    Unknown,
+    /// More than is left, in minor units.
+    TooLarge(i64),
+    /// The payment does not stand so that this can be done.
+    WrongState(Status),
+    /// The ledger cannot be written.
+    Broken,
+}
+
+impl From<Broken> for Refusal {
+    fn from(Broken: Broken) -> Self {
+        Self::Broken
+    }
+}
+
+/// The next requests meet this fault, whatever their card.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Script {
+    pub(super) fault: Fault,
+    pub(super) charges: bool,
+    pub(super) kind: Option<Kind>,
+    pub(super) left: u32,
+}
+
+/// Index, ledger and the keys being worked on.
+pub(super) struct Book {
+    index: Index,
+    ledger: Ledger,
+    in_flight: HashSet<u64>,
+    script: Option<Script>,
+}
+
+impl Book {
+    /// Opens the ledger and learns everything that is in it.
+    pub(super) fn open(path: &Path) -> std::io::Result<Self> {
+        let mut index = Index::default();
+        let ledger = Ledger::open(path, |entry, place| index.take(&entry, place))?;
+        Ok(Self { index, ledger, in_flight: HashSet::new(), script: None })
+    }
+
+    /// Sets the script of faults; `None` ends it.
+    pub(super) fn set_script(&mut self, script: Option<Script>) {
+        self.script = script;
+    }
+
+    /// How far the ledger is durable, and a handle to read it.
+    pub(super) fn durable(&self) -> (watch::Receiver<u64>, std::io::Result<File>) {
+        (self.ledger.durable(), self.ledger.reader())
+    }
+
+    /// The end of everything written so far.
+    pub(super) fn end(&self) -> u64 {
+        self.ledger.end()
+    }
+
+    /// The records of an id.
+    pub(super) fn by_id(&self, wire: Wire, id: &str) -> Option<Record> {
+        self.index.record(self.index.slot_of(wire, id)?).copied()
+    }
+
+    /// The records of a reference, newest first.
+    pub(super) fn by_reference(&self, wire: Wire, reference: &str) -> Vec<Record> {
+        let slots = self.index.slots_of_reference(wire, reference);
+        slots.iter().filter_map(|slot| self.index.record(*slot)).copied().collect()
+    }
+
+    /// The newest payments, newest first.
+    pub(super) fn newest(&self, wire: Wire, limit: usize) -> Vec<Record> {
+        self.index.newest_payments(wire, limit)
+    }
+
+    /// Marks a key as worked on, until [`release`](Self::release).
+    pub(super) fn hold(&mut self, wire: Wire, key: &str) -> Result<u64, Refusal> {
+        let hash = self.index.key_hash(wire, key);
+        if self.in_flight.insert(hash) { Ok(hash) } else { Err(Refusal::KeyInFlight) }
+    }
+
+    /// The key is no longer worked on.
+    pub(super) fn release(&mut self, hash: u64) {
+        self.in_flight.remove(&hash);
+    }
+
+    /// Decides a new payment.
+    pub(super) fn place(&mut self, request: &Request, order: Order, now: Time) -> Result<Done, Refusal> {
+        let first = match self.replay(request, now)? {
+            Replay::Answer(place, fault) => return Ok(Done { place, entry: None, fault, replayed: true }),
+            Replay::Again => false,
+            Replay::New => true,
+        };
+        let row = numbers::row(order.behaviour).filter(|row| row.on.is_none());
+        let (fault, charges) = self.fault(row, order.kind, first);
+        let mut entry = Entry::new(request, &order, now);
+        if charges {
+            decide(&mut entry, row, &order);
+            entry.id = make_id(request.wire, order.kind, now);
+            if matches!(entry.status, Status::Approved | Status::Authorized | Status::Pending) {
+                entry.network_transaction_id = make_network_transaction_id(order.brand);
+            }
+            let zip = row.and_then(|row| row.zip.as_deref()).unwrap_or("Y");
+            entry.zip = Some(if order.has_zip { zip } else { "U" }.to_owned());
+        } else {
+            entry.id = make_id(request.wire, order.kind, now);
+            entry.code = "not_done".to_owned();
+        }
+        self.write(entry, fault)
+    }
+
+    /// Captures, refunds or voids.
+    pub(super) fn follow(
+        &mut self,
+        request: &Request,
+        follow: &FollowUp,
+        now: Time,
+    ) -> Result<Done, Refusal> {
+        let first = match self.replay(request, now)? {
+            Replay::Answer(place, fault) => return Ok(Done { place, entry: None, fault, replayed: true }),
+            Replay::Again => false,
+            Replay::New => true,
+        };
+        let parent = self.by_id(request.wire, &follow.payment).ok_or(Refusal::Unknown)?;
+        let amount = allowed(&parent, follow, now)?;
+        let paid = self.read(parent.place).ok_or(Refusal::Unknown)?;
+        let row = numbers::row(parent.behaviour).filter(|row| row.on.as_deref() == Some(follow.kind.word()));
+        let (fault, charges) = self.fault(row, follow.kind, first);
+        let mut entry = Entry::of_follow_up(request, follow, &paid, now);
+        entry.amount = amount;
+        entry.id = make_id(request.wire, follow.kind, now);
+        if !charges {
+            entry.status = Status::Error;
+            entry.code = "not_done".to_owned();
+        } else if let Some(row) = row.filter(|row| row.outcome == Outcome::Declined) {
+            entry.status = Status::Declined;
+            entry.code = row.code.clone().unwrap_or_default();
+        } else {
+            entry.amount_approved = amount;
+        }
+        self.write(entry, fault)
+    }
+
+    /// Decides what was pending long enough.
+    pub(super) fn settle_pending(&mut self, now: Time) -> Result<(), Broken> {
+        self.index.sweep(now.seconds());
+        for slot in self.index.due(now.seconds()) {
+            let Some(record) = self.index.record(slot).copied() else { continue };
+            // A line that is not down yet is read at the next turn.
+            if *self.ledger.durable().borrow() < record.place.end() {
+                continue;
+            }
+            let Some(mut entry) = self.read(record.place) else { continue };
+            let row = numbers::row(entry.behaviour);
+            if let Some(row) = row.filter(|row| row.outcome == Outcome::PendingDeclined) {
+                entry.status = Status::Declined;
+                entry.code = row.code.clone().unwrap_or_default();
+            } else {
+                entry.status =
+                    if entry.kind == Kind::Authorize { Status::Authorized } else { Status::Approved };
+                entry.code = "approved".to_owned();
+                entry.amount_approved = entry.amount;
+            }
+            entry.at = now.to_string();
+            // The stored answer of the key stays the first one.
+            entry.idempotency_key = None;
+            self.append(entry)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a line through the page cache; it need not be durable, only written.
+    fn read(&self, place: Place) -> Option<Entry> {
+        ledger::read(&self.ledger.reader().ok()?, place)
+    }
+
+    fn replay(&self, request: &Request, now: Time) -> Result<Replay, Refusal> {
+        let Some(key) = request.key.as_deref() else { return Ok(Replay::New) };
+        let Some((digest, slot)) = self.index.key(request.wire, key, now.seconds()) else {
+            return Ok(Replay::New);
+        };
+        if digest != request.digest {
+            return Err(Refusal::KeyReused);
+        }
+        let Some(record) = self.index.record(slot) else { return Ok(Replay::New) };
+        let is_payment = matches!(record.kind, Kind::Sale | Kind::Authorize | Kind::Verify);
+        let lasting =
+            numbers::row(record.behaviour).filter(|row| is_payment && row.lasting && row.on.is_none());
+        // A stored 500 without a charge is an answer like any other; everything else that left no more than a trace
+        // is done now.
+        if record.status == Status::Error && lasting.is_none_or(|row| row.charges) {
+            return Ok(Replay::Again);
+        }
+        let fault = lasting.map_or(Fault::None, |row| row.fault);
+        Ok(Replay::Answer(record.place, fault))
+    }
+
+    /// The fault that this request meets, and whether the operation is carried out before it.
+    fn fault(&mut self, row: Option<&Row>, kind: Kind, first: bool) -> (Fault, bool) {
+        if !first {
+            return (Fault::None, true);
+        }
+        if let Some(script) = self.script.as_mut()
+            && script.left > 0
+            && script.kind.is_none_or(|only| only == kind)
+        {
+            script.left -= 1;
+            return (script.fault, script.charges);
+        }
+        row.map_or((Fault::None, true), |row| (row.fault, row.charges))
+    }
+
+    fn write(&mut self, entry: Entry, fault: Fault) -> Result<Done, Refusal> {
+        let (entry, place) = self.append(entry)?;
+        Ok(Done { place, entry: Some(entry), fault, replayed: false })
+    }
+
+    fn append(&mut self, mut entry: Entry) -> Result<(Entry, Place), Broken> {
+        entry.seq = self.index.last_seq() + 1;
+        let place = self.ledger.append(&entry)?;
+        self.index.take(&entry, place);
+        Ok((entry, place))
+    }
+}
+
+enum Replay {
+    /// A new key, or none.
+    New,
+    /// The key is known, but nothing was done under it: do it now, without the fault.
+    Again,
+    /// The stored answer stands there, and meets this fault every time.
+    Answer(Place, Fault),
+}
+
+impl Entry {
+    fn new(request: &Request, order: &Order, now: Time) -> Self {
+        Self {
+            seq: 0,
+            at: now.to_string(),
+            id: String::new(),
+            kind: order.kind,
+            reference: request.reference.clone(),
+            idempotency_key: request.key.clone(),
+            amount: order.amount,
+            amount_approved: 0,
+            currency: order.currency.clone(),
+            status: Status::Error,
+            code: String::new(),
+            parent: None,
+            invoice: order.invoice.clone(),
+            last4: order.last4.clone(),
+            wire: request.wire,
+            behaviour: order.behaviour,
+            request: format!("{:016x}", request.digest),
+            network_transaction_id: None,
+            zip: None,
+            is_final: false,
+            stripe: order.stripe.clone(),
+        }
+    }
+
+    fn of_follow_up(request: &Request, follow: &FollowUp, paid: &Self, now: Time) -> Self {
+        let stripe = paid.stripe.clone().map(|stripe| StripeFields {
+            metadata: if follow.kind == Kind::Refund { follow.metadata.clone() } else { stripe.metadata },
+            ..stripe
+        });
+        Self {
+            seq: 0,
+            at: now.to_string(),
+            id: String::new(),
+            kind: follow.kind,
+            reference: request.reference.clone(),
+            idempotency_key: request.key.clone(),
+            amount: 0,
+            amount_approved: 0,
+            currency: paid.currency.clone(),
+            status: Status::Approved,
+            code: "approved".to_owned(),
+            parent: Some(paid.id.clone()),
+            invoice: paid.invoice.clone(),
+            last4: paid.last4.clone(),
+            wire: request.wire,
+            behaviour: paid.behaviour,
+            request: format!("{:016x}", request.digest),
+            network_transaction_id: None,
+            zip: None,
+            is_final: follow.is_final,
+            stripe,
+        }
+    }
+}
+
+/// Fills in status, code and the amount that the issuer grants.
+fn decide(entry: &mut Entry, row: Option<&Row>, order: &Order) {
+    let mut outcome = row.map_or(Outcome::Approved, |row| row.outcome);
+    if order.behaviour == Behaviour::IncorrectCvc && !order.has_cvc {
+        outcome = Outcome::Approved;
+    }
+    let granted = if order.kind == Kind::Authorize { Status::Authorized } else { Status::Approved };
+    let (status, code, approved) = match outcome {
+        Outcome::Approved => (granted, "approved", order.amount),
+        Outcome::Partial => (granted, "partial_approval", (order.amount / 2).max(order.amount.min(1))),
+        Outcome::Pending | Outcome::PendingDeclined => (Status::Pending, "pending", 0),
+        Outcome::Declined | Outcome::Authentication => {
+            (Status::Declined, row.and_then(|row| row.code.as_deref()).unwrap_or("generic_decline"), 0)
+        }
+    };
+    entry.status = status;
+    entry.code = code.to_owned();
+    entry.amount_approved = approved;
+}
+
+/// The amount that a follow-up moves, or why it cannot.
+fn allowed(parent: &Record, follow: &FollowUp, now: Time) -> Result<i64, Refusal> {
+    let wrong = Refusal::WrongState(parent.standing());
+    let left = match follow.kind {
+        Kind::Capture => {
+            let open = parent.status == Status::Authorized && !parent.closed;
+            if open { parent.approved - parent.captured } else { return Err(wrong) }
+        }
+        Kind::Refund => {
+            let paid = parent.captured > 0 && parent.status != Status::Voided;
+            if paid { parent.captured - parent.refunded } else { return Err(wrong) }
+        }
+        Kind::Void => return if can_void(parent, now) { Ok(parent.approved) } else { Err(wrong) },
+        Kind::Sale | Kind::Authorize | Kind::Verify => return Err(wrong),
+    };
+    let amount = follow.amount.unwrap_or(left);
+    if amount > left || amount <= 0 { Err(Refusal::TooLarge(left)) } else { Ok(amount) }
+}
+
+/// An authorization with nothing captured can be voided; in the plain form also a sale that has not settled, at Stripe
+/// an intent that never succeeded.
+fn can_void(parent: &Record, now: Time) -> bool {
+    match (parent.wire, parent.kind, parent.status) {
+        (_, Kind::Authorize, Status::Authorized) => parent.captured == 0,
+        (Wire::Json, Kind::Sale, Status::Approved) => {
+            parent.refunded == 0 && now.seconds() - parent.at_s < SETTLES_S
+        }
+        (Wire::Json, Kind::Sale | Kind::Authorize, Status::Pending)
+        | (Wire::Stripe, Kind::Sale | Kind::Authorize | Kind::Verify, Status::Declined) => true,
+        (_, _, _) => false,
+    }
+}
+
+fn make_id(wire: Wire, kind: Kind, now: Time) -> String {
+    let prefix = match (wire, kind) {
+        (Wire::Json, Kind::Sale | Kind::Authorize | Kind::Verify) => "pay_",
+        (Wire::Json, Kind::Capture) | (Wire::Stripe, Kind::Capture) => "cap_",
+        (Wire::Json, Kind::Refund) => "ref_",
+        (Wire::Json, Kind::Void) | (Wire::Stripe, Kind::Void) => "void_",
+        (Wire::Stripe, Kind::Sale | Kind::Authorize) => "pi_",
+        (Wire::Stripe, Kind::Verify) => "seti_",
+        (Wire::Stripe, Kind::Refund) => "re_",
+    };
+    // Without randomness an id of the instant still tells payments apart, as there is one decider.
+    let id = IdBytes::make(now).map_or_else(|_| format!("{:x}", now.micros), |bytes| bytes.encode());
+    format!("{prefix}{id}")
+}
+
+/// As the brands make them: 15 digits, at Mastercard nine letters and digits and a date.
+fn make_network_transaction_id(brand: &str) -> Option<String> {
+    let random = u64::from_le_bytes(random::make_bytes::<8>().ok()?);
+    Some(match brand {
+        "mastercard" => format!("MCC{:06}{:02}{:02}", random % 1_000_000, random % 12 + 1, random % 28 + 1),
+        _ => format!("{:015}", random % 1_000_000_000_000_000),
+    })
+}

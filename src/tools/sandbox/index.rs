@@ -1,0 +1,221 @@
+//! What the sandbox keeps in memory: a few dozen bytes per payment; the rest stays in the ledger's file.
+//!
+//! Ids, references and keys are indexed by a 64-bit hash under a random key. The same function takes in an entry when
+//! it is made and when it is read back at start, so that a restarted sandbox knows what it knew.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
+
+use super::ledger::{Entry, Kind, Place, Status, Wire};
+use super::numbers::Behaviour;
+use crate::clock::Time;
+
+/// A key's stored answer lives so long by the sandbox's clock (at Stripe, at least so long).
+const KEY_LIFE_S: i64 = 24 * 3600;
+/// A pending payment is decided so long after it was made.
+const PENDING_S: i64 = 5;
+const NONE: u32 = u32::MAX;
+
+/// Where a payment, or an operation on one, stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record {
+    pub(super) place: Place,
+    pub(super) kind: Kind,
+    pub(super) wire: Wire,
+    pub(super) status: Status,
+    pub(super) behaviour: Behaviour,
+    /// Nothing more will be captured.
+    pub(super) closed: bool,
+    /// The record before this one with the same reference.
+    previous: u32,
+    /// When it was made, in seconds since the Unix epoch.
+    pub(super) at_s: i64,
+    /// Minor units, all three.
+    pub(super) approved: i64,
+    pub(super) captured: i64,
+    pub(super) refunded: i64,
+}
+
+impl Record {
+    /// As an entry was decided, before anything followed.
+    pub(super) fn decided(entry: &Entry) -> Self {
+        let is_sale = entry.kind == Kind::Sale && entry.status == Status::Approved;
+        Self {
+            place: Place { offset: 0, len: 0 },
+            kind: entry.kind,
+            wire: entry.wire,
+            status: entry.status,
+            behaviour: entry.behaviour,
+            closed: false,
+            previous: NONE,
+            at_s: Time::parse(&entry.at).map_or(0, Time::seconds),
+            approved: entry.amount_approved,
+            captured: if is_sale { entry.amount_approved } else { 0 },
+            refunded: 0,
+        }
+    }
+
+    /// The status as a look-up tells it: an authorization with something captured is approved.
+    pub(super) fn standing(&self) -> Status {
+        if self.status == Status::Authorized && self.captured > 0 { Status::Approved } else { self.status }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Used {
+    request: u64,
+    slot: u32,
+    /// Seconds since the Unix epoch, good until 2106.
+    at_s: u32,
+}
+
+/// All records and the ways to find them.
+#[derive(Default)]
+pub(super) struct Index {
+    records: Vec<Record>,
+    by_id: HashMap<u64, u32>,
+    by_reference: HashMap<u64, u32>,
+    keys: HashMap<u64, Used>,
+    pending: BTreeMap<u32, i64>,
+    hasher: RandomState,
+    last_seq: u64,
+    swept_s: i64,
+}
+
+impl Index {
+    /// Takes in an entry that stands there in the file.
+    pub(super) fn take(&mut self, entry: &Entry, place: Place) {
+        self.last_seq = self.last_seq.max(entry.seq);
+        let at_s = Time::parse(&entry.at).map_or(0, Time::seconds);
+        if let Some(slot) = self.slot_of(entry.wire, &entry.id) {
+            self.settle(slot, entry);
+            return;
+        }
+        let Ok(slot) = u32::try_from(self.records.len()) else { return };
+        let previous = self.file_under_names(entry, slot);
+        if let Some(key) = &entry.idempotency_key {
+            let request = u64::from_str_radix(&entry.request, 16).unwrap_or(0);
+            let used = Used { request, slot, at_s: u32::try_from(at_s).unwrap_or(0) };
+            self.keys.insert(self.hash(entry.wire, key), used);
+        }
+        if entry.status == Status::Pending {
+            self.pending.insert(slot, at_s + PENDING_S);
+        }
+        self.change_parent(entry);
+        self.records.push(Record { place, previous, ..Record::decided(entry) });
+    }
+
+    /// Makes id and reference lead to the slot; answers with the slot that the reference led to before. A trace of
+    /// something that was not done has no name to be found by.
+    fn file_under_names(&mut self, entry: &Entry, slot: u32) -> u32 {
+        if entry.status == Status::Error {
+            return NONE;
+        }
+        self.by_id.insert(self.hash(entry.wire, &entry.id), slot);
+        if entry.reference.is_empty() {
+            return NONE;
+        }
+        self.by_reference.insert(self.hash(entry.wire, &entry.reference), slot).unwrap_or(NONE)
+    }
+
+    /// A second entry with the same id decides what was pending.
+    fn settle(&mut self, slot: u32, entry: &Entry) {
+        self.pending.remove(&slot);
+        if let Some(record) = self.record_mut(slot) {
+            record.status = entry.status;
+            record.approved = entry.amount_approved;
+            if entry.kind == Kind::Sale && entry.status == Status::Approved {
+                record.captured = entry.amount_approved;
+            }
+        }
+    }
+
+    fn change_parent(&mut self, entry: &Entry) {
+        let Some(parent) = entry.parent.as_deref() else { return };
+        let Some(slot) = self.slot_of(entry.wire, parent) else { return };
+        if entry.status != Status::Approved {
+            return;
+        }
+        if entry.kind == Kind::Void {
+            self.pending.remove(&slot);
+        }
+        let Some(record) = self.record_mut(slot) else { return };
+        match entry.kind {
+            Kind::Capture => {
+                record.captured += entry.amount_approved;
+                record.closed |= entry.is_final;
+            }
+            Kind::Refund => record.refunded += entry.amount_approved,
+            Kind::Void => record.status = Status::Voided,
+            Kind::Sale | Kind::Authorize | Kind::Verify => {}
+        }
+    }
+
+    fn hash(&self, wire: Wire, name: &str) -> u64 {
+        self.hasher.hash_one((wire == Wire::Stripe, name))
+    }
+
+    fn record_mut(&mut self, slot: u32) -> Option<&mut Record> {
+        self.records.get_mut(usize::try_from(slot).ok()?)
+    }
+
+    /// The record in a slot.
+    pub(super) fn record(&self, slot: u32) -> Option<&Record> {
+        self.records.get(usize::try_from(slot).ok()?)
+    }
+
+    /// The slot of an id.
+    pub(super) fn slot_of(&self, wire: Wire, id: &str) -> Option<u32> {
+        self.by_id.get(&self.hash(wire, id)).copied()
+    }
+
+    /// The slots of a reference, newest first, at most 100.
+    pub(super) fn slots_of_reference(&self, wire: Wire, reference: &str) -> Vec<u32> {
+        let first = self.by_reference.get(&self.hash(wire, reference)).copied();
+        std::iter::successors(first, |slot| {
+            self.record(*slot).map(|record| record.previous).filter(|previous| *previous != NONE)
+        })
+        .take(100)
+        .collect()
+    }
+
+    /// The newest payments (not operations on them) of a wire form, newest first.
+    pub(super) fn newest_payments(&self, wire: Wire, limit: usize) -> Vec<Record> {
+        let is_payment = |record: &&Record| {
+            let named = matches!(record.kind, Kind::Sale | Kind::Authorize);
+            record.wire == wire && named && record.status != Status::Error
+        };
+        self.records.iter().rev().filter(is_payment).take(limit).copied().collect()
+    }
+
+    /// What is stored under a key that has not expired: digest of the request, and the slot of its outcome.
+    pub(super) fn key(&self, wire: Wire, key: &str, now_s: i64) -> Option<(u64, u32)> {
+        let used = self.keys.get(&self.hash(wire, key))?;
+        (now_s - i64::from(used.at_s) < KEY_LIFE_S).then_some((used.request, used.slot))
+    }
+
+    /// A name for a key while it is worked on.
+    pub(super) fn key_hash(&self, wire: Wire, key: &str) -> u64 {
+        self.hash(wire, key)
+    }
+
+    /// Forgets expired keys, once an hour at most.
+    pub(super) fn sweep(&mut self, now_s: i64) {
+        if now_s - self.swept_s > 3600 {
+            self.swept_s = now_s;
+            self.keys.retain(|_, used| now_s - i64::from(used.at_s) < KEY_LIFE_S);
+            self.keys.shrink_to(self.keys.len() * 2);
+        }
+    }
+
+    /// Pending payments whose time has come.
+    pub(super) fn due(&self, now_s: i64) -> Vec<u32> {
+        self.pending.iter().filter(|(_, due)| **due <= now_s).map(|(slot, _)| *slot).collect()
+    }
+
+    /// The number of the newest entry.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+}

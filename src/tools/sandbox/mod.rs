@@ -1,0 +1,105 @@
+//! A payment processor to try everything against: Stripe's wire form and a plain JSON form on one listener, real
+//! idempotency on a clock that can be moved, money rules, and a ledger that is durable before anything is answered.
+//!
+//! It runs as its own process and shares no code with what talks to processors (`connector`, `edge::charge`): a
+//! mistake made twice would not show. How it behaves follows from the card number, by the table in `numbers.toml`.
+//!
+//! ```text
+//! server ─► plain | stripe ─► book (decides, money rules, keys) ─► ledger (file, fsync)
+//!    └────► admin                └─► index (memory)     numbers (the table)
+//!    ◄──── reply (the answer, and what goes wrong with it)
+//! ```
+
+mod admin;
+mod book;
+mod index;
+mod ledger;
+pub mod numbers;
+mod plain;
+mod reply;
+mod server;
+mod stripe;
+#[cfg(test)]
+mod tests;
+
+pub use server::{Server, Settings};
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::tools::terminal::{complain, say};
+
+/// A payment processor to try everything against.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Where to listen; port 0 picks a free one. Anything but loopback needs a certificate.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Write the port here once it listens.
+    #[arg(long, value_name = "FILE")]
+    port_file: Option<PathBuf>,
+    /// The ledger: append-only NDJSON. Read at start, so that a restarted sandbox knows what it knew.
+    #[arg(long, value_name = "FILE")]
+    ledger: PathBuf,
+    /// The API secret to accept; without it every credential is taken.
+    #[arg(long, value_name = "FILE")]
+    secret_key_file: Option<PathBuf>,
+    /// Answer so many milliseconds after a request's last byte.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    processor_ms: u64,
+    /// Stripe's search does not see a payment for so many seconds of the sandbox's clock.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    search_lag_s: u32,
+    /// Certificate chain (PEM); plain HTTP without.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+}
+
+/// Serves until SIGINT or SIGTERM.
+pub fn run(args: Args) -> ExitCode {
+    // One thread: a request is a few microseconds of work, and handing it between threads would cost more.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let served = runtime.and_then(|runtime| runtime.block_on(serve(args)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("sandbox: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: Args) -> std::io::Result<()> {
+    let secret = args.secret_key_file.map(std::fs::read_to_string).transpose()?;
+    let settings = Settings {
+        listen: args.listen,
+        ledger: args.ledger,
+        secret: secret.map(|secret| secret.trim().to_owned()),
+        processor_ms: args.processor_ms,
+        search_lag_s: i64::from(args.search_lag_s),
+        tls: args.certificate.zip(args.key),
+    };
+    let server = Server::bind(&settings).await?;
+    let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    if let Some(file) = args.port_file {
+        write_port(&file, server.address()?.port())?;
+    }
+    say(&format!("sandbox listening on {}", server.url()?));
+    tokio::select! {
+        () = server.serve() => {}
+        _ = end.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(())
+}
+
+/// Whole or not at all, so that who waits for the file never reads half a number.
+fn write_port(file: &std::path::Path, port: u16) -> std::io::Result<()> {
+    let part = file.with_extension("part");
+    std::fs::write(&part, format!("{port}\n"))?;
+    std::fs::rename(part, file)
+}

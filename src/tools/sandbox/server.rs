@@ -1,0 +1,424 @@
+//! The listener: TLS or plain HTTP, one task per connection, requests to the wire form that their path belongs to.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::http::request::Parts;
+use hyper::service::service_fn;
+use hyper::{Request as HttpRequest, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use ring::hmac;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use subtle::ConstantTimeEq;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use super::book::{Book, Done, FollowUp, Order, Refusal, Request};
+use super::ledger::{self, Entry, Place, Wire};
+use super::numbers::Fault;
+use super::reply::{self, Answer, Dropped, Reply, Tail};
+use super::{admin, plain, stripe};
+use crate::clock::{Clock, SystemClock, Time};
+
+/// A request body may hold so much.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const CONNECTIONS_MAX: usize = 4096;
+const DELAY: Duration = Duration::from_secs(2);
+
+/// How a sandbox is to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The ledger's file.
+    pub ledger: PathBuf,
+    /// The accepted API secret; without one every credential is taken.
+    pub secret: Option<String>,
+    /// How long after a request's last byte it is answered, in milliseconds.
+    pub processor_ms: u64,
+    /// How long Stripe's search does not see a new payment, in seconds of the sandbox's clock.
+    pub search_lag_s: i64,
+    /// Certificate chain and key, both PEM files; plain HTTP without.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// Everything that requests share.
+pub(super) struct Sandbox {
+    book: Mutex<Book>,
+    file: File,
+    durable: watch::Receiver<u64>,
+    secret: Option<String>,
+    digest_key: hmac::Key,
+    processor: Duration,
+    pub(super) search_lag_s: i64,
+    clock_offset_s: AtomicI64,
+}
+
+/// A request that has arrived whole.
+pub(super) struct Arrived {
+    pub(super) parts: Parts,
+    pub(super) body: Bytes,
+    /// When its last byte was read.
+    pub(super) at: Instant,
+    pub(super) tail: Tail,
+}
+
+impl Arrived {
+    /// A header's value, if it is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.parts.headers.get(name)?.to_str().ok()
+    }
+
+    /// A field of the query.
+    pub(super) fn query(&self, name: &str) -> Option<String> {
+        let query = self.parts.uri.query()?.as_bytes();
+        form_urlencoded::parse(query).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+}
+
+/// What is to be done.
+pub(super) enum Operation {
+    /// A new payment.
+    Place(Box<Order>),
+    /// A capture, refund or void.
+    Follow(FollowUp),
+}
+
+/// What was done, durable and as late as the processor is slow.
+pub(super) struct Performed {
+    pub(super) entry: Entry,
+    pub(super) fault: Fault,
+    pub(super) replayed: bool,
+    /// From the request's last byte until now, in milliseconds.
+    pub(super) processor_ms: f64,
+}
+
+impl Sandbox {
+    fn open(settings: &Settings) -> io::Result<Self> {
+        let book = Book::open(&settings.ledger)?;
+        let (durable, file) = book.durable();
+        let secret = settings.secret.clone();
+        let digest_key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_deref().unwrap_or("sandbox").as_bytes());
+        Ok(Self {
+            book: Mutex::new(book),
+            file: file?,
+            durable,
+            secret,
+            digest_key,
+            processor: Duration::from_millis(settings.processor_ms),
+            search_lag_s: settings.search_lag_s,
+            clock_offset_s: AtomicI64::new(0),
+        })
+    }
+
+    /// The sandbox's own time.
+    pub(super) fn now(&self) -> Time {
+        SystemClock.now().plus_seconds(self.clock_offset_s.load(Ordering::SeqCst))
+    }
+
+    /// Moves the clock on.
+    pub(super) fn advance_clock(&self, seconds: i64) {
+        self.clock_offset_s.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// The book, alone.
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the request carries the secret, as bearer or as the user name of Basic.
+    pub(super) fn is_authentic(&self, arrived: &Arrived) -> bool {
+        let Some(given) = arrived.header("authorization") else { return false };
+        let Some(secret) = &self.secret else { return true };
+        let given = match given.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.as_bytes().to_vec(),
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("basic") => {
+                let pair = data_encoding::BASE64.decode(token.as_bytes()).unwrap_or_default();
+                pair.strip_suffix(b":").map(<[u8]>::to_vec).unwrap_or_default()
+            }
+            Some(_) | None => return false,
+        };
+        bool::from(given.ct_eq(secret.as_bytes()))
+    }
+
+    /// Names the request for its key: a repetition has the same digest. Keyed, as the body holds a card number.
+    pub(super) fn digest(&self, arrived: &Arrived) -> u64 {
+        let mut context = hmac::Context::with_key(&self.digest_key);
+        context.update(arrived.parts.method.as_str().as_bytes());
+        context.update(arrived.parts.uri.path().as_bytes());
+        context.update(b"\n");
+        context.update(&arrived.body);
+        let tag = context.sign();
+        tag.as_ref().iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+    }
+
+    /// Does it, waits until the ledger is durable, and until the processor has taken its time.
+    pub(super) async fn perform(
+        &self,
+        request: &Request,
+        operation: Operation,
+        arrived: Instant,
+    ) -> Result<Performed, Refusal> {
+        let held = match &request.key {
+            Some(key) => Some(Held { sandbox: self, hash: self.book().hold(request.wire, key)? }),
+            None => None,
+        };
+        let now = self.now();
+        let done = match operation {
+            Operation::Place(order) => self.book().place(request, *order, now),
+            Operation::Follow(follow) => self.book().follow(request, &follow, now),
+        }?;
+        self.until_durable(done.place.end()).await?;
+        let Done { place, entry, fault, replayed } = done;
+        let entry = match entry {
+            Some(entry) => entry,
+            None => self.read(place).ok_or(Refusal::Broken)?,
+        };
+        let extra = if fault == Fault::Delay { DELAY } else { Duration::ZERO };
+        let processor_ms = self.take_time(arrived, extra).await;
+        drop(held);
+        Ok(Performed { entry, fault, replayed, processor_ms })
+    }
+
+    /// Waits until the processor would answer; says how long that was, in milliseconds.
+    pub(super) async fn take_time(&self, arrived: Instant, extra: Duration) -> f64 {
+        let takes = self.processor + extra;
+        if !takes.is_zero() {
+            tokio::time::sleep_until(arrived + takes).await;
+        }
+        (arrived.elapsed().as_secs_f64() * 1e6).round() / 1e3
+    }
+
+    /// Waits until the ledger is durable up to there.
+    pub(super) async fn until_durable(&self, end: u64) -> Result<(), Refusal> {
+        let mut durable = self.durable.clone();
+        durable.wait_for(|durable| *durable >= end).await.map_err(|_| Refusal::Broken)?;
+        Ok(())
+    }
+
+    /// The ledger up to there.
+    pub(super) fn read_all(&self, end: u64) -> Option<Vec<u8>> {
+        let mut all = vec![0; usize::try_from(end).ok()?];
+        self.file.read_exact_at(&mut all, 0).ok()?;
+        Some(all)
+    }
+
+    /// Reads a durable line.
+    pub(super) fn read(&self, place: Place) -> Option<Entry> {
+        ledger::read(&self.file, place)
+    }
+}
+
+/// A key that is worked on; it is free again when this is dropped, also when the caller hangs up.
+struct Held<'a> {
+    sandbox: &'a Sandbox,
+    hash: u64,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.sandbox.book().release(self.hash);
+    }
+}
+
+/// A listener that is bound, with everything read, ready to serve.
+pub struct Server {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    sandbox: Arc<Sandbox>,
+}
+
+impl Server {
+    /// Opens the ledger and binds the listener. Plain HTTP is for loopback only. Must be called inside a Tokio runtime.
+    pub async fn bind(settings: &Settings) -> io::Result<Self> {
+        if settings.tls.is_none() && !settings.listen.ip().is_loopback() {
+            return Err(io::Error::other("plain HTTP is for loopback only: give --certificate and --key"));
+        }
+        let tls = settings.tls.as_ref().map(|(certificate, key)| acceptor(certificate, key)).transpose()?;
+        let sandbox = Arc::new(Sandbox::open(settings)?);
+        let listener = TcpListener::bind(settings.listen).await?;
+        Ok(Self { listener, tls, sandbox })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Its address as a URL.
+    pub fn url(&self) -> io::Result<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", self.address()?))
+    }
+
+    /// Serves until the future is dropped; connections end with it.
+    pub async fn serve(self) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(settle(Arc::clone(&self.sandbox)));
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok((stream, peer)) = self.listener.accept().await else {
+                // Out of descriptors, most likely: give the others time to end.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            let (sandbox, tls) = (Arc::clone(&self.sandbox), self.tls.clone());
+            tasks.spawn(async move {
+                connection(sandbox, tls, stream, peer).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Decides pending payments once a second, while the sandbox lives.
+async fn settle(sandbox: Arc<Sandbox>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = sandbox.now();
+        if sandbox.book().settle_pending(now).is_err() {
+            return;
+        }
+    }
+}
+
+async fn connection(sandbox: Arc<Sandbox>, tls: Option<TlsAcceptor>, stream: TcpStream, peer: SocketAddr) {
+    match tls {
+        None => exchange(sandbox, stream, peer).await,
+        Some(tls) => {
+            if let Ok(stream) = tls.accept(stream).await {
+                exchange(sandbox, stream, peer).await;
+            }
+        }
+    }
+}
+
+async fn exchange<S>(sandbox: Arc<Sandbox>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let tail = Tail::default();
+    let line = Line { stream, tail: Arc::clone(&tail) };
+    let service = service_fn(move |request| {
+        let (sandbox, tail) = (Arc::clone(&sandbox), Arc::clone(&tail));
+        async move { answer(&sandbox, request, tail, peer).await }
+    });
+    // A connection that breaks is the table's doing or the caller's: nothing to tell.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(line), service).await;
+}
+
+async fn answer(
+    sandbox: &Sandbox,
+    request: HttpRequest<Incoming>,
+    tail: Tail,
+    peer: SocketAddr,
+) -> Result<Response<Answer>, Dropped> {
+    let (parts, body) = request.into_parts();
+    let is_plain = parts.uri.path().starts_with("/v1/payments");
+    let wire = if is_plain { Wire::Json } else { Wire::Stripe };
+    let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
+        let refused =
+            reply::error(wire, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.");
+        return Ok(reply::closing(refused.send()));
+    };
+    let arrived = Arrived { parts, body: body.to_bytes(), at: Instant::now(), tail };
+    if arrived.parts.uri.path().starts_with("/sandbox/") {
+        return Ok(if peer.ip().is_loopback() {
+            admin::answer(sandbox, &arrived).await
+        } else {
+            Reply::json(StatusCode::NOT_FOUND, &serde_json::json!({})).send()
+        });
+    }
+    if !sandbox.is_authentic(&arrived) {
+        let refused =
+            reply::error(wire, StatusCode::UNAUTHORIZED, "unauthorized", "Invalid API key provided.");
+        return Ok(refused.send());
+    }
+    match wire {
+        Wire::Json => plain::answer(sandbox, arrived).await,
+        Wire::Stripe => stripe::answer(sandbox, arrived).await,
+    }
+}
+
+fn acceptor(certificate: &Path, key: &Path) -> io::Result<TlsAcceptor> {
+    let bad = |_| io::Error::new(io::ErrorKind::InvalidData, "the certificate or key file is not usable PEM");
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(bad)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(bad)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(io::Error::other)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A connection that can send bytes behind an answer, which hyper itself rightly never would.
+struct Line<S> {
+    stream: S,
+    tail: Tail,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// The answer's bytes have been written when hyper flushes: now the tail follows, whole or not at all.
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let line = self.get_mut();
+        let tail = line.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tail) = tail
+            && let Poll::Ready(Err(error)) = Pin::new(&mut line.stream).poll_write(context, &tail)
+        {
+            return Poll::Ready(Err(error));
+        }
+        Pin::new(&mut line.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,710 @@
+//! The sandbox over real sockets: a server on port 0 of the test's own, a client that sees every byte.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::numbers::{Behaviour, number};
+use super::{Server, Settings};
+
+const APPROVED: &str = "4242424242424242";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running sandbox; it ends when dropped.
+struct Running {
+    address: SocketAddr,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(ledger: &Path) -> Self {
+        Self::start_with(ledger, 0)
+    }
+
+    fn start_with(ledger: &Path, processor_ms: u64) -> Self {
+        let settings = Settings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            ledger: ledger.to_owned(),
+            secret: Some("sk_test_one".to_owned()),
+            processor_ms,
+            search_lag_s: 0,
+            tls: None,
+        };
+        let (told, address) = std::sync::mpsc::channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let server = Server::bind(&settings).await.unwrap();
+                told.send(server.address().unwrap()).unwrap();
+                tokio::select! {
+                    () = server.serve() => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { address: address.recv_timeout(PATIENCE).unwrap(), stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Sends a request on a connection of its own; everything that came back until it closed.
+    fn raw(&self, head: &str, body: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let len = body.len();
+        let request = format!(
+            "{head}\r\nHost: sandbox\r\nConnection: close\r\nAuthorization: Bearer sk_test_one\r\n\
+             Content-Length: {len}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        all
+    }
+
+    fn send(&self, head: &str, body: &str) -> Option<Got> {
+        Got::parse(&self.raw(head, body))
+    }
+
+    fn post(&self, path: &str, key: &str, body: &Value) -> Option<Got> {
+        self.send(&format!("POST {path} HTTP/1.1\r\nIdempotency-Key: {key}"), &body.to_string())
+    }
+
+    fn form(&self, path: &str, key: &str, pairs: &[(&str, &str)]) -> Option<Got> {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        self.send(&format!("POST {path} HTTP/1.1\r\nIdempotency-Key: {key}"), &body)
+    }
+
+    fn get(&self, path: &str) -> Got {
+        self.send(&format!("GET {path} HTTP/1.1"), "").unwrap()
+    }
+
+    fn advance(&self, seconds: u32) {
+        assert_eq!(self.post("/sandbox/clock", "-", &json!({ "advance_s": seconds })).unwrap().status, 200);
+    }
+
+    fn ledger(&self) -> Vec<Value> {
+        let got = self.get("/sandbox/ledger");
+        got.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// How many sales or authorizations of this reference moved or hold money.
+    fn charged(&self, reference: &str) -> usize {
+        let is_charge = |line: &&Value| {
+            line["reference"] == reference && (line["status"] == "approved" || line["status"] == "authorized")
+        };
+        self.ledger().iter().filter(is_charge).count()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Got {
+    status: u16,
+    head: String,
+    text: String,
+    json: Value,
+}
+
+impl Got {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let at = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&bytes[..at]).to_ascii_lowercase();
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        let text = String::from_utf8_lossy(&bytes[at + 4..]).into_owned();
+        Some(Self { status, head, json: serde_json::from_str(&text).unwrap_or_default(), text })
+    }
+
+    /// The answer without what is measured anew each time.
+    fn stable(mut self) -> (u16, Value) {
+        if let Some(object) = self.json.as_object_mut() {
+            object.remove("processor_ms");
+        }
+        (self.status, self.json)
+    }
+
+    fn is_replay(&self) -> bool {
+        self.head.contains("idempotent-replayed: true")
+    }
+}
+
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = directory.path().join("ledger.ndjson");
+    (directory, ledger)
+}
+
+fn sale(reference: &str, number: &str, amount: i64) -> Value {
+    payment("sale", reference, number, amount)
+}
+
+fn payment(operation: &str, reference: &str, number: &str, amount: i64) -> Value {
+    json!({
+        "reference": reference, "operation": operation, "amount": amount, "currency": "USD",
+        "card": { "number": number, "exp_month": 12, "exp_year": 2030 }, "billing": { "zip": "10001" },
+    })
+}
+
+#[test]
+fn a_sale_is_approved_found_and_written_without_its_number() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let mut body = sale("inv-1", APPROVED, 1250);
+    body["invoice"] = "inv-1".into();
+    let got = sandbox.post("/v1/payments", "k1", &body).unwrap();
+    assert_eq!(got.status, 200);
+    assert_eq!(got.json["status"], "approved");
+    assert_eq!(got.json["amount_approved"], 1250);
+    assert_eq!(got.json["avs"]["zip"], "Y");
+    assert_eq!(got.json["network_transaction_id"].as_str().unwrap().len(), 15);
+    let id = got.json["id"].as_str().unwrap();
+    assert_eq!(sandbox.get(&format!("/v1/payments/{id}")).json["amount_captured"], 1250);
+    let listed = sandbox.get("/v1/payments?reference=inv-1");
+    assert_eq!(listed.json["data"][0]["id"], id);
+    assert_eq!(sandbox.get("/v1/payments?reference=inv-2").json, json!({ "data": [] }));
+    assert_eq!(sandbox.get("/v1/payments/pay_none").status, 404);
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert!(!written.contains(APPROVED));
+    let line = &sandbox.ledger()[0];
+    assert_eq!(
+        (&line["last4"], &line["invoice"], &line["seq"]),
+        (&"4242".into(), &"inv-1".into(), &1.into())
+    );
+}
+
+#[test]
+fn each_class_of_decline_answers_402_with_its_code() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    for (behaviour, code) in [
+        (Behaviour::LostCard, "lost_card"),
+        (Behaviour::ExpiredCard, "expired_card"),
+        (Behaviour::AuthenticationRequired, "authentication_required"),
+        (Behaviour::InsufficientFunds, "insufficient_funds"),
+        (Behaviour::GenericDecline, "generic_decline"),
+        (Behaviour::Fraudulent, "fraudulent"),
+        (Behaviour::NotATestNumber, "test_mode_live_card"),
+    ] {
+        let got = sandbox.post("/v1/payments", code, &sale(code, &number(0, 1, behaviour), 100)).unwrap();
+        assert_eq!((got.status, got.json["code"].as_str()), (402, Some(code)));
+        assert_eq!(got.json["amount_approved"], 0);
+        assert_eq!(got.json["network_transaction_id"], Value::Null);
+    }
+    let never = number(1, 7, Behaviour::DoNotTryAgain);
+    assert_eq!(
+        sandbox.post("/v1/payments", "never", &sale("never", &never, 100)).unwrap().json["advice_code"],
+        "03"
+    );
+}
+
+#[test]
+fn what_is_not_a_payment_is_refused_and_leaves_nothing() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let good = sale("r", APPROVED, 100);
+    let mut wrong = vec![json!([]), json!({})];
+    for (pointer, value) in [
+        ("/amount", json!(0)),
+        ("/amount", json!(1.5)),
+        ("/amount", json!("100")),
+        ("/currency", json!("usd")),
+        ("/operation", json!("pay")),
+        ("/reference", json!("")),
+        ("/card/number", json!("4242")),
+        ("/card/exp_month", json!(13)),
+    ] {
+        let mut body = good.clone();
+        *body.pointer_mut(pointer).unwrap() = value;
+        wrong.push(body);
+    }
+    for body in wrong {
+        assert_eq!(sandbox.post("/v1/payments", "k", &body).unwrap().status, 400, "{body}");
+    }
+    assert_eq!(sandbox.send("POST /v1/payments HTTP/1.1", &good.to_string()).unwrap().status, 400);
+    assert!(sandbox.ledger().is_empty());
+    // None of it was stored under the key.
+    assert_eq!(sandbox.post("/v1/payments", "k", &good).unwrap().status, 200);
+}
+
+#[test]
+fn another_credential_is_refused_in_both_forms() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    for path in ["/v1/payments/x", "/v1/payment_intents/x"] {
+        let mut stream = TcpStream::connect(sandbox.address).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer sk_test_two\r\n\r\n"
+        )
+        .unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        assert_eq!(Got::parse(&all).unwrap().status, 401);
+    }
+}
+
+#[test]
+fn a_key_replays_conflicts_and_expires() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let body = sale("r", APPROVED, 100);
+    let first = sandbox.post("/v1/payments", "k", &body).unwrap();
+    let again = sandbox.post("/v1/payments", "k", &body).unwrap();
+    assert!(again.is_replay() && !first.is_replay());
+    assert_eq!(first.clone().stable(), again.stable());
+    let other = sandbox.post("/v1/payments", "k", &sale("r", APPROVED, 101)).unwrap();
+    assert_eq!((other.status, other.json["error"]["code"].as_str()), (409, Some("key_reused")));
+    assert_eq!(sandbox.charged("r"), 1);
+    sandbox.advance(24 * 3600 - 60);
+    assert!(sandbox.post("/v1/payments", "k", &body).unwrap().is_replay());
+    sandbox.advance(120);
+    let late = sandbox.post("/v1/payments", "k", &body).unwrap();
+    assert!(!late.is_replay());
+    assert_eq!(sandbox.charged("r"), 2, "after a day the same key charges again");
+}
+
+#[test]
+fn a_key_in_flight_conflicts() {
+    let (_directory, path) = place();
+    let sandbox = Running::start_with(&path, 400);
+    let body = sale("r", APPROVED, 100);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| sandbox.post("/v1/payments", "k", &body).unwrap());
+        std::thread::sleep(Duration::from_millis(150));
+        let second = sandbox.post("/v1/payments", "k", &body).unwrap();
+        assert_eq!((second.status, second.json["error"]["code"].as_str()), (409, Some("key_in_use")));
+        let slow = slow.join().unwrap();
+        assert_eq!(slow.status, 200);
+        let measured = slow.json["processor_ms"].as_f64().unwrap();
+        assert!((400.0..5_000.0).contains(&measured), "{measured}");
+    });
+}
+
+#[test]
+fn a_fault_meets_the_first_request_and_the_next_learns_the_outcome() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    for (behaviour, first_status, charges) in [
+        (Behaviour::DropCharged, None, true),
+        (Behaviour::DropUncharged, None, false),
+        (Behaviour::Error500Charged, Some(500), true),
+        (Behaviour::Error500Uncharged, Some(500), false),
+        (Behaviour::Garbage, Some(200), true),
+        (Behaviour::Empty, Some(200), true),
+        (Behaviour::RateLimited, Some(429), false),
+        (Behaviour::Unavailable, Some(503), false),
+        (Behaviour::Redirect, Some(302), false),
+        (Behaviour::Redirect307, Some(307), false),
+        (Behaviour::PanEcho500, Some(500), true),
+    ] {
+        let name = format!("{behaviour:?}");
+        let body = sale(&name, &number(0, 3, behaviour), 100);
+        let first = sandbox.post("/v1/payments", &name, &body);
+        assert_eq!(first.as_ref().map(|got| got.status), first_status, "{name}");
+        assert!(first.is_none_or(|got| got.json["status"] != "approved"), "{name}");
+        assert_eq!(sandbox.charged(&name), usize::from(charges), "{name}");
+        let found = sandbox.get(&format!("/v1/payments?reference={name}"));
+        assert_eq!(found.json["data"].as_array().unwrap().len(), usize::from(charges), "{name}");
+        let second = sandbox.post("/v1/payments", &name, &body).unwrap();
+        assert_eq!((second.status, second.json["status"].as_str()), (200, Some("approved")), "{name}");
+        assert_eq!(sandbox.charged(&name), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_stored_500_is_replayed_for_as_long_as_its_key_lives() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    for (behaviour, charges) in [(Behaviour::Stored500Charged, 1), (Behaviour::Stored500Uncharged, 0)] {
+        let name = format!("{behaviour:?}");
+        let body = sale(&name, &number(0, 3, behaviour), 100);
+        for _ in 0..3 {
+            assert_eq!(sandbox.post("/v1/payments", &name, &body).unwrap().status, 500);
+        }
+        assert_eq!(sandbox.charged(&name), charges);
+    }
+}
+
+#[test]
+fn the_card_number_is_echoed_only_where_the_table_says() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    for (behaviour, status) in
+        [(Behaviour::PanEcho, 200), (Behaviour::PanEchoDeclined, 402), (Behaviour::PanEcho500, 500)]
+    {
+        let pan = number(1, 5, behaviour);
+        let got = sandbox.post("/v1/payments", &format!("{behaviour:?}"), &sale("echo", &pan, 100)).unwrap();
+        assert_eq!(got.status, status);
+        assert!(got.text.contains(&pan));
+    }
+    assert!(!std::fs::read_to_string(&path).unwrap().contains(&number(1, 5, Behaviour::PanEcho)));
+}
+
+#[test]
+fn lengths_lie_in_both_directions() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let long = sale("long", &number(0, 1, Behaviour::LengthLong), 100).to_string();
+    let got = sandbox.send("POST /v1/payments HTTP/1.1\r\nIdempotency-Key: long", &long).unwrap();
+    let promised: usize =
+        got.head.split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+    assert_eq!(got.json["status"], "approved");
+    assert_eq!(promised, got.text.len() + 64);
+    let short = sale("short", &number(0, 1, Behaviour::LengthShort), 100).to_string();
+    let all = sandbox.raw("POST /v1/payments HTTP/1.1\r\nIdempotency-Key: short", &short);
+    let text = String::from_utf8(all).unwrap();
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2);
+    assert!(text.ends_with('}') && text.contains("pay_forged"));
+}
+
+#[test]
+fn a_drip_is_slow_and_a_huge_answer_huge() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let huge = sale("huge", &number(0, 1, Behaviour::Huge), 100).to_string();
+    assert!(sandbox.raw("POST /v1/payments HTTP/1.1\r\nIdempotency-Key: huge", &huge).len() > 64 << 20);
+    let mut stream = TcpStream::connect(sandbox.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(900))).unwrap();
+    let drip = sale("drip", &number(0, 1, Behaviour::SlowDrip), 100).to_string();
+    write!(
+        stream,
+        "POST /v1/payments HTTP/1.1\r\nHost: x\r\nIdempotency-Key: drip\r\nAuthorization: Bearer sk_test_one\r\n\
+         Content-Length: {}\r\n\r\n{drip}",
+        drip.len()
+    )
+    .unwrap();
+    let (start, mut body) = (Instant::now(), 0);
+    let mut some = [0; 4096];
+    while start.elapsed() < Duration::from_millis(700) {
+        let read = stream.read(&mut some).unwrap();
+        body = if read > 64 { 0 } else { body + read };
+    }
+    assert!((1..8).contains(&body), "{body}");
+    assert_eq!(sandbox.charged("drip"), 1);
+}
+
+#[test]
+fn money_rules_hold_for_captures_refunds_and_voids() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let hold = sandbox.post("/v1/payments", "a", &payment("authorize", "a", APPROVED, 1000)).unwrap();
+    assert_eq!(hold.json["status"], "authorized");
+    let id = hold.json["id"].as_str().unwrap();
+    let post = |what: &str, key: &str, body: Value| {
+        sandbox.post(&format!("/v1/payments/{id}/{what}"), key, &body).unwrap()
+    };
+    let code = |got: &Got| got.json["error"]["code"].as_str().unwrap_or_default().to_owned();
+    let early = post("refunds", "r0", json!({ "reference": "r0", "amount": 1 }));
+    assert_eq!((early.status, code(&early)), (400, "wrong_state".to_owned()));
+    assert_eq!(
+        post("captures", "c1", json!({ "reference": "c1", "amount": 400, "final": false })).json["operation"],
+        "capture"
+    );
+    let much = post("captures", "c2", json!({ "reference": "c2", "amount": 601, "final": true }));
+    assert_eq!((much.status, code(&much)), (400, "amount_too_large".to_owned()));
+    assert_eq!(
+        post("captures", "c2", json!({ "reference": "c2", "amount": 500, "final": true })).status,
+        200
+    );
+    assert_eq!(post("captures", "c3", json!({ "reference": "c3", "amount": 1, "final": false })).status, 400);
+    assert_eq!(
+        post("voids", "v1", json!({ "reference": "v1" })).status,
+        400,
+        "a captured payment is not voided"
+    );
+    assert_eq!(post("refunds", "r1", json!({ "reference": "r1", "amount": 900 })).json["status"], "approved");
+    assert_eq!(post("refunds", "r2", json!({ "reference": "r2", "amount": 1 })).status, 400);
+    let stands = sandbox.get(&format!("/v1/payments/{id}")).json;
+    assert_eq!((&stands["amount_captured"], &stands["amount_refunded"]), (&900.into(), &900.into()));
+    let refund = &sandbox.get("/v1/payments?reference=r1").json["data"][0];
+    assert_eq!((&refund["operation"], &refund["parent"]), (&"refund".into(), &id.into()));
+}
+
+#[test]
+fn an_authorization_or_a_fresh_sale_is_voided_once() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    for operation in ["sale", "authorize"] {
+        let made =
+            sandbox.post("/v1/payments", operation, &payment(operation, operation, APPROVED, 500)).unwrap();
+        let path = format!("/v1/payments/{}", made.json["id"].as_str().unwrap());
+        let void = format!("{path}/voids");
+        assert_eq!(
+            sandbox.post(&void, &format!("{operation}v"), &json!({ "reference": "v" })).unwrap().status,
+            200
+        );
+        assert_eq!(sandbox.get(&path).json["status"], "voided");
+        assert_eq!(
+            sandbox.post(&void, &format!("{operation}w"), &json!({ "reference": "w" })).unwrap().status,
+            400
+        );
+        let refund = json!({ "reference": "r", "amount": 1 });
+        assert_eq!(
+            sandbox.post(&format!("{path}/refunds"), &format!("{operation}r"), &refund).unwrap().status,
+            400
+        );
+    }
+    let old = sandbox.post("/v1/payments", "old", &sale("old", APPROVED, 500)).unwrap();
+    sandbox.advance(24 * 3600 + 1);
+    let void = format!("/v1/payments/{}/voids", old.json["id"].as_str().unwrap());
+    assert_eq!(
+        sandbox.post(&void, "oldv", &json!({ "reference": "v" })).unwrap().status,
+        400,
+        "it has settled"
+    );
+}
+
+#[test]
+fn pending_payments_are_decided_by_the_clock_and_partial_ones_at_once() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    for (behaviour, later) in [(Behaviour::Pending, "approved"), (Behaviour::PendingDeclined, "declined")] {
+        let body = sale(later, &number(0, 1, behaviour), 100);
+        let made = sandbox.post("/v1/payments", later, &body).unwrap();
+        assert_eq!((made.status, made.json["status"].as_str()), (200, Some("pending")));
+        sandbox.advance(6);
+        let found = sandbox.get(&format!("/v1/payments/{}", made.json["id"].as_str().unwrap()));
+        assert_eq!(found.json["status"], later);
+        assert_eq!(
+            sandbox.post("/v1/payments", later, &body).unwrap().json["status"],
+            "pending",
+            "the stored answer"
+        );
+    }
+    assert_eq!(sandbox.charged("approved"), 1);
+    let half = sandbox
+        .post("/v1/payments", "p", &sale("p", &number(0, 1, Behaviour::PartialApproval), 101))
+        .unwrap();
+    assert_eq!((half.status, &half.json["amount_approved"]), (200, &50.into()));
+}
+
+#[test]
+fn a_restarted_sandbox_knows_what_it_knew() {
+    let (_directory, path) = place();
+    let dropped = sale("d", &number(0, 1, Behaviour::DropCharged), 100);
+    let hold = payment("authorize", "h", APPROVED, 1000);
+    let (first, id) = {
+        let sandbox = Running::start(&path);
+        assert!(sandbox.post("/v1/payments", "d", &dropped).is_none());
+        let first = sandbox.post("/v1/payments", "h", &hold).unwrap();
+        let id = first.json["id"].as_str().unwrap().to_owned();
+        let capture = json!({ "reference": "c", "amount": 600, "final": false });
+        assert_eq!(sandbox.post(&format!("/v1/payments/{id}/captures"), "c", &capture).unwrap().status, 200);
+        (first, id)
+    };
+    // A line cut short by a crash was never answered.
+    let mut torn = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    torn.write_all(b"{\"seq\":4,\"at\":\"2026").unwrap();
+    let sandbox = Running::start(&path);
+    let again = sandbox.post("/v1/payments", "h", &hold).unwrap();
+    assert!(again.is_replay());
+    assert_eq!(first.stable(), again.stable());
+    assert_eq!(sandbox.post("/v1/payments", "d", &dropped).unwrap().json["status"], "approved");
+    assert_eq!(sandbox.charged("d"), 1);
+    let much = json!({ "reference": "c2", "amount": 401, "final": false });
+    assert_eq!(sandbox.post(&format!("/v1/payments/{id}/captures"), "c2", &much).unwrap().status, 400);
+    let seqs: Vec<_> = sandbox.ledger().iter().map(|line| line["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, [1, 2, 3]);
+}
+
+#[test]
+fn scripted_faults_meet_the_next_requests_of_an_operation() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let script = json!({ "fault": "drop", "count": 1, "operation": "refund" });
+    assert_eq!(sandbox.post("/sandbox/faults", "-", &script).unwrap().status, 200);
+    let made = sandbox.post("/v1/payments", "s", &sale("s", APPROVED, 100)).unwrap();
+    let refunds = format!("/v1/payments/{}/refunds", made.json["id"].as_str().unwrap());
+    let body = json!({ "reference": "r", "amount": 60 });
+    assert!(sandbox.post(&refunds, "r", &body).is_none());
+    assert_eq!(sandbox.charged("r"), 1);
+    assert!(sandbox.post(&refunds, "r", &body).unwrap().is_replay());
+    assert_eq!(sandbox.charged("r"), 1);
+}
+
+const STRIPE_CARD: [(&str, &str); 5] = [
+    ("payment_method_data[type]", "card"),
+    ("payment_method_data[card][exp_month]", "12"),
+    ("payment_method_data[card][exp_year]", "2030"),
+    ("confirm", "true"),
+    ("expand[0]", "latest_charge"),
+];
+
+fn intent<'a>(number: &'a str, attempt: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mut pairs = vec![
+        ("amount", "2000"),
+        ("currency", "usd"),
+        ("payment_method_data[card][number]", number),
+        ("metadata[attempt]", attempt),
+    ];
+    pairs.extend(STRIPE_CARD);
+    pairs.extend_from_slice(more);
+    pairs
+}
+
+#[test]
+fn a_stripe_intent_succeeds_and_is_found_three_ways() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let zip = ("payment_method_data[billing_details][address][postal_code]", "10001");
+    let got = sandbox.form("/v1/payment_intents", "k", &intent(APPROVED, "att_1", &[zip])).unwrap();
+    assert_eq!((got.status, got.json["status"].as_str()), (200, Some("succeeded")));
+    assert_eq!(got.json["amount_received"], 2000);
+    let card = &got.json["latest_charge"]["payment_method_details"]["card"];
+    assert_eq!(card["checks"]["address_postal_code_check"], "pass");
+    assert!(card["network_transaction_id"].is_string());
+    let id = got.json["id"].as_str().unwrap();
+    assert_eq!(sandbox.get(&format!("/v1/payment_intents/{id}")).json["id"], id);
+    assert_eq!(sandbox.get("/v1/payment_intents?limit=3").json["data"][0]["id"], id);
+    let search = sandbox.get("/v1/payment_intents/search?query=metadata%5B%27attempt%27%5D%3A%27att_1%27");
+    assert_eq!(search.json["data"][0]["metadata"]["attempt"], "att_1");
+    let again = sandbox.form("/v1/payment_intents", "k", &intent(APPROVED, "att_1", &[zip])).unwrap();
+    assert!(again.is_replay());
+    assert_eq!(got.json, again.json);
+    let other = sandbox.form("/v1/payment_intents", "k", &intent(APPROVED, "att_2", &[])).unwrap();
+    assert_eq!((other.status, other.json["error"]["type"].as_str()), (400, Some("idempotency_error")));
+    assert_eq!(sandbox.get(&format!("/v1/payments/{id}")).status, 404, "the forms do not see each other");
+}
+
+#[test]
+fn stripe_declines_hold_the_intent_and_both_codes() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    for (number, code, decline) in [
+        ("4000000000009995", "card_declined", Some("insufficient_funds")),
+        ("4000000000000002", "card_declined", Some("generic_decline")),
+        ("4000000000000069", "expired_card", None),
+        ("4242424242424241", "incorrect_number", None),
+    ] {
+        let got = sandbox.form("/v1/payment_intents", number, &intent(number, "att", &[])).unwrap();
+        let error = &got.json["error"];
+        assert_eq!((got.status, error["type"].as_str()), (402, Some("card_error")));
+        assert_eq!((error["code"].as_str(), error["decline_code"].as_str()), (Some(code), decline));
+        assert_eq!(error["payment_intent"]["status"], "requires_payment_method");
+    }
+    let expired = [("payment_method_data[card][exp_year]", "2020")];
+    let mut pairs = intent(APPROVED, "att", &[]);
+    pairs.retain(|(name, _)| *name != expired[0].0);
+    pairs.extend(expired);
+    let got = sandbox.form("/v1/payment_intents", "exp", &pairs).unwrap();
+    assert_eq!((got.status, got.json["error"]["code"].as_str()), (402, Some("invalid_expiry_year")));
+}
+
+#[test]
+fn stripe_authentication_depends_on_who_is_there() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let present = sandbox.form("/v1/payment_intents", "p", &intent("4000002760003184", "att", &[])).unwrap();
+    assert_eq!((present.status, present.json["status"].as_str()), (200, Some("requires_action")));
+    let cancel = format!("/v1/payment_intents/{}/cancel", present.json["id"].as_str().unwrap());
+    assert_eq!(sandbox.form(&cancel, "c", &[]).unwrap().json["status"], "canceled");
+    let absent = intent("4000002760003184", "att", &[("off_session", "true")]);
+    let absent = sandbox.form("/v1/payment_intents", "a", &absent).unwrap();
+    assert_eq!(
+        (absent.status, absent.json["error"]["code"].as_str()),
+        (402, Some("authentication_required"))
+    );
+}
+
+#[test]
+fn stripe_captures_cancels_and_refunds_within_the_money_rules() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let manual = [("capture_method", "manual")];
+    let hold = sandbox.form("/v1/payment_intents", "h", &intent(APPROVED, "h", &manual)).unwrap();
+    assert_eq!(
+        (&hold.json["status"], &hold.json["amount_capturable"]),
+        (&"requires_capture".into(), &2000.into())
+    );
+    let id = hold.json["id"].as_str().unwrap();
+    let capture = format!("/v1/payment_intents/{id}/capture");
+    assert_eq!(sandbox.form(&capture, "c0", &[("amount_to_capture", "2001")]).unwrap().status, 400);
+    let captured = sandbox.form(&capture, "c1", &[("amount_to_capture", "1500")]).unwrap();
+    assert_eq!(
+        (&captured.json["status"], &captured.json["amount_received"]),
+        (&"succeeded".into(), &1500.into())
+    );
+    let twice = sandbox.form(&capture, "c2", &[]).unwrap();
+    assert_eq!(
+        (twice.status, twice.json["error"]["code"].as_str()),
+        (400, Some("payment_intent_unexpected_state"))
+    );
+    assert_eq!(sandbox.form(&format!("/v1/payment_intents/{id}/cancel"), "x", &[]).unwrap().status, 400);
+    let much = sandbox.form("/v1/refunds", "r0", &[("payment_intent", id), ("amount", "1501")]).unwrap();
+    assert_eq!(much.status, 400);
+    let refund =
+        sandbox.form("/v1/refunds", "r1", &[("payment_intent", id), ("metadata[attempt]", "rf")]).unwrap();
+    assert_eq!((refund.json["status"].as_str(), &refund.json["amount"]), (Some("succeeded"), &1500.into()));
+    let over = sandbox.form("/v1/refunds", "r2", &[("payment_intent", id), ("amount", "1")]).unwrap();
+    assert_eq!(over.json["error"]["code"], "charge_already_refunded");
+    let seen = sandbox.get(&format!("/v1/refunds/{}", refund.json["id"].as_str().unwrap()));
+    assert_eq!(seen.json["metadata"]["attempt"], "rf");
+}
+
+#[test]
+fn stripe_setup_intents_verify_for_nothing() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let pairs = intent(APPROVED, "s", &[("usage", "off_session")]);
+    let got = sandbox.form("/v1/setup_intents", "s", &pairs).unwrap();
+    assert_eq!(
+        (got.json["object"].as_str(), got.json["status"].as_str()),
+        (Some("setup_intent"), Some("succeeded"))
+    );
+    assert_eq!(sandbox.ledger()[0]["kind"], "verify");
+    let declined = sandbox.form("/v1/setup_intents", "d", &intent("4000000000000002", "d", &[])).unwrap();
+    assert_eq!(
+        (declined.status, &declined.json["error"]["setup_intent"]["object"]),
+        (402, &"setup_intent".into())
+    );
+}
+
+#[test]
+fn the_table_is_served_and_every_example_behaves() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let table = sandbox.get("/sandbox/numbers").json;
+    assert_eq!(table["bins"], json!(["468738", "468739"]));
+    let examples = table["behaviours"].as_array().unwrap();
+    assert!(examples.len() > 40);
+    for row in examples.iter().filter(|row| row["fault"] == "none" && row["on"] == Value::Null) {
+        let name = row["name"].as_str().unwrap();
+        let got =
+            sandbox.post("/v1/payments", name, &sale(name, row["example"].as_str().unwrap(), 100)).unwrap();
+        let declines =
+            row["outcome"] == "declined" && name != "incorrect_cvc" || row["outcome"] == "authentication";
+        assert_eq!(got.status == 402, declines, "{name}");
+    }
+}
+
+#[test]
+fn one_connection_carries_many_requests() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let mut stream = TcpStream::connect(sandbox.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    for n in 0..50 {
+        let body = sale(&format!("r{n}"), &number(0, n, Behaviour::Approve), 100).to_string();
+        let request = format!(
+            "POST /v1/payments HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k{n}\r\nAuthorization: Bearer sk_test_one\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut some = [0; 4096];
+        let read = stream.read(&mut some).unwrap();
+        assert!(some[..read].starts_with(b"HTTP/1.1 200 OK"));
+    }
+    assert_eq!(sandbox.ledger().len(), 50);
+}
