@@ -7,6 +7,8 @@
 //! - [`card`]: what anyone may know of a card: ids, brand, truncated PAN, expiry, the sealed layout.
 //! - [`edge`]: TLS, HTTP, who may do what, charges, store, audit. Holds no keys, opens no card.
 //! - [`tools`]: what a person runs beside the service: the processor sandbox.
+//! - [`connector`]: the declarative language that says how to talk to one processor, and the connectors in it.
+//! - [`tools`]: what a person runs.
 
 pub mod attest;
 pub mod card;
@@ -14,4 +16,6 @@ pub mod clock;
 pub mod edge;
 pub mod random;
 pub mod wire;
+pub mod connector;
+pub mod random;
 pub mod tools;

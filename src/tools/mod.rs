@@ -2,4 +2,5 @@
 
 pub mod client;
 pub mod sandbox;
+pub mod connector;
 pub mod terminal;

@@ -1,0 +1,425 @@
+//! A leaf of a template: text with placeholders, `{name|filter}`; and conditions on names.
+//!
+//! `{name}` must have a value; `{?name}` leaves the whole leaf out when it has none; `{{` and `}}` are braces. A leaf
+//! that is only `{name|int}` is a number in JSON, one that is only `{name|bool}` is true or false.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use zeroize::Zeroizing;
+
+use super::fault::{Faults, suggest};
+use super::names::{GROUPS, Group, Kind, NAMES, Name, Secret};
+use super::render::{RenderError, Scope};
+
+/// No leaf of a real connector is near this.
+const LEAF_BYTES_MAX: usize = 4096;
+
+/// What the loader knows when it reads a leaf.
+pub(super) struct Known {
+    /// The fields of `[credentials]`.
+    pub(super) credentials: Vec<Box<str>>,
+    /// Which of them a leaf has used.
+    pub(super) used: Vec<bool>,
+    /// `[map.NAME]`.
+    pub(super) maps: Vec<Map>,
+    /// Which of them a leaf or a field has used.
+    pub(super) maps_used: Vec<bool>,
+}
+
+/// A table that translates values; `*` stands for any other.
+#[derive(Debug, Clone)]
+pub(super) struct Map {
+    pub(super) name: Box<str>,
+    pub(super) pairs: Vec<(Box<str>, Box<str>)>,
+    pub(super) other: Option<Box<str>>,
+}
+
+impl Map {
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        let found = self.pairs.iter().find(|(known, _)| **known == *key).map(|(_, value)| &**value);
+        found.or(self.other.as_deref())
+    }
+}
+
+/// One leaf, compiled.
+#[derive(Debug, Clone)]
+pub(super) struct Leaf {
+    pieces: Vec<Piece>,
+    pub(super) form: Form,
+    /// Differs from send to send (time, nonce): blanked before a MAC.
+    pub(super) volatile: bool,
+}
+
+/// How JSON writes the leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Text,
+    Number,
+    Bool,
+}
+
+#[derive(Debug, Clone)]
+enum Piece {
+    Literal(Box<str>),
+    Slot(Slot),
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    name: Name,
+    optional: bool,
+    filters: Vec<Filter>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filter {
+    Int,
+    Bool,
+    TwoDigits,
+    Decimal,
+    Upper,
+    Lower,
+    Map(usize),
+    Trunc(usize),
+}
+
+const FILTERS: &[&str] = &["int", "bool", "yy", "mm", "decimal", "upper", "lower", "map NAME", "trunc N"];
+
+/// A leaf's text for one request: borrowed where it is one value, so that a card number is not copied on the way.
+pub(super) enum Filled<'v> {
+    Plain(Cow<'v, str>),
+    Joined(Zeroizing<String>),
+}
+
+impl Filled<'_> {
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Joined(text) => text,
+        }
+    }
+}
+
+impl Leaf {
+    /// Reads a leaf; faults name the placeholder, never the text around it.
+    pub(super) fn read(text: &str, at: &Range<usize>, known: &mut Known, faults: &mut Faults<'_>) -> Self {
+        let mut leaf = Self { pieces: Vec::new(), form: Form::Text, volatile: false };
+        if text.len() > LEAF_BYTES_MAX {
+            faults.add(at, "a value is too long", format!("keep it under {LEAF_BYTES_MAX} bytes"));
+            return leaf;
+        }
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(found) = rest.find(['{', '}']) {
+            let (before, after) = rest.split_at(found);
+            literal.push_str(before);
+            if let Some(tail) = after.strip_prefix("{{").or_else(|| after.strip_prefix("}}")) {
+                literal.push_str(after.get(..1).unwrap_or_default());
+                rest = tail;
+                continue;
+            }
+            let Some((inside, tail)) = after.strip_prefix('{').and_then(|open| open.split_once('}')) else {
+                faults.add(at, "a brace has no partner", "write {name}, or {{ and }} for braces themselves");
+                return leaf;
+            };
+            if !literal.is_empty() {
+                leaf.pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
+            }
+            if let Some(slot) = Slot::read(inside, at, known, faults) {
+                leaf.pieces.push(Piece::Slot(slot));
+            }
+            rest = tail;
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() || leaf.pieces.is_empty() {
+            leaf.pieces.push(Piece::Literal(literal.into()));
+        }
+        leaf.form = leaf.find_form(at, faults);
+        leaf
+    }
+
+    fn find_form(&self, at: &Range<usize>, faults: &mut Faults<'_>) -> Form {
+        let last = |piece: &Piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Slot(slot) => slot.filters.last().copied(),
+        };
+        match self.pieces.as_slice() {
+            [only] if last(only) == Some(Filter::Int) => Form::Number,
+            [only] if last(only) == Some(Filter::Bool) => Form::Bool,
+            pieces => {
+                if pieces.iter().any(|piece| last(piece) == Some(Filter::Bool)) {
+                    faults.add(at, "`|bool` stands beside other text", "let {name|bool} be the whole value");
+                }
+                Form::Text
+            }
+        }
+    }
+
+    /// The leaf's text; `None` if it is to be left out.
+    pub(super) fn fill<'v>(&self, scope: &Scope<'v>) -> Result<Option<Filled<'v>>, RenderError> {
+        if self.volatile && scope.blanks_volatile() {
+            return Ok(Some(Filled::Plain(Cow::Borrowed(""))));
+        }
+        if let [Piece::Slot(slot)] = self.pieces.as_slice() {
+            return Ok(slot.fill(scope)?.map(Filled::Plain));
+        }
+        let mut out = Zeroizing::new(String::with_capacity(256));
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => out.push_str(text),
+                Piece::Slot(slot) => match slot.fill(scope)? {
+                    Some(value) => out.push_str(&value),
+                    None => return Ok(None),
+                },
+            }
+        }
+        Ok(Some(Filled::Joined(out)))
+    }
+
+    /// Writes the leaf into a path, each value percent-encoded so that it stays within its segment.
+    pub(super) fn fill_path(&self, scope: &Scope<'_>, out: &mut String) -> Result<(), RenderError> {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => out.push_str(text),
+                Piece::Slot(slot) => match slot.fill(scope)? {
+                    Some(value) => {
+                        out.extend(percent_encoding::utf8_percent_encode(&value, super::render::SEGMENT))
+                    }
+                    None => return Err(scope.missing(slot.name)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// The names in it.
+    pub(super) fn names(&self) -> impl Iterator<Item = Name> + '_ {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Slot(slot) => Some(slot.name),
+        })
+    }
+}
+
+impl Slot {
+    fn read(inside: &str, at: &Range<usize>, known: &mut Known, faults: &mut Faults<'_>) -> Option<Self> {
+        let mut parts = inside.split('|');
+        let first = parts.next().unwrap_or_default().trim();
+        let (optional, spelling) = first.strip_prefix('?').map_or((false, first), |rest| (true, rest.trim()));
+        let Some(name) = Name::find(spelling, &known.credentials) else {
+            faults.add(at, format!("`{{{spelling}}}` is not a name"), suggest_name(spelling));
+            return None;
+        };
+        known.mark_used(name);
+        let mut filters = Vec::new();
+        for part in parts {
+            let Some(filter) = Filter::read(part.trim(), known) else {
+                let instead = format!("write one of: {} (a map needs its [map.NAME])", FILTERS.join(", "));
+                faults.add(at, format!("`|{}` is not a filter", part.trim()), instead);
+                return None;
+            };
+            if !filter.fits(name.kind(), filters.is_empty()) {
+                faults.add(
+                    at,
+                    format!("`{spelling}` cannot take `|{}`", part.trim()),
+                    filter.where_it_fits(),
+                );
+                return None;
+            }
+            filters.push(filter);
+        }
+        Some(Self { name, optional, filters })
+    }
+
+    fn fill<'v>(&self, scope: &Scope<'v>) -> Result<Option<Cow<'v, str>>, RenderError> {
+        let Some(mut text) = scope.text(self.name, self.filters.contains(&Filter::Decimal))? else {
+            return if self.optional { Ok(None) } else { Err(scope.missing(self.name)) };
+        };
+        for filter in &self.filters {
+            text = match filter.apply(text, scope) {
+                Some(next) => next,
+                None => return Err(scope.unfit(self.name)),
+            };
+        }
+        Ok(Some(text))
+    }
+}
+
+impl Filter {
+    fn read(text: &str, known: &mut Known) -> Option<Self> {
+        match text.split_once(' ') {
+            Some(("map", name)) => known.find_map(name.trim()).map(Self::Map),
+            Some(("trunc", length)) => length.trim().parse().ok().filter(|n| *n > 0).map(Self::Trunc),
+            Some(_) => None,
+            None => match text {
+                "int" => Some(Self::Int),
+                "bool" => Some(Self::Bool),
+                "yy" | "mm" => Some(Self::TwoDigits),
+                "decimal" => Some(Self::Decimal),
+                "upper" => Some(Self::Upper),
+                "lower" => Some(Self::Lower),
+                _other => None,
+            },
+        }
+    }
+
+    /// Nothing may change a secret, and each filter has values that it means something for.
+    fn fits(self, kind: Kind, first: bool) -> bool {
+        match (self, kind) {
+            (_, Kind::Secret) => false,
+            (Self::TwoDigits, kind) => first && matches!(kind, Kind::Month | Kind::Year),
+            (Self::Decimal, kind) => first && kind == Kind::Money,
+            (Self::Bool, kind) => first && kind == Kind::Flag,
+            (Self::Int | Self::Upper | Self::Lower | Self::Map(_) | Self::Trunc(_), _) => true,
+        }
+    }
+
+    fn where_it_fits(self) -> &'static str {
+        match self {
+            Self::TwoDigits => "use `yy` on card.exp_year and `mm` on card.exp_month, before other filters",
+            Self::Decimal => "use `decimal` on amounts in minor units, before other filters",
+            Self::Bool => "use `bool` on capture.final or allow_partial",
+            Self::Int | Self::Upper | Self::Lower | Self::Map(_) | Self::Trunc(_) => {
+                "leave the filter out: card number, verification code and credentials are sent as they are"
+            }
+        }
+    }
+
+    fn apply<'v>(self, text: Cow<'v, str>, scope: &Scope<'v>) -> Option<Cow<'v, str>> {
+        Some(match self {
+            Self::Int => Cow::Owned(text.parse::<i64>().ok()?.to_string()),
+            // What is written by `decimal` came so from the scope already.
+            Self::Bool | Self::Decimal => text,
+            Self::TwoDigits => {
+                let padded = format!("{text:0>2}");
+                Cow::Owned(padded.get(padded.len().checked_sub(2)?..)?.to_owned())
+            }
+            Self::Upper => Cow::Owned(text.to_uppercase()),
+            Self::Lower => Cow::Owned(text.to_lowercase()),
+            Self::Map(index) => Cow::Owned(scope.map(index)?.get(&text)?.to_owned()),
+            Self::Trunc(length) => Cow::Owned(text.chars().take(length).collect()),
+        })
+    }
+}
+
+impl Known {
+    pub(super) fn mark_used(&mut self, name: Name) {
+        if let Name::Secret(Secret::Credential(index)) = name
+            && let Some(used) = self.used.get_mut(index)
+        {
+            *used = true;
+        }
+    }
+
+    /// The map of a name, noting that something uses it.
+    pub(super) fn find_map(&mut self, name: &str) -> Option<usize> {
+        let index = self.maps.iter().position(|map| *map.name == *name)?;
+        if let Some(used) = self.maps_used.get_mut(index) {
+            *used = true;
+        }
+        Some(index)
+    }
+}
+
+fn suggest_name(spelling: &str) -> String {
+    if spelling.starts_with("cred.") {
+        return "declare it in [credentials]".to_owned();
+    }
+    if GROUPS.iter().any(|(group, _)| *group == spelling) {
+        return "only a condition may name a group: name one of its fields".to_owned();
+    }
+    suggest(spelling, NAMES.iter().map(|(text, ..)| *text))
+}
+
+/// When a leaf, object or pair is there: every term holds.
+#[derive(Debug, Clone)]
+pub(super) struct Condition {
+    terms: Vec<Term>,
+}
+
+#[derive(Debug, Clone)]
+struct Term {
+    subject: Subject,
+    negated: bool,
+    /// Empty: it is there (a flag: it is true).
+    one_of: Vec<Box<str>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Subject {
+    Name(Name),
+    Group(Group),
+}
+
+impl Condition {
+    /// Reads `path`, `!path`, `path=a,b`, joined by `&`.
+    pub(super) fn read(text: &str, at: &Range<usize>, known: &mut Known, faults: &mut Faults<'_>) -> Self {
+        let terms = text.split('&').filter_map(|term| Term::read(term.trim(), at, known, faults)).collect();
+        Self { terms }
+    }
+
+    pub(super) fn holds(&self, scope: &Scope<'_>) -> Result<bool, RenderError> {
+        for term in &self.terms {
+            if term.holds(scope)? == term.negated {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Term {
+    fn read(text: &str, at: &Range<usize>, known: &mut Known, faults: &mut Faults<'_>) -> Option<Self> {
+        let (negated, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
+        let (spelling, list) = text.split_once('=').map_or((text, None), |(s, list)| (s, Some(list)));
+        let spelling = spelling.trim();
+        let one_of: Vec<Box<str>> =
+            list.map_or(Vec::new(), |l| l.split(',').map(|v| v.trim().into()).collect());
+        if let Some((_, group)) = GROUPS.iter().find(|(known, _)| *known == spelling) {
+            if list.is_some() {
+                faults.add(
+                    at,
+                    format!("`{spelling}` is a group and has no value"),
+                    "compare one of its fields",
+                );
+            }
+            return Some(Self { subject: Subject::Group(*group), negated, one_of });
+        }
+        let Some(name) = Name::find(spelling, &known.credentials) else {
+            let names = NAMES.iter().map(|(text, ..)| *text).chain(GROUPS.iter().map(|(text, _)| *text));
+            faults.add(
+                at,
+                format!("a condition asks for `{spelling}`, which is not a name"),
+                suggest(spelling, names),
+            );
+            return None;
+        };
+        known.mark_used(name);
+        if name == Name::Secret(Secret::CardNumber) || (name.is_secret() && list.is_some()) {
+            faults.add(at, format!("a condition may not test `{spelling}`"), "test another name");
+        }
+        if let Kind::OneOf(words) = name.kind() {
+            for word in one_of.iter().filter(|word| !words.contains(&&***word)) {
+                let problem = format!("`{spelling}` is never `{word}`");
+                faults.add(at, problem, format!("write one of: {}", words.join(", ")));
+            }
+        }
+        Some(Self { subject: Subject::Name(name), negated, one_of })
+    }
+
+    fn holds(&self, scope: &Scope<'_>) -> Result<bool, RenderError> {
+        let name = match self.subject {
+            Subject::Group(group) => return Ok(scope.values.has(group)),
+            Subject::Name(name) => name,
+        };
+        if name.is_secret() {
+            return scope.has(name);
+        }
+        let Some(text) = scope.text(name, false)? else { return Ok(false) };
+        if !self.one_of.is_empty() {
+            return Ok(self.one_of.iter().any(|word| **word == *text));
+        }
+        Ok(name.kind() != Kind::Flag || text == "true")
+    }
+}

@@ -1,0 +1,217 @@
+//! The connector language: how to talk to one payment processor, as data.
+//!
+//! A connector is a TOML file. It is parsed, checked and compiled once ([`Connector::parse`] finds every fault); then
+//! it does two pure things. In the keeper it renders an operation and its [`Values`] into a request; in the forwarder
+//! it maps an answer to a [`Mapped`] outcome. Shape: `spec` reads the file with `document` and `fault`; `op`, `leaf`
+//! and `template` are requests, filled by `render`; `rules`, `fields` and `path` are answers, read by `answer`;
+//! `money` and `decline` are dated data.
+//!
+//! Invariant: no network, no file, no clock, no panic, no loop that a file or an answer could make endless.
+//! Invariant: a value fills a leaf and cannot change the shape of a request (`no_value_changes_the_shape`).
+//! Invariant: no error, fault or `Debug` holds a value (`errors_hold_no_value`).
+
+mod answer;
+mod decline;
+mod document;
+mod fault;
+mod fields;
+mod leaf;
+mod money;
+mod names;
+mod op;
+mod path;
+mod render;
+mod rules;
+mod spec;
+mod template;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+pub use answer::{Avs, Mapped};
+pub use decline::DeclineClass;
+pub use fault::Fault;
+pub use fields::ZipCheck;
+pub use money::{Currency, currency};
+pub use names::{
+    Amount, Billing, Card, Initiator, Previous, Reason, StoredCredential, ThreeDSecure, Use, Values,
+};
+pub use op::Operation;
+pub use render::{RenderError, Rendered};
+pub use rules::Outcome;
+pub use spec::{Endpoint, Evidence, Idempotency, IdempotencyKind};
+pub use words::Word;
+
+use render::{Common, Header, Mode, Scope};
+
+/// One processor's connector, compiled.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    name: Box<str>,
+    version: u32,
+    evidence: Evidence,
+    source: Box<str>,
+    date: Box<str>,
+    hash: [u8; 32],
+    live: Option<Endpoint>,
+    test: Option<Endpoint>,
+    timeout: Duration,
+    credentials: Vec<Box<str>>,
+    credential_notes: Vec<Box<str>>,
+    auth: Vec<Header>,
+    headers: Vec<Header>,
+    idempotency: Idempotency,
+    key: Option<Header>,
+    settle: Option<Duration>,
+    money: money::MoneyRules,
+    maps: Vec<leaf::Map>,
+    ops: Vec<op::Op>,
+    fields: fields::Fields,
+    rules: Vec<rules::Rule>,
+    declines: decline::DeclineTable,
+}
+
+const BUILTIN: &[(&str, &str)] = &[
+    ("sandbox", include_str!("connectors/sandbox.toml")),
+    ("stripe", include_str!("connectors/stripe.toml")),
+];
+
+/// The text of a connector that comes with the program.
+pub fn builtin_text(name: &str) -> Option<&'static str> {
+    BUILTIN.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// A connector that comes with the program, compiled.
+pub fn builtin(name: &str) -> Option<Connector> {
+    Connector::parse(&format!("{name}.toml"), builtin_text(name)?).ok()
+}
+
+/// The names of the connectors that come with the program.
+pub fn builtin_names() -> impl Iterator<Item = &'static str> {
+    BUILTIN.iter().map(|(name, _)| *name)
+}
+
+impl Connector {
+    /// Reads, checks and compiles a connector; on failure every fault, each with its line.
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<Fault>> {
+        spec::parse(file_name, text)
+    }
+
+    /// Its name, as destinations refer to it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its version, counted by its author.
+    pub const fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// SHA-256 of its text: an attempt that was rendered by another text is looked up, never sent again.
+    pub const fn version_hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// What it rests on, where that is found, and as of when (`YYYY-MM-DD`).
+    pub fn evidence(&self) -> (Evidence, &str, &str) {
+        (self.evidence, &self.source, &self.date)
+    }
+
+    /// Where live requests go; `None` if there is no live service.
+    pub const fn live(&self) -> Option<&Endpoint> {
+        self.live.as_ref()
+    }
+
+    /// Where test requests go.
+    pub const fn test(&self) -> Option<&Endpoint> {
+        self.test.as_ref()
+    }
+
+    /// How long an answer may take.
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The credential fields that a destination must have, each with a note for the operator.
+    pub fn credentials(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.credentials.iter().zip(&self.credential_notes).map(|(field, note)| (&**field, &**note))
+    }
+
+    /// How this processor treats a second send of the same attempt.
+    pub const fn idempotency(&self) -> &Idempotency {
+        &self.idempotency
+    }
+
+    /// How long after sending a look-up that finds nothing proves nothing; `None` if there is no look-up.
+    pub const fn settle(&self) -> Option<Duration> {
+        self.settle
+    }
+
+    /// The operations that it has, in the order of the file.
+    pub fn operations(&self) -> impl Iterator<Item = Operation> {
+        self.ops.iter().map(|op| op.operation)
+    }
+
+    /// What one operation requires beyond the card and the amount, by template name.
+    pub fn requires(&self, operation: Operation) -> Vec<String> {
+        let names = self.op(operation).map_or(&[][..], |op| &op.requires);
+        names.iter().map(|name| name.spelling(&self.credentials)).collect()
+    }
+
+    /// Whether the processor can be told this amount (ISO 4217 minor units) in this currency.
+    pub fn check_amount(&self, minor: i64, currency_code: &str) -> Result<(), RenderError> {
+        let known = currency(currency_code).ok_or(RenderError::UnknownCurrency)?;
+        self.money.to_processor(minor, &known)?;
+        Ok(())
+    }
+
+    /// The request of an operation. Pure; fails before anything could be sent.
+    pub fn render(&self, operation: Operation, values: &Values<'_>) -> Result<Rendered, RenderError> {
+        render::render(self.find_op(operation)?, &self.common(), &self.scope(values, Mode::Send))
+    }
+
+    /// What a MAC of that request covers: method, path, headers that do not authenticate, body; the verification
+    /// code, credentials and volatile leaves blanked.
+    pub fn render_for_mac(
+        &self,
+        operation: Operation,
+        values: &Values<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, RenderError> {
+        render::render_for_mac(self.find_op(operation)?, &self.common(), &self.scope(values, Mode::Mac))
+    }
+
+    /// The request as a person may see it: the card truncated, secrets replaced by their names. Not to be sent.
+    pub fn render_for_show(
+        &self,
+        operation: Operation,
+        values: &Values<'_>,
+    ) -> Result<Rendered, RenderError> {
+        render::render(self.find_op(operation)?, &self.common(), &self.scope(values, Mode::Show))
+    }
+
+    /// What an answer means. Never fails: what it cannot read is an error of unknown outcome.
+    pub fn map(&self, operation: Operation, http_status: u16, body: &[u8]) -> Mapped {
+        answer::map(self, operation, http_status, body)
+    }
+
+    fn op(&self, operation: Operation) -> Option<&op::Op> {
+        self.ops.iter().find(|op| op.operation == operation)
+    }
+
+    fn find_op(&self, operation: Operation) -> Result<&op::Op, RenderError> {
+        self.op(operation).ok_or(RenderError::NoOperation(operation.text()))
+    }
+
+    fn common(&self) -> Common<'_> {
+        Common { auth: &self.auth, headers: &self.headers, idempotency: self.key.as_ref() }
+    }
+
+    fn scope<'v>(&'v self, values: &'v Values<'v>, mode: Mode) -> Scope<'v> {
+        Scope { values, credentials: &self.credentials, maps: &self.maps, money: &self.money, mode }
+    }
+}

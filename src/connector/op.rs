@@ -1,0 +1,296 @@
+//! `[op.NAME]`: one operation of a processor, its request as a template.
+
+use std::ops::Range;
+
+use super::document::{Section, strings};
+use super::fault::{Faults, suggest};
+use super::fields::Fields;
+use super::leaf::{Known, Leaf};
+use super::names::{NAMES, Name, Secret};
+use super::path::Path;
+use super::render::Header;
+use super::template::{Body, Json, Pair, read_pairs};
+use super::words::{Word, read, words};
+
+words! {
+    /// What can be asked of a processor.
+    pub enum Operation {
+        /// Authorize and capture at once.
+        Sale = "sale",
+        /// Authorize; a capture follows.
+        Authorize = "authorize",
+        /// Capture an authorization, whole or in part.
+        Capture = "capture",
+        /// Pay back what was captured.
+        Refund = "refund",
+        /// Undo what is not settled.
+        Void = "void",
+        /// Check the card for no money.
+        Verify = "verify",
+        /// What became of an attempt, by our reference.
+        Lookup = "lookup",
+    }
+}
+
+words! {
+    /// The request method.
+    pub(super) enum Method {
+        /// GET.
+        Get = "GET",
+        /// POST.
+        Post = "POST",
+        /// PUT.
+        Put = "PUT",
+        /// PATCH.
+        Patch = "PATCH",
+        /// DELETE.
+        Delete = "DELETE",
+    }
+}
+
+words! {
+    /// How the body is written.
+    pub(super) enum Encoding {
+        /// `application/json`.
+        Json = "json",
+        /// `application/x-www-form-urlencoded`.
+        Form = "form",
+        /// No body.
+        None = "none",
+    }
+}
+
+/// One operation, compiled.
+#[derive(Debug, Clone)]
+pub(super) struct Op {
+    pub(super) operation: Operation,
+    pub(super) method: Method,
+    pub(super) path: Leaf,
+    pub(super) query: Vec<Pair>,
+    pub(super) headers: Vec<Header>,
+    pub(super) body: Body,
+    pub(super) requires: Vec<Name>,
+    /// For a look-up that answers with a list: where the found one stands in it.
+    pub(super) within: Option<Path>,
+    /// Fields that stand elsewhere in this operation's answer.
+    pub(super) fields: Fields,
+}
+
+impl Op {
+    /// The Content-Type of its body, unless the operation names its own.
+    pub(super) fn content_type(&self) -> Option<&'static str> {
+        let own = self.headers.iter().any(|header| header.name.eq_ignore_ascii_case("content-type"));
+        match self.body {
+            Body::None => None,
+            Body::Json(_) | Body::Form(_) if own => None,
+            Body::Json(_) => Some("application/json"),
+            Body::Form(_) => Some("application/x-www-form-urlencoded"),
+        }
+    }
+
+    /// Compiles one section; every fault of it is found here.
+    pub(super) fn read(
+        operation: Operation,
+        mut section: Section<'_>,
+        known: &mut Known,
+        faults: &mut Faults<'_>,
+    ) -> Option<Self> {
+        let (method_text, at) = section.required("method", faults);
+        let method = if method_text.is_empty() { None } else { read("method", method_text, &at, faults) };
+        let path = read_path(&mut section, known, faults);
+        let query = section.take("query").map_or(Vec::new(), |entry| read_pairs(&entry, known, faults));
+        for pair in &query {
+            forbid_secrets(&pair.leaf, "a query", &section.at, faults);
+        }
+        let headers =
+            section.section("header", faults).map_or(Vec::new(), |s| read_headers(s, known, faults));
+        let mut body = read_body(&mut section, known, faults);
+        if let Some(entry) = section.take("volatile") {
+            for (address, at) in strings("volatile", entry.value, faults) {
+                if !body.mark_volatile(address) {
+                    faults.add(
+                        &at,
+                        "`volatile` names a leaf that the body does not have",
+                        "write its key, or a.b.c",
+                    );
+                }
+            }
+        }
+        let requires = read_requires(&mut section, known, faults);
+        let within =
+            section.string("in", faults).and_then(|(text, at)| read_within(operation, text, &at, faults));
+        let fields =
+            section.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, known, faults));
+        section.finish(faults);
+        Some(Self { operation, method: method?, path, query, headers, body, requires, within, fields })
+    }
+}
+
+fn read_path(section: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Leaf {
+    let (text, at) = section.required("path", faults);
+    let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '\\' | '"' | '<' | '>' | '%');
+    if !text.is_empty() && !text.starts_with('/') {
+        faults.add(&at, "`path` does not begin with `/`", "write only what follows the endpoint");
+    }
+    // Placeholders may hold a space before a filter's argument; the text around them may not.
+    if !text.chars().all(|c| allowed(c) || c == ' ') || text.starts_with("//") {
+        faults.add(
+            &at,
+            "`path` holds a character that a path cannot",
+            "put a query into query = [[\"key\", \"value\"]]",
+        );
+    }
+    let leaf = Leaf::read(text, &at, known, faults);
+    forbid_secrets(&leaf, "a path", &at, faults);
+    leaf
+}
+
+/// Paths and queries are logged on the way: no card and no credential stands in one.
+fn forbid_secrets(leaf: &Leaf, place: &str, at: &Range<usize>, faults: &mut Faults<'_>) {
+    for name in leaf.names().filter(|name| name.is_secret()) {
+        faults.add(
+            at,
+            format!("`{}` stands in {place}", name.spelling(&[])),
+            "put it into the body or a header",
+        );
+    }
+}
+
+const FRAMING: &[&str] = &[
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "accept-encoding",
+    "content-encoding",
+];
+
+/// Reads a table of headers.
+pub(super) fn read_headers(
+    mut section: Section<'_>,
+    known: &mut Known,
+    faults: &mut Faults<'_>,
+) -> Vec<Header> {
+    let mut out: Vec<Header> = Vec::new();
+    for entry in section.take_rest() {
+        check_header_name(entry.key, &entry.at, faults);
+        if out.iter().any(|header| header.name.eq_ignore_ascii_case(entry.key)) {
+            faults.add(&entry.at, "the same header stands twice", "leave one out");
+        }
+        let Some(text) = super::document::string(&entry, faults) else { continue };
+        let at = entry.value.span();
+        let value = Leaf::read(text, &at, known, faults);
+        check_header_value(&value, text, &at, faults);
+        out.push(Header { name: entry.key.into(), value });
+    }
+    out
+}
+
+/// A header's name must be a token, and not one that frames the message.
+pub(super) fn check_header_name(name: &str, at: &Range<usize>, faults: &mut Faults<'_>) {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        faults.add(at, "this is not a header name", "write letters, digits and `-`");
+    } else if FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name)) {
+        faults.add(at, format!("the header `{name}` belongs to the forwarder"), "leave it out");
+    }
+}
+
+fn check_header_value(value: &Leaf, text: &str, at: &Range<usize>, faults: &mut Faults<'_>) {
+    if !text.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
+        faults.add(at, "a header value holds a character that a header cannot", "write printable ASCII");
+    }
+    for name in
+        value.names().filter(|name| matches!(name, Name::Secret(Secret::CardNumber | Secret::CardCvc)))
+    {
+        faults.add(at, format!("`{}` stands in a header", name.spelling(&[])), "put it into the body");
+    }
+}
+
+fn read_body(section: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Body {
+    let (text, at) = section.required("encoding", faults);
+    let encoding = if text.is_empty() { None } else { read::<Encoding>("encoding", text, &at, faults) };
+    let entry = section.take("body");
+    match (encoding, entry) {
+        (Some(Encoding::Json), Some(entry)) => {
+            if entry.value.get_ref().as_table().is_none() {
+                faults.add(&entry.at, "the body is not a table", "write [op.NAME.body] and its keys below");
+            }
+            Json::read(entry.value, known, faults).map_or(Body::None, Body::Json)
+        }
+        (Some(Encoding::Form), Some(entry)) => Body::Form(read_pairs(&entry, known, faults)),
+        (Some(Encoding::Json | Encoding::Form), None) => {
+            faults.add(
+                &section.at,
+                format!("{} has no `body`", section.title),
+                "write it, or encoding = \"none\"",
+            );
+            Body::None
+        }
+        (Some(Encoding::None), Some(entry)) => {
+            faults.add(
+                &entry.at,
+                "there is a body but the encoding is none",
+                "write encoding = \"json\" or \"form\"",
+            );
+            Body::None
+        }
+        (Some(Encoding::None) | None, _) => Body::None,
+    }
+}
+
+fn read_requires(section: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Vec<Name> {
+    let Some(entry) = section.take("requires") else { return Vec::new() };
+    let mut out = Vec::new();
+    for (text, at) in strings("requires", entry.value, faults) {
+        match Name::find(text, &known.credentials) {
+            Some(name) => out.push(name),
+            None => {
+                let instead = suggest(text, NAMES.iter().map(|(spelling, ..)| *spelling));
+                faults.add(&at, format!("`requires` holds `{text}`, which is not a name"), instead);
+            }
+        }
+    }
+    out
+}
+
+fn read_within(operation: Operation, text: &str, at: &Range<usize>, faults: &mut Faults<'_>) -> Option<Path> {
+    let path = Path::read(text, at, faults)?;
+    if operation != Operation::Lookup {
+        faults.add(at, "`in` stands outside a look-up", "leave it out: only [op.lookup] answers with a list");
+    } else if path.split_index().is_none() {
+        faults.add(at, "`in` does not end in a place of a list", "write it like in = \"data[0]\"");
+    }
+    Some(path)
+}
+
+/// Reads `[op]`: one section for each operation.
+pub(super) fn read_ops(
+    section: Section<'_>,
+    table_at: &Range<usize>,
+    known: &mut Known,
+    faults: &mut Faults<'_>,
+) -> Vec<Op> {
+    let mut section = section;
+    let mut out = Vec::new();
+    for entry in section.take_rest() {
+        let Some(operation) = Operation::parse(entry.key) else {
+            let instead = suggest(entry.key, Operation::TEXTS.iter().copied());
+            faults.add(&entry.at, format!("`{}` is not an operation", entry.key), instead);
+            continue;
+        };
+        let title = format!("[op.{}]", entry.key);
+        if let Some(section) = super::document::section(title, &entry, faults) {
+            out.extend(Op::read(operation, section, known, faults));
+        }
+    }
+    if out.is_empty() && faults.is_empty() {
+        faults.add(table_at, "the connector has no operation", "write [op.sale] at least");
+    }
+    out
+}

@@ -1,0 +1,275 @@
+//! Rendering: one operation and its values become a request. Pure, bounded, and without a way to print a value.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
+use zeroize::Zeroizing;
+
+use super::leaf::{Leaf, Map};
+use super::money::{MoneyRules, NotRepresentable, currency, decimal};
+use super::names::{Money, Name, Secret, Values};
+use super::op::{Method, Op, Operation};
+use super::template::{Body, write_pairs};
+use super::words::Word;
+
+/// All but the unreserved characters of RFC 3986: what is left cannot end a segment, a pair or a value.
+pub(super) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Room that fits almost every body, so that a body with a card in it is not moved while it grows.
+const BODY_BYTES_USUAL: usize = 8 * 1024;
+
+/// A request ready to be sent. It holds the card: wiped when dropped, and without a `Debug` that prints it.
+pub struct Rendered {
+    /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
+    pub method: &'static str,
+    /// Begins with `/`; the destination's base URL goes before it.
+    pub path_and_query: String,
+    /// In the order of the connector file. Host and Content-Length are the forwarder's.
+    pub headers: Vec<(String, Zeroizing<String>)>,
+    /// Empty for an operation without a body.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Rendered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rendered(REDACTED)")
+    }
+}
+
+/// Why nothing was rendered. It names a field of the template, never what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// The connector does not have this operation.
+    #[error("the connector has no operation `{0}`")]
+    NoOperation(&'static str),
+    /// A field that this connector needs is not there.
+    #[error("`{0}` is missing")]
+    Missing(String),
+    /// The processor cannot be told this amount in this currency.
+    #[error("the amount cannot be represented at this processor in its currency")]
+    AmountNotRepresentable,
+    /// The currency is not one of ISO 4217.
+    #[error("the currency is not known")]
+    UnknownCurrency,
+    /// A value that its filter or map has no result for.
+    #[error("`{0}` does not fit where the connector puts it")]
+    Unfit(String),
+    /// A value that would break a header or a path.
+    #[error("a value cannot stand in {0}")]
+    Unsendable(String),
+    /// More than any processor takes.
+    #[error("the request would be too large")]
+    TooLarge,
+}
+
+/// What a rendering is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Send,
+    /// Verification code, credentials and volatile leaves blanked.
+    Mac,
+    /// For a person: the card truncated, secrets replaced by their names.
+    Show,
+}
+
+/// Everything that filling a leaf needs.
+pub(super) struct Scope<'v> {
+    pub(super) values: &'v Values<'v>,
+    pub(super) credentials: &'v [Box<str>],
+    pub(super) maps: &'v [Map],
+    pub(super) money: &'v MoneyRules,
+    pub(super) mode: Mode,
+}
+
+impl<'v> Scope<'v> {
+    /// The text of a name, as this mode may see it.
+    pub(super) fn text(&self, name: Name, as_decimal: bool) -> Result<Option<Cow<'v, str>>, RenderError> {
+        match name {
+            Name::Secret(secret) => Ok(self.secret(secret)),
+            Name::Money(money) => self.money(money, as_decimal),
+            Name::Plain(plain) => Ok(self.values.plain(plain)),
+        }
+    }
+
+    /// Whether there is a value, whatever the mode may see of it.
+    pub(super) fn has(&self, name: Name) -> Result<bool, RenderError> {
+        match name {
+            Name::Secret(secret) => Ok(self.values.secret(secret, self.credentials).is_some()),
+            Name::Money(_) | Name::Plain(_) => Ok(self.text(name, false)?.is_some()),
+        }
+    }
+
+    fn secret(&self, name: Secret) -> Option<Cow<'v, str>> {
+        let real = self.values.secret(name, self.credentials);
+        match (self.mode, name) {
+            (Mode::Send, _) | (Mode::Mac, Secret::CardNumber) => real.map(Cow::Borrowed),
+            (Mode::Mac, Secret::CardCvc) => real.map(|_| Cow::Borrowed("")),
+            (Mode::Mac, Secret::Credential(_)) => Some(Cow::Borrowed("")),
+            (Mode::Show, Secret::CardNumber) => real.map(|number| Cow::Owned(truncated(number))),
+            (Mode::Show, Secret::CardCvc) => real.map(|_| Cow::Borrowed("‹cvc›")),
+            (Mode::Show, Secret::Credential(index)) => {
+                self.credentials.get(index).map(|field| Cow::Owned(format!("‹{field}›")))
+            }
+        }
+    }
+
+    fn money(&self, name: Money, as_decimal: bool) -> Result<Option<Cow<'v, str>>, RenderError> {
+        let Some(amount) = self.values.amount else { return Ok(None) };
+        let known = currency(amount.currency).ok_or(RenderError::UnknownCurrency)?;
+        let exponent = self.money.exponent(&known);
+        let minor = match name {
+            Money::Exponent => return Ok(Some(Cow::Owned(exponent.to_string()))),
+            Money::Currency if self.money.lower_case => {
+                return Ok(Some(Cow::Owned(amount.currency.to_ascii_lowercase())));
+            }
+            Money::Currency => return Ok(Some(Cow::Borrowed(amount.currency))),
+            Money::CurrencyNumeric => {
+                return Ok(Some(Cow::Owned(String::from_utf8_lossy(&known.numeric).into_owned())));
+            }
+            Money::Minor | Money::Decimal => Some(amount.minor),
+            Money::OriginalAmount => self.values.stored_credential.and_then(|stored| stored.original_amount),
+            Money::PrevAmount => self.values.previous.amount,
+        };
+        let Some(minor) = minor else { return Ok(None) };
+        let there = self.money.to_processor(minor, &known)?;
+        let digits = as_decimal || name == Money::Decimal;
+        Ok(Some(Cow::Owned(if digits { decimal(there, exponent) } else { there.to_string() })))
+    }
+
+    pub(super) fn blanks_volatile(&self) -> bool {
+        self.mode == Mode::Mac
+    }
+
+    pub(super) fn map(&self, index: usize) -> Option<&'v Map> {
+        self.maps.get(index)
+    }
+
+    pub(super) fn missing(&self, name: Name) -> RenderError {
+        RenderError::Missing(name.spelling(self.credentials))
+    }
+
+    pub(super) fn unfit(&self, name: Name) -> RenderError {
+        RenderError::Unfit(name.spelling(self.credentials))
+    }
+}
+
+impl From<NotRepresentable> for RenderError {
+    fn from(_: NotRepresentable) -> Self {
+        Self::AmountNotRepresentable
+    }
+}
+
+/// first6…last4 for 15–19 digits, last4 only for shorter: the one format.
+fn truncated(number: &str) -> String {
+    let last = number.len().checked_sub(4).and_then(|from| number.get(from..)).unwrap_or_default();
+    match number.get(..6) {
+        Some(first) if number.len() >= 15 => format!("{first}…{last}"),
+        Some(_) | None => format!("…{last}"),
+    }
+}
+
+/// The parts of a connector that its requests have in common.
+pub(super) struct Common<'c> {
+    pub(super) auth: &'c [Header],
+    pub(super) headers: &'c [Header],
+    pub(super) idempotency: Option<&'c Header>,
+}
+
+/// A header and its value.
+#[derive(Debug, Clone)]
+pub(super) struct Header {
+    pub(super) name: Box<str>,
+    pub(super) value: Leaf,
+}
+
+/// Renders one operation.
+pub(super) fn render(op: &Op, common: &Common<'_>, scope: &Scope<'_>) -> Result<Rendered, RenderError> {
+    check_required(op, scope)?;
+    let mut headers = Vec::with_capacity(8);
+    if let Some(kind) = op.content_type() {
+        headers.push(("Content-Type".to_owned(), Zeroizing::new(kind.to_owned())));
+    }
+    let auth = common.auth.iter();
+    for header in auth.chain(common.headers).chain(idempotency(op, common)).chain(&op.headers) {
+        push_header(header, scope, &mut headers)?;
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity(usual_size(&op.body)));
+    op.body.write(scope, &mut body)?;
+    Ok(Rendered { method: op.method.text(), path_and_query: path_and_query(op, scope)?, headers, body })
+}
+
+/// The bytes that a MAC of the request covers: each part behind its length, authentication headers left out.
+pub(super) fn render_for_mac(
+    op: &Op,
+    common: &Common<'_>,
+    scope: &Scope<'_>,
+) -> Result<Zeroizing<Vec<u8>>, RenderError> {
+    check_required(op, scope)?;
+    let mut headers = Vec::new();
+    for header in common.headers.iter().chain(idempotency(op, common)).chain(&op.headers) {
+        push_header(header, scope, &mut headers)?;
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity(usual_size(&op.body)));
+    op.body.write(scope, &mut body)?;
+    let path = path_and_query(op, scope)?;
+    let mut out = Zeroizing::new(Vec::with_capacity(body.len() + 1024));
+    let names = headers.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+    let head = [op.operation.text().as_bytes(), op.method.text().as_bytes(), path.as_bytes()];
+    for part in head.into_iter().chain(names).chain([body.as_slice()]) {
+        out.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+        out.extend_from_slice(part);
+    }
+    Ok(out)
+}
+
+const fn usual_size(body: &Body) -> usize {
+    match body {
+        Body::None => 0,
+        Body::Json(_) | Body::Form(_) => BODY_BYTES_USUAL,
+    }
+}
+
+fn check_required(op: &Op, scope: &Scope<'_>) -> Result<(), RenderError> {
+    for name in &op.requires {
+        if !scope.has(*name)? {
+            return Err(scope.missing(*name));
+        }
+    }
+    Ok(())
+}
+
+/// A look-up changes nothing, so it carries no key.
+fn idempotency<'c>(op: &Op, common: &Common<'c>) -> Option<&'c Header> {
+    common.idempotency.filter(|_| op.method != Method::Get && op.operation != Operation::Lookup)
+}
+
+fn push_header(
+    header: &Header,
+    scope: &Scope<'_>,
+    out: &mut Vec<(String, Zeroizing<String>)>,
+) -> Result<(), RenderError> {
+    let Some(value) = header.value.fill(scope)? else { return Ok(()) };
+    let text = value.as_str();
+    let shown = scope.mode == Mode::Show && text.chars().all(|c| !c.is_control());
+    if !shown && !text.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
+        return Err(RenderError::Unsendable(format!("header `{}`", header.name)));
+    }
+    out.push((header.name.to_string(), Zeroizing::new(text.to_owned())));
+    Ok(())
+}
+
+fn path_and_query(op: &Op, scope: &Scope<'_>) -> Result<String, RenderError> {
+    let mut path = String::with_capacity(128);
+    op.path.fill_path(scope, &mut path)?;
+    // A dot segment would be resolved on the way, and name another resource.
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
+        return Err(RenderError::Unsendable("the path".to_owned()));
+    }
+    let mut query = Vec::new();
+    write_pairs(&op.query, scope, &mut query)?;
+    if !query.is_empty() {
+        path.push('?');
+        path.push_str(&String::from_utf8_lossy(&query));
+    }
+    Ok(path)
+}

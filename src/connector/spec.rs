@@ -1,0 +1,424 @@
+//! Reading a connector file, section by section; every fault is found here, before anything is rendered.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::Connector;
+use super::decline::{DeclineTable, check_date};
+use super::document::{Section, TOP, entries, number, string};
+use super::fault::{Fault, Faults};
+use super::fields::Fields;
+use super::leaf::{Known, Leaf, Map};
+use super::money::{EXPONENT_MAX, MoneyRules, currency};
+use super::names::{Name, Plain, Secret};
+use super::op::{Op, Operation, check_header_name, read_headers, read_ops};
+use super::render::Header;
+use super::rules::read_rules;
+use super::words::{read, words};
+
+/// A connector is a few hundred lines.
+const TEXT_BYTES_MAX: usize = 256 * 1024;
+/// Longer than any processor takes.
+const TIMEOUT_S_MAX: u32 = 180;
+
+words! {
+    /// What a connector rests on.
+    pub enum Evidence {
+        /// The processor's own documentation.
+        Documented = "documented",
+        /// Recorded traffic.
+        Recorded = "recorded",
+        /// It has run against the processor.
+        Live = "live",
+    }
+}
+
+words! {
+    /// How a processor treats a second send of the same attempt.
+    pub enum IdempotencyKind {
+        /// The same key gives the same stored answer.
+        Replay = "replay",
+        /// Only successes are remembered.
+        SuccessOnly = "success-only",
+        /// Our reference is unique there: a second send is refused.
+        NaturalKey = "natural-key",
+        /// Nothing protects: never send again.
+        None = "none",
+    }
+}
+
+/// The idempotency of a processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Its class.
+    pub kind: IdempotencyKind,
+    /// How long a key is remembered.
+    pub ttl: Option<Duration>,
+}
+
+/// Where requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `https://host[:port][/base]`, without a slash at its end.
+    Fixed(Box<str>),
+    /// The destination's configuration names it.
+    Operator,
+}
+
+/// Parses a connector file.
+pub(super) fn parse(file: &str, text: &str) -> Result<Connector, Vec<Fault>> {
+    let mut faults = Faults::new(file, text);
+    if text.len() > TEXT_BYTES_MAX {
+        faults.add(&(0..0), "the file is too large", format!("keep it under {TEXT_BYTES_MAX} bytes"));
+        return Err(faults.into_sorted());
+    }
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let at = error.span().unwrap_or(0..0);
+        faults.add(&at, format!("this is not TOML: {}", error.message()), "write it as https://toml.io says");
+    }
+    if !faults.is_empty() {
+        return Err(faults.into_sorted());
+    }
+    let top = Section::new(TOP, 0..0, table.get_ref());
+    match read_file(top, text, &mut faults) {
+        Some(connector) if faults.is_empty() => Ok(connector),
+        Some(_) | None => Err(faults.into_sorted()),
+    }
+}
+
+fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Option<Connector> {
+    let at = top.at.clone();
+    let name = read_name(&mut top, faults);
+    let version = top.number("version", faults);
+    if version.is_none() {
+        faults.add(&at, "the file has no `version`", "write version = 1, and count up when you change it");
+    }
+    let (evidence, source, date) = read_evidence(&mut top, faults);
+    let (mut known, notes) = read_known(&mut top, faults);
+    let (live, test, timeout) = read_endpoint(&mut top, faults);
+    let auth = read_auth(&mut top, &mut known, faults);
+    let headers = top.section("header", faults).map_or(Vec::new(), |s| read_headers(s, &mut known, faults));
+    let (idempotency, key) = read_idempotency(&mut top, &mut known, faults);
+    let money = top.section("currency", faults).map_or(MoneyRules::default(), |s| read_currency(s, faults));
+    let settle = read_lookup(&mut top, faults);
+    let ops = match top.section("op", faults) {
+        Some(section) => read_ops(section, &at, &mut known, faults),
+        None => read_ops(Section::new("[op]", at.clone(), &DeTable::new()), &at, &mut known, faults),
+    };
+    check_lookup(&ops, settle, &at, faults);
+    read_response(&mut top, faults);
+    let fields =
+        top.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, &mut known, faults));
+    let rules = read_rules(top.take("rule"), &at, faults);
+    let declines =
+        top.section("decline", faults).map_or(DeclineTable::default(), |s| DeclineTable::read(s, faults));
+    top.finish(faults);
+    check_used(&known, &at, faults);
+    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    Some(Connector {
+        name: name.into(),
+        version: version?.0,
+        evidence: evidence?,
+        source: source.into(),
+        date: date.into(),
+        hash: hash.as_ref().try_into().ok()?,
+        live,
+        test,
+        timeout,
+        credentials: known.credentials,
+        credential_notes: notes,
+        auth,
+        headers,
+        idempotency: idempotency?,
+        key,
+        settle,
+        money,
+        maps: known.maps,
+        ops,
+        fields,
+        rules,
+        declines,
+    })
+}
+
+fn read_name<'a>(top: &mut Section<'a>, faults: &mut Faults<'_>) -> &'a str {
+    let (name, at) = top.required("name", faults);
+    if !name.is_empty() && !is_word(name) {
+        faults.add(
+            &at,
+            "`name` holds more than a-z, 0-9 and _, or is too long",
+            "write name = \"my_processor\"",
+        );
+    }
+    name
+}
+
+fn is_word(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    !text.is_empty() && text.len() <= 48 && text.bytes().all(plain)
+}
+
+fn read_evidence<'a>(top: &mut Section<'a>, faults: &mut Faults<'_>) -> (Option<Evidence>, &'a str, &'a str) {
+    let (text, at) = top.required("evidence", faults);
+    let evidence = if text.is_empty() { None } else { read("evidence", text, &at, faults) };
+    let (source, _) = top.required("source", faults);
+    let (date, at) = top.required("date", faults);
+    check_date(date, &at, faults);
+    (evidence, source, date)
+}
+
+/// Credentials and maps come first: leaves refer to them.
+fn read_known(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Known, Vec<Box<str>>) {
+    let mut known =
+        Known { credentials: Vec::new(), used: Vec::new(), maps: Vec::new(), maps_used: Vec::new() };
+    let mut notes = Vec::new();
+    if let Some(mut section) = top.section("credentials", faults) {
+        for entry in section.take_rest() {
+            if !is_word(entry.key) {
+                faults.add(
+                    &entry.at,
+                    "a credential's name holds more than a-z, 0-9 and _",
+                    "write secret_key = \"…\"",
+                );
+            }
+            // The text is a note; whoever pastes a credential here finds it refused in [auth], never printed.
+            notes.push(string(&entry, faults).unwrap_or_default().into());
+            known.credentials.push(entry.key.into());
+            known.used.push(false);
+        }
+    }
+    if let Some(mut section) = top.section("map", faults) {
+        for entry in section.take_rest() {
+            if let Some(map) = read_map(&entry, faults) {
+                known.maps.push(map);
+                known.maps_used.push(false);
+            }
+        }
+    }
+    (known, notes)
+}
+
+fn read_map(entry: &super::document::Entry<'_>, faults: &mut Faults<'_>) -> Option<Map> {
+    let Some(table) = entry.value.get_ref().as_table() else {
+        faults.add(
+            &entry.at,
+            "a map is not a table",
+            format!("write [map.{}] and its pairs below", entry.key),
+        );
+        return None;
+    };
+    let mut map = Map { name: entry.key.into(), pairs: Vec::new(), other: None };
+    for pair in entries(table) {
+        let Some(value) = string(&pair, faults) else { continue };
+        if pair.key == "*" {
+            map.other = Some(value.into());
+        } else {
+            map.pairs.push((pair.key.into(), value.into()));
+        }
+    }
+    Some(map)
+}
+
+fn read_endpoint(
+    top: &mut Section<'_>,
+    faults: &mut Faults<'_>,
+) -> (Option<Endpoint>, Option<Endpoint>, Duration) {
+    let usual = Duration::from_secs(60);
+    let Some(mut section) = top.section("endpoint", faults) else {
+        faults.add(
+            &top.at.clone(),
+            "the file has no [endpoint]",
+            "write [endpoint] with live, test and timeout_s",
+        );
+        return (None, None, usual);
+    };
+    let live = section.string("live", faults).map(|(text, at)| read_url(text, &at, faults));
+    let test = section.string("test", faults).map(|(text, at)| read_url(text, &at, faults));
+    if live.is_none() && test.is_none() {
+        faults.add(
+            &section.at.clone(),
+            "[endpoint] has neither `live` nor `test`",
+            "write live = \"https://…\"",
+        );
+    }
+    let timeout = section.number("timeout_s", faults);
+    if let Some((_, at)) = timeout.as_ref().filter(|(s, _)| !(1..=TIMEOUT_S_MAX).contains(s)) {
+        let problem = format!("`timeout_s` is not between 1 and {TIMEOUT_S_MAX}");
+        faults.add(at, problem, "write the processor's own limit, like timeout_s = 60");
+    }
+    section.finish(faults);
+    (live, test, timeout.map_or(usual, |(s, _)| Duration::from_secs(u64::from(s))))
+}
+
+fn read_url(text: &str, at: &Range<usize>, faults: &mut Faults<'_>) -> Endpoint {
+    if text == "operator" {
+        return Endpoint::Operator;
+    }
+    let rest = text.strip_prefix("https://").unwrap_or_default();
+    let (authority, base) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    let (host, port) = authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p)));
+    let host_fits = host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    let is_name =
+        host.contains('.') && !host.starts_with('.') && host.bytes().any(|b| b.is_ascii_alphabetic());
+    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|p| p > 0));
+    let base_fits =
+        base.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b)) && !base.contains("..");
+    if !(host_fits && is_name && port_fits && base_fits) {
+        let instead = "write \"https://host.example\" (port and path may follow), or \"operator\"";
+        faults.add(at, "an endpoint is not an https URL with a host name", instead);
+    }
+    Endpoint::Fixed(text.trim_end_matches('/').into())
+}
+
+fn read_auth(top: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Vec<Header> {
+    let Some(mut section) = top.section("auth", faults) else { return Vec::new() };
+    let headers = section.section("header", faults).map_or(Vec::new(), |s| read_headers(s, known, faults));
+    for header in &headers {
+        if !header.value.names().any(|name| matches!(name, Name::Secret(Secret::Credential(_)))) {
+            let problem =
+                format!("the header `{}` of [auth] holds no credential of the operator", header.name);
+            faults.add(&section.at, problem, "write {cred.NAME} where it goes, never the credential itself");
+        }
+    }
+    section.finish(faults);
+    headers
+}
+
+fn read_idempotency(
+    top: &mut Section<'_>,
+    known: &mut Known,
+    faults: &mut Faults<'_>,
+) -> (Option<Idempotency>, Option<Header>) {
+    let Some(mut section) = top.section("idempotency", faults) else {
+        let instead =
+            "write [idempotency] and kind = \"replay\", \"success-only\", \"natural-key\" or \"none\"";
+        faults.add(&top.at.clone(), "the file has no [idempotency]", instead);
+        return (None, None);
+    };
+    let (text, at) = section.required("kind", faults);
+    let kind = if text.is_empty() { None } else { read::<IdempotencyKind>("kind", text, &at, faults) };
+    let header = section.string("header", faults);
+    let (value, value_at) = section.string("key", faults).unwrap_or(("{attempt.id}", at.clone()));
+    let ttl = section.number("ttl_h", faults);
+    let remembers = matches!(kind, Some(IdempotencyKind::Replay | IdempotencyKind::SuccessOnly));
+    if remembers && ttl.as_ref().is_none_or(|(hours, _)| *hours == 0) {
+        faults.add(
+            &at,
+            "`ttl_h` is missing: how long does the processor remember a key?",
+            "write ttl_h = 24",
+        );
+    }
+    if kind == Some(IdempotencyKind::None) && header.is_some() {
+        faults.add(
+            &at,
+            "a key is sent to a processor that ignores it",
+            "leave `header` out, or change `kind`",
+        );
+    }
+    let key = header.map(|(name, at)| {
+        check_header_name(name, &at, faults);
+        let leaf = Leaf::read(value, &value_at, known, faults);
+        if !leaf.names().any(|name| matches!(name, Name::Plain(Plain::AttemptId | Plain::AttemptRef))) {
+            faults.add(&value_at, "the key does not hold our attempt", "write key = \"{attempt.id}\"");
+        }
+        if leaf.names().any(Name::is_secret) {
+            faults.add(&value_at, "the key holds a secret", "write key = \"{attempt.id}\"");
+        }
+        Header { name: name.into(), value: leaf }
+    });
+    section.finish(faults);
+    let ttl = ttl.map(|(hours, _)| Duration::from_secs(u64::from(hours) * 3600));
+    (kind.map(|kind| Idempotency { kind, ttl }), key)
+}
+
+fn read_currency(mut section: Section<'_>, faults: &mut Faults<'_>) -> MoneyRules {
+    let mut rules = MoneyRules::default();
+    if let Some((case, at)) = section.string("case", faults) {
+        rules.lower_case = case == "lower";
+        if !matches!(case, "lower" | "upper") {
+            faults.add(&at, "`case` has an unknown word", "write case = \"lower\" or \"upper\"");
+        }
+    }
+    let exponents = section.section("exponent", faults);
+    for (code, value, at) in read_per_currency(exponents, faults) {
+        if value > EXPONENT_MAX {
+            faults.add(&at, "an exponent is too large", format!("write 0 to {EXPONENT_MAX}"));
+        }
+        rules.exponents.push((code, u8::try_from(value).unwrap_or(0)));
+    }
+    let multiples = section.section("multiple_of", faults);
+    for (code, value, at) in read_per_currency(multiples, faults) {
+        if value == 0 {
+            faults.add(&at, "an amount cannot be a multiple of 0", "write 10 where the last digit must be 0");
+        }
+        rules.multiples.push((code, value));
+    }
+    section.finish(faults);
+    rules
+}
+
+fn read_per_currency(
+    section: Option<Section<'_>>,
+    faults: &mut Faults<'_>,
+) -> Vec<([u8; 3], u32, Range<usize>)> {
+    let mut out = Vec::new();
+    for entry in section.map_or(Vec::new(), |mut section| section.take_rest()) {
+        let Some(known) = currency(entry.key) else {
+            faults.add(
+                &entry.at,
+                format!("`{}` is not a currency of ISO 4217", entry.key),
+                "write it like USD",
+            );
+            continue;
+        };
+        if let Some(value) = number(&entry, faults) {
+            out.push((known.code, value, entry.value.span()));
+        }
+    }
+    out
+}
+
+fn read_lookup(top: &mut Section<'_>, faults: &mut Faults<'_>) -> Option<Duration> {
+    let mut section = top.section("lookup", faults)?;
+    let settle = section.number("settle_s", faults);
+    if settle.is_none() {
+        let instead = "write settle_s = 60: how long until a look-up surely finds what was sent";
+        faults.add(&section.at.clone(), "[lookup] has no `settle_s`", instead);
+    }
+    section.finish(faults);
+    settle.map(|(seconds, _)| Duration::from_secs(u64::from(seconds)))
+}
+
+fn check_lookup(ops: &[Op], settle: Option<Duration>, at: &Range<usize>, faults: &mut Faults<'_>) {
+    let has = ops.iter().any(|op| op.operation == Operation::Lookup);
+    if has != settle.is_some() && faults.is_empty() {
+        faults.add(at, "[lookup] and [op.lookup] do not stand together", "write both, or neither");
+    }
+}
+
+fn read_response(top: &mut Section<'_>, faults: &mut Faults<'_>) {
+    let Some(mut section) = top.section("response", faults) else {
+        faults.add(&top.at.clone(), "the file has no [response]", "write [response] and format = \"json\"");
+        return;
+    };
+    let (format, at) = section.required("format", faults);
+    if !matches!(format, "json" | "") {
+        faults.add(&at, "`format` has an unknown word", "write format = \"json\"");
+    }
+    section.finish(faults);
+}
+
+/// What is declared and never used is most often a slip in the place that should use it.
+fn check_used(known: &Known, at: &Range<usize>, faults: &mut Faults<'_>) {
+    for (field, _) in known.credentials.iter().zip(&known.used).filter(|(_, used)| !**used) {
+        let problem = format!("the credential `{field}` is declared and never used");
+        faults.add(at, problem, format!("write {{cred.{field}}} where it goes, or take it out"));
+    }
+    for (map, _) in known.maps.iter().zip(&known.maps_used).filter(|(_, used)| !**used) {
+        let problem = format!("[map.{}] is declared and never used", map.name);
+        faults.add(at, problem, "use it, or take it out");
+    }
+}

@@ -1,0 +1,172 @@
+//! What answers mean: our own samples, and the recorded traffic that lies beside the project where it is present.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::super::{Connector, DeclineClass, Mapped, Operation, Outcome, Word, builtin};
+
+fn stripe() -> Connector {
+    builtin("stripe").unwrap()
+}
+
+fn map(operation: Operation, status: u16, body: &Value) -> Mapped {
+    stripe().map(operation, status, body.to_string().as_bytes())
+}
+
+/// Each file: connector, operation, http_status, body, and the whole result.
+#[test]
+fn our_samples() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/connector");
+    let files = json_files(&folder);
+    assert!(files.len() >= 20, "only {} samples", files.len());
+    for (path, sample) in files {
+        let connector = builtin(sample["connector"].as_str().unwrap()).unwrap();
+        let operation = Operation::parse(sample["operation"].as_str().unwrap()).unwrap();
+        let status = u16::try_from(sample["http_status"].as_u64().unwrap()).unwrap();
+        let body = sample["body"].as_str().map_or_else(|| sample["body"].to_string(), str::to_owned);
+        let mapped = serde_json::to_value(connector.map(operation, status, body.as_bytes())).unwrap();
+        assert_eq!(mapped, sample["mapped"], "{}", path.display());
+    }
+}
+
+/// The folder beside the project or, in a worktree, one further up.
+fn shared() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    ["../shared/fixtures/processors", "../../shared/fixtures/processors"]
+        .iter()
+        .map(|folder| root.join(folder))
+        .find(|folder| folder.is_dir())
+}
+
+#[test]
+fn recorded_answers_of_stripe() {
+    let Some(folder) = shared() else { return };
+    let files = json_files(&folder.join("stripe"));
+    assert!(!files.is_empty());
+    for (path, fixture) in files {
+        let operation = match fixture["operation"].as_str().unwrap() {
+            "refund" => Operation::Refund,
+            "capture" => Operation::Capture,
+            "void" => Operation::Void,
+            "authorize" => Operation::Authorize,
+            _ => Operation::Sale,
+        };
+        let status = u16::try_from(fixture["http_status"].as_u64().unwrap()).unwrap();
+        let mapped = stripe().map(operation, status, fixture["body"].as_str().unwrap().as_bytes());
+        let mapped = serde_json::to_value(mapped).unwrap();
+        let expected = &fixture["expected"];
+        let same = |ours: &str, theirs: &str| {
+            if let Some(value) = expected.get(theirs) {
+                assert_eq!(&mapped[ours], value, "{ours} of {}", path.display());
+            }
+        };
+        same("outcome", "outcome");
+        same("processor_code", "processor_code");
+        same("message", "message");
+        same("transaction_id", "processor_transaction_id");
+        same("network_transaction_id", "network_transaction_id");
+        same("unknown", "unknown_outcome");
+        if let Some(avs) = expected.get("avs") {
+            assert_eq!((&mapped["avs"]["raw"], &mapped["avs"]["zip"]), (&avs["raw"], &avs["zip"]));
+        }
+    }
+}
+
+fn json_files(folder: &Path) -> Vec<(PathBuf, Value)> {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths.sort();
+    let read = |path: PathBuf| {
+        let value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        (path, value)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// Bytes that are no answer: never approved, never declined.
+#[test]
+fn an_unreadable_answer_is_unknown() {
+    for name in super::super::builtin_names() {
+        let connector = builtin(name).unwrap();
+        let bodies: [&[u8]; 6] =
+            [b"", b"<html>", b"\x00\xff{\"id\":<html>[[[", b"\"succeeded\"", b"true", b"{\"id\":"];
+        for body in bodies {
+            for status in [200, 201, 302, 500, 502, 504] {
+                let mapped = connector.map(Operation::Sale, status, body);
+                assert_eq!((mapped.outcome, mapped.unknown), (Outcome::Error, true), "{name} {status}");
+            }
+            let mapped = connector.map(Operation::Lookup, 200, body);
+            assert_eq!((mapped.outcome, mapped.unknown), (Outcome::Error, true), "{name}");
+        }
+        for status in [401, 403, 429] {
+            let mapped = connector.map(Operation::Sale, status, b"");
+            assert_eq!((mapped.outcome, mapped.unknown), (Outcome::Error, false), "{name} {status}");
+        }
+        // An object that no rule knows.
+        let mapped = connector.map(Operation::Sale, 200, b"{}");
+        assert_eq!((mapped.outcome, mapped.unknown), (Outcome::Error, true), "{name}");
+    }
+}
+
+/// A page of a proxy is no proof that an attempt was never there.
+#[test]
+fn finding_nothing_needs_an_answer_that_says_so() {
+    for name in super::super::builtin_names() {
+        let connector = builtin(name).unwrap();
+        let found = |status, body: &str| {
+            let mapped = connector.map(Operation::Lookup, status, body.as_bytes());
+            (mapped.outcome, mapped.unknown)
+        };
+        assert_eq!(found(200, r#"{"data":[]}"#), (Outcome::NotFound, false), "{name}");
+        assert_eq!(found(200, r#"{"data":null}"#), (Outcome::Error, true), "{name}");
+        assert_eq!(found(200, r#"{"data":{}}"#), (Outcome::Error, true), "{name}");
+        assert_eq!(found(200, "{}"), (Outcome::Error, true), "{name}");
+        assert_eq!(found(503, r#"{"data":[]}"#), (Outcome::Error, true), "{name}");
+        assert_ne!(found(404, "<html>not found").0, Outcome::NotFound, "{name}");
+    }
+}
+
+#[test]
+fn texts_are_bounded_and_ids_are_whole() {
+    let long = "x".repeat(5_000);
+    let error = serde_json::json!({ "error": {
+        "type": "card_error", "decline_code": long, "message": format!("a\r\nb\u{1b}[31m{long}"), "network_advice_code": long,
+        "payment_intent": { "id": long },
+    }});
+    let mapped = map(Operation::Sale, 402, &error);
+    assert_eq!(mapped.outcome, Outcome::Declined);
+    assert_eq!(mapped.processor_code.unwrap().len(), 64);
+    let message = mapped.message.unwrap();
+    assert_eq!(message.chars().count(), 1000);
+    assert!(!message.contains(['\r', '\n', '\u{1b}']));
+    assert_eq!(mapped.advice_code.unwrap().len(), 32);
+    assert_eq!(mapped.transaction_id, None);
+}
+
+#[test]
+fn the_networks_advice_makes_a_decline_hard() {
+    let declined = |advice: &str| {
+        let error = serde_json::json!({ "type": "card_error", "decline_code": "insufficient_funds",
+            "network_advice_code": advice });
+        map(Operation::Sale, 402, &serde_json::json!({ "error": error })).decline_class
+    };
+    assert_eq!(declined("02"), Some(DeclineClass::Soft));
+    assert_eq!(declined("03"), Some(DeclineClass::Hard));
+    assert_eq!(declined("21"), Some(DeclineClass::Hard));
+}
+
+#[test]
+fn a_mapped_answer_passes_a_door_unchanged() {
+    let body = serde_json::json!({ "id": "pay_1", "operation": "sale", "status": "approved", "amount": 5,
+        "amount_approved": 5, "currency": "USD", "avs": { "zip": "Y" }, "processor_ms": 20.25 });
+    let mapped = builtin("sandbox").unwrap().map(Operation::Sale, 200, body.to_string().as_bytes());
+    assert_eq!((mapped.amount_approved, mapped.processor_ms), (Some(5), Some(20.25)));
+    let bytes = postcard::to_stdvec(&mapped).unwrap();
+    assert!(postcard::from_bytes::<Mapped>(&bytes).unwrap() == mapped);
+    assert_eq!(
+        format!("{mapped:?}"),
+        "Mapped { outcome: Approved, unknown: false, decline_class: None, .. }"
+    );
+}

@@ -1,0 +1,38 @@
+//! The connector language against the built-in connectors, recorded answers and arbitrary values.
+
+mod fixtures;
+mod language;
+mod properties;
+mod requests;
+
+use super::{Amount, Billing, Card, Initiator, Reason, StoredCredential, Use, Values};
+
+/// A published test number.
+pub(super) const NUMBER: &str = "4242424242424242";
+
+/// A plain sale of 20.20.
+pub(super) fn sale<'v>() -> Values<'v> {
+    Values {
+        card: Some(Card { number: NUMBER, exp_month: 3, exp_year: 2030, cvc: None, brand: Some("visa") }),
+        billing: Billing { zip: Some("94107"), ..Billing::default() },
+        amount: Some(Amount { minor: 2020, currency: "USD" }),
+        attempt_id: "att_test",
+        attempt_ref: "ref_test",
+        credentials: &[("secret_key", "sk_test_canary")],
+        ..Values::default()
+    }
+}
+
+/// The same, charged by the merchant under an agreement.
+pub(super) fn merchant<'v>() -> Values<'v> {
+    let stored = StoredCredential {
+        usage: Use::Subsequent,
+        initiator: Initiator::Merchant,
+        reason: Reason::Recurring,
+        ntid: Some("1098510912210968"),
+        tlid: None,
+        original_amount: Some(2020),
+        previous: None,
+    };
+    Values { stored_credential: Some(stored), ..sale() }
+}

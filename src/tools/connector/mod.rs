@@ -1,0 +1,202 @@
+//! `cardvault connector`: what an author of a connector runs: check a file, see a request, see what an answer means.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::terminal::{complain, say};
+use crate::connector::{Connector, Endpoint, Operation, Rendered, Word, builtin_names, builtin_text};
+
+mod input;
+
+/// No connector, input or answer of a processor is larger.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// What clap exits with as well: the command itself was wrong.
+const USAGE: u8 = 2;
+
+/// The verbs.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Check a connector file; prints every fault with its line and what to write instead
+    Check {
+        /// The connector file
+        file: PathBuf,
+    },
+    /// Show the request that an operation would send, with the card truncated and credentials named only
+    Render {
+        /// A built-in connector's name, or a connector file
+        #[arg(value_name = "NAME|FILE")]
+        connector: PathBuf,
+        /// sale, authorize, capture, refund, void, verify or lookup
+        #[arg(long, value_parser = read_operation)]
+        operation: Operation,
+        /// JSON with the fields of a charge and its card
+        #[arg(long, value_name = "FILE")]
+        input: PathBuf,
+        /// Print one JSON object instead
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what an answer of the processor means
+    Map {
+        /// A built-in connector's name, or a connector file
+        #[arg(value_name = "NAME|FILE")]
+        connector: PathBuf,
+        /// sale, authorize, capture, refund, void, verify or lookup
+        #[arg(long, value_parser = read_operation)]
+        operation: Operation,
+        /// The HTTP status of the answer
+        #[arg(long, value_parser = clap::value_parser!(u16).range(100..=599))]
+        status: u16,
+        /// The body of the answer
+        #[arg(long, value_name = "FILE")]
+        body: PathBuf,
+    },
+}
+
+/// Runs one verb. 0: done; 1: a fault in what was read; 2: the command names something that is not there.
+pub fn run(command: &Command) -> ExitCode {
+    let done = match command {
+        Command::Check { file } => check(file),
+        Command::Render { connector, operation, input, json } => render(connector, *operation, input, *json),
+        Command::Map { connector, operation, status, body } => map(connector, *operation, *status, body),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            for line in &failure.lines {
+                complain(line);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Why a verb did not do its work, in lines for a person.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    lines: Vec<String>,
+}
+
+impl Failure {
+    fn fault(line: impl Into<String>) -> Self {
+        Self { code: 1, lines: vec![line.into()] }
+    }
+
+    fn usage(line: impl Into<String>) -> Self {
+        Self { code: USAGE, lines: vec![line.into()] }
+    }
+}
+
+fn read_operation(text: &str) -> Result<Operation, String> {
+    Operation::parse(text).ok_or_else(|| format!("write one of: {}", Operation::TEXTS.join(", ")))
+}
+
+fn check(file: &Path) -> Result<(), Failure> {
+    let connector = parse(file, &read_text(file)?)?;
+    let operations: Vec<&str> = connector.operations().map(Operation::text).collect();
+    let name = connector.name();
+    say(&format!("{}: connector {name}, version {}, is sound", file.display(), connector.version()));
+    let (evidence, source, date) = connector.evidence();
+    say(&format!("evidence:    {} ({source}, {date})", evidence.text()));
+    say(&format!("operations:  {}", operations.join(", ")));
+    let fields: Vec<&str> = connector.credentials().map(|(field, _)| field).collect();
+    say(&format!("credentials: {}", if fields.is_empty() { "none".to_owned() } else { fields.join(", ") }));
+    Ok(())
+}
+
+fn render(name: &Path, operation: Operation, input: &Path, json: bool) -> Result<(), Failure> {
+    let connector = find(name)?;
+    let text = read_text(input)?;
+    let read =
+        input::Input::read(&text).map_err(|wrong| Failure::fault(format!("{}: {wrong}", input.display())))?;
+    let shown = connector
+        .render_for_show(operation, &read.values())
+        .map_err(|error| Failure::fault(format!("{}: {error}; nothing would be sent", connector.name())))?;
+    let url = format!("{}{}", base(&connector), shown.path_and_query);
+    if json {
+        say(&as_json(&shown, &url).to_string());
+        return Ok(());
+    }
+    say(&format!("{} {url}", shown.method));
+    for (header, value) in &shown.headers {
+        say(&format!("{header}: {}", **value));
+    }
+    if !shown.body.is_empty() {
+        say("");
+        say(&body_text(&shown));
+    }
+    Ok(())
+}
+
+fn base(connector: &Connector) -> &str {
+    match connector.test().or(connector.live()) {
+        Some(Endpoint::Fixed(url)) => url,
+        Some(Endpoint::Operator) | None => "‹endpoint›",
+    }
+}
+
+/// JSON spread over lines for reading, a form as it is sent.
+fn body_text(shown: &Rendered) -> String {
+    let spread =
+        serde_json::from_slice::<Value>(&shown.body).and_then(|json| serde_json::to_string_pretty(&json));
+    spread.unwrap_or_else(|_| String::from_utf8_lossy(&shown.body).into_owned())
+}
+
+fn as_json(shown: &Rendered, url: &str) -> Value {
+    let headers = shown.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+    let body = serde_json::from_slice::<Value>(&shown.body)
+        .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&shown.body).into_owned()));
+    serde_json::json!({
+        "method": shown.method,
+        "url": url,
+        "headers": headers.collect::<serde_json::Map<String, Value>>(),
+        "body": body,
+    })
+}
+
+fn map(name: &Path, operation: Operation, status: u16, body: &Path) -> Result<(), Failure> {
+    let connector = find(name)?;
+    let mapped = connector.map(operation, status, &read_bytes(body)?);
+    say(&serde_json::to_string(&mapped).map_err(|_| Failure::fault("the result could not be written"))?);
+    Ok(())
+}
+
+/// A built-in connector by its name, or a file.
+fn find(name: &Path) -> Result<Connector, Failure> {
+    if let Some(text) = name.to_str().and_then(builtin_text) {
+        return parse(name, text);
+    }
+    if !name.is_file() {
+        let known: Vec<&str> = builtin_names().collect();
+        let line = format!("unknown connector: neither a file nor one of {}", known.join(", "));
+        return Err(Failure::usage(line));
+    }
+    parse(name, &read_text(name)?)
+}
+
+fn parse(file: &Path, text: &str) -> Result<Connector, Failure> {
+    Connector::parse(&file.display().to_string(), text)
+        .map_err(|faults| Failure { code: 1, lines: faults.iter().map(ToString::to_string).collect() })
+}
+
+fn read_text(file: &Path) -> Result<Zeroizing<String>, Failure> {
+    let bytes = read_bytes(file)?;
+    let text = std::str::from_utf8(&bytes).map(str::to_owned);
+    text.map(Zeroizing::new).map_err(|_| Failure::fault(format!("{} is not text in UTF-8", file.display())))
+}
+
+fn read_bytes(file: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let cannot = |error: std::io::Error| Failure::usage(format!("cannot read {}: {error}", file.display()));
+    let mut bytes = Zeroizing::new(Vec::new());
+    let opened = std::fs::File::open(file).map_err(cannot)?;
+    opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Failure::fault(format!("{} is larger than {FILE_BYTES_MAX} bytes", file.display())));
+    }
+    Ok(bytes)
+}
