@@ -3,19 +3,28 @@
 //!
 //! # Map
 //! One binary; each role is a process of its own, and code lives in the folder of the process it runs in.
-//! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
-//! - [`card`]: what anyone may know of a card: ids, brand, truncated PAN, expiry, the sealed layout.
+//! - [`supervisor`]: starts and watches the others; the only reader of configuration, credentials, root key, key store.
 //! - [`edge`]: TLS, HTTP, who may do what, charges, store, audit. Holds no keys, opens no card.
-//! - [`tools`]: what a person runs beside the service: the processor sandbox.
+//! - [`keeper`]: keys and clear text. No network, no files.
+//! - [`forwarder`]: TLS out to the loaded destinations only. No keys.
+//! - [`tools`]: what a person runs beside the service: sandbox, demo, bench, connector and audit verbs.
+//!
+//! Shared by them, and free of secrets of their own:
+//! - [`card`]: what anyone may know of a card: ids, brand, truncated PAN, expiry, the sealed layout.
+//! - [`wire`]: the doors between roles: messages and framing.
 //! - [`connector`]: the declarative language that says how to talk to one processor, and the connectors in it.
-//! - [`tools`]: what a person runs.
+//! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
+//! - [`config`], [`clock`], [`random`].
 
 pub mod attest;
 pub mod card;
 pub mod clock;
-pub mod edge;
-pub mod random;
-pub mod wire;
+pub mod config;
 pub mod connector;
+pub mod edge;
+pub mod forwarder;
+pub mod keeper;
 pub mod random;
+pub mod supervisor;
 pub mod tools;
+pub mod wire;

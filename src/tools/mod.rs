@@ -1,6 +1,6 @@
-//! What a person runs beside the service: the processor sandbox, and what the tools share.
+//! What a person runs beside the service.
 
 pub mod client;
-pub mod sandbox;
 pub mod connector;
+pub mod sandbox;
 pub mod terminal;

@@ -172,12 +172,12 @@ pub enum ToKeeperControl {
 /// From the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromKeeperControl {
-    /// Open for business: the boot, and the Ed25519 public key.
+    /// Open for business; to [`ToKeeperControl::Start`] and [`ToKeeperControl::UseKeys`].
     Ready {
         /// Random, one for each start, hex.
         boot: String,
-        /// The checkpoint key.
-        public_key: [u8; 32],
+        /// The public half of the checkpoint key, once there is one.
+        public_key: Option<[u8; 32]>,
     },
     /// To [`ToKeeperControl::MakeKeys`].
     Keys(Vec<WrappedKey>),

@@ -82,6 +82,8 @@ pub enum FromKeeper {
     Done,
     /// Not done.
     Refused(Refusal),
+    /// To [`ToKeeper::Prepare`]: the PAN was opened, and then the request could not be rendered.
+    RefusedAfterOpening(Refusal, Box<Opened>),
 }
 
 /// Who the keeper is.

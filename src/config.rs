@@ -1,0 +1,372 @@
+//! The configuration file: TOML, unknown fields refused, secrets only as paths of files. The supervisor is its only reader.
+//!
+//! No error quotes the file: TOML's own sentences print the line they are about, which may hold what should not be there.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::card::tenant::Mode;
+use crate::wire::control::Limits;
+
+/// Whether development conveniences are allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Environment {
+    /// Everything on one machine, keys in files.
+    Development,
+    /// Real cards.
+    Production,
+}
+
+/// The whole file. Paths are relative to the file's own directory.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Development or production.
+    pub environment: Environment,
+    /// The name of the installation: the first half of the audit log's origin.
+    pub installation: String,
+    /// The name of this node: the second half.
+    #[serde(default = "default_node")]
+    pub node: String,
+    /// The API listener.
+    pub listen: Listen,
+    /// The database.
+    pub store: StoreConfig,
+    /// Keys and where they are kept.
+    pub keys: KeysConfig,
+    /// The local administration socket.
+    pub admin: AdminConfig,
+    /// Limits of the API.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Logs.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// Connector files beside the built-in ones.
+    #[serde(default)]
+    pub connectors: ConnectorsConfig,
+    /// Processors that cards may be sent to, by name.
+    #[serde(default)]
+    pub destination: BTreeMap<String, DestinationConfig>,
+}
+
+fn default_node() -> String {
+    "node1".to_owned()
+}
+
+/// The API listener and the metrics listener.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where metrics and health listen; loopback only.
+    pub metrics: SocketAddr,
+    /// The certificate chain, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
+    /// Plain HTTP; development only.
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
+/// The database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The directory of the embedded database; nothing else is in it.
+    pub directory: PathBuf,
+}
+
+/// Keys.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// Which provider gives the root key.
+    pub provider: RootProvider,
+    /// For `file`: 32 random bytes in base64.
+    pub root_key: Option<PathBuf>,
+    /// The wrapped keys.
+    pub key_store: PathBuf,
+    /// What each key is for and how long it lives.
+    pub inventory: Option<PathBuf>,
+}
+
+/// Where the root key comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootProvider {
+    /// A file beside the vault; development only.
+    File,
+}
+
+/// The local administration socket.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Its path; made with mode 0600.
+    pub socket: PathBuf,
+}
+
+/// Logs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned() }
+    }
+}
+
+/// Connector files.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConnectorsConfig {
+    /// A directory of `NAME.toml` files.
+    pub directory: Option<PathBuf>,
+}
+
+/// A processor that cards may be sent to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationConfig {
+    /// The connector's name.
+    pub connector: String,
+    /// Which tenants may use it: `test` or `live`; it also picks the connector's endpoint.
+    pub mode: Mode,
+    /// Another base URL than the connector's; development only.
+    pub endpoint: Option<String>,
+    /// The certificates it must chain to, PEM; the machine's own if absent.
+    pub trust: Option<PathBuf>,
+    /// The connector's credential fields, each the path of a file.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, PathBuf>,
+    /// The destination sets it belongs to; cards are bound to a set when they are stored.
+    #[serde(default = "default_policies")]
+    pub policies: Vec<u32>,
+    /// How long an authorization holds there.
+    #[serde(default = "default_authorization_days")]
+    pub authorization_days: u32,
+}
+
+fn default_policies() -> Vec<u32> {
+    vec![DEFAULT_POLICY]
+}
+
+const fn default_authorization_days() -> u32 {
+    7
+}
+
+/// The destination set that cards are bound to.
+pub const DEFAULT_POLICY: u32 = 1;
+
+/// Why a configuration was refused: one sentence each, naming the setting and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Config {
+    /// Reads a file and checks it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError(vec![format!("{} cannot be read: {}", path.display(), error.kind())])
+        })?;
+        let mut config = Self::parse(&text, &path.display().to_string())?;
+        config.resolve(path.parent().unwrap_or_else(|| Path::new(".")));
+        let faults = config.faults();
+        if faults.is_empty() { Ok(config) } else { Err(ConfigError(faults)) }
+    }
+
+    /// Reads the text; `name` is what errors call it.
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let line =
+                error.span().map_or(0, |span| text.get(..span.start).unwrap_or("").matches('\n').count() + 1);
+            // The first words say what kind of fault it is; what stands behind a backtick or colon is the file's.
+            let what: String = error
+                .message()
+                .split(['`', ':', '"', ','])
+                .next()
+                .unwrap_or("")
+                .trim()
+                .chars()
+                .take(60)
+                .collect();
+            let field = known_field(error.message());
+            ConfigError(vec![format!(
+                "{name}:{line}: {what}{field}; see deploy/cardvault.example.toml for every setting there is"
+            )])
+        })
+    }
+
+    fn resolve(&mut self, base: &Path) {
+        let mut paths: Vec<&mut PathBuf> =
+            vec![&mut self.store.directory, &mut self.keys.key_store, &mut self.admin.socket];
+        paths.extend(self.listen.certificate.as_mut());
+        paths.extend(self.listen.key.as_mut());
+        paths.extend(self.keys.root_key.as_mut());
+        paths.extend(self.keys.inventory.as_mut());
+        paths.extend(self.connectors.directory.as_mut());
+        for destination in self.destination.values_mut() {
+            paths.extend(destination.trust.as_mut());
+            paths.extend(destination.credentials.values_mut());
+        }
+        for path in paths {
+            if path.is_relative() {
+                *path = base.join(&*path);
+            }
+        }
+    }
+
+    /// Everything that is wrong with the settings, each with what to do.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut fault = |wrong: bool, sentence: &str| {
+            if wrong {
+                faults.push(sentence.to_owned());
+            }
+        };
+        let named = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 40
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        fault(
+            !named(&self.installation),
+            "installation: use 1 to 40 letters, digits, dashes, dots or underscores",
+        );
+        fault(!named(&self.node), "node: use 1 to 40 letters, digits, dashes, dots or underscores");
+        fault(
+            !self.listen.metrics.ip().is_loopback(),
+            "listen.metrics: metrics listen on a loopback address only",
+        );
+        fault(
+            !self.listen.plain_http && (self.listen.certificate.is_none() || self.listen.key.is_none()),
+            "listen: give certificate and key, the paths of two PEM files",
+        );
+        fault(
+            self.keys.provider == RootProvider::File && self.keys.root_key.is_none(),
+            "keys.root_key: the file provider needs the path of the root key",
+        );
+        fault(
+            !matches!(self.log.level.as_str(), "error" | "warn" | "info" | "debug" | "trace"),
+            "log.level: use error, warn, info, debug or trace",
+        );
+        fault(
+            self.limits.body_bytes_max > 1 << 20 || self.limits.body_bytes_max < 1024,
+            "limits.body_bytes_max: use 1024 to 1048576",
+        );
+        fault(
+            self.destination.keys().any(|name| !named(name)),
+            "destination: a name has letters, digits, dashes, dots or underscores",
+        );
+        if self.environment == Environment::Production {
+            faults.extend(self.development_conveniences());
+        }
+        faults
+    }
+
+    /// What production refuses.
+    fn development_conveniences(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut fault = |wrong: bool, sentence: String| {
+            if wrong {
+                faults.push(sentence);
+            }
+        };
+        fault(
+            self.keys.provider == RootProvider::File,
+            "keys.provider: production does not take the root key from a file; use a provider that keeps it elsewhere"
+                .to_owned(),
+        );
+        fault(
+            self.listen.plain_http,
+            "listen.plain_http: production does not speak plain HTTP; give certificate and key instead"
+                .to_owned(),
+        );
+        fault(
+            self.listen.api.ip().is_unspecified(),
+            "listen.api: production does not listen on every address; name the one that clients use"
+                .to_owned(),
+        );
+        fault(
+            matches!(self.log.level.as_str(), "debug" | "trace"),
+            "log.level: production logs at error, warn or info".to_owned(),
+        );
+        for (name, destination) in &self.destination {
+            fault(
+                destination.connector == "sandbox",
+                format!("destination.{name}: production has no sandbox; name a real processor's connector"),
+            );
+            fault(
+                destination.endpoint.is_some(),
+                format!(
+                    "destination.{name}.endpoint: production dials the connector's own endpoint; remove this line"
+                ),
+            );
+        }
+        faults
+    }
+}
+
+/// The name of a missing field, which is ours; an unknown field's name is the file's and is not repeated.
+fn known_field(message: &str) -> String {
+    message
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.split('`').next())
+        .map_or_else(String::new, |field| format!(" `{field}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../deploy/cardvault.example.toml");
+
+    #[test]
+    fn the_example_holds_every_setting() {
+        let config = Config::parse(EXAMPLE, "example").unwrap();
+        assert!(config.faults().is_empty(), "{:?}", config.faults());
+        // A setting that is commented out is not parsed: uncomment all of them and it must still be one file.
+        let all: String = EXAMPLE
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let full = Config::parse(&all, "example").unwrap();
+        assert_eq!(full.limits, Limits::default());
+        assert!(full.connectors.directory.is_some() && full.destination.values().any(|d| d.trust.is_some()));
+    }
+
+    #[test]
+    fn production_refuses_each_development_convenience() {
+        let text = EXAMPLE.replace("environment = \"development\"", "environment = \"production\"");
+        let faults = Config::parse(&text, "example").unwrap().faults();
+        for word in ["keys.provider", "sandbox", "endpoint"] {
+            assert!(faults.iter().any(|fault| fault.contains(word)), "{word} in {faults:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_never_quotes_the_file() {
+        for text in [
+            "environment = \"4242424242424242\"",
+            "x = 4242424242424242",
+            "= 4242424242424242",
+            "[[4242424242424242]]\n",
+        ] {
+            let error = Config::parse(text, "f.toml").unwrap_err().to_string();
+            assert!(!error.contains("4242"), "{error}");
+            assert!(error.starts_with("f.toml:"));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The body of a charge or verification. A CVC and the pass-through fields stay here, held for the one request; the rest
+//! goes back to the edge.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::{CardVerificationCode, json};
+use crate::card::id::Token;
+use crate::keeper::keys::TenantKeys;
+use crate::wire::keeper::{ChargeRead, Digested, ReadCharge, Refusal, RefusalCode};
+
+const DESCRIPTION_CHARS_MAX: usize = 500;
+const DESCRIPTOR_CHARS_MAX: usize = 22;
+const PASS_THROUGH_CHARS_MAX: usize = 200;
+
+type Secret = Option<Zeroizing<String>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    token: String,
+    #[serde(default, deserialize_with = "json::amount")]
+    amount: Option<i64>,
+    currency: Option<String>,
+    destination: Option<String>,
+    invoice: Option<String>,
+    period: Option<String>,
+    initiator: Option<String>,
+    agreement: Option<String>,
+    capture: Option<bool>,
+    allow_partial: Option<bool>,
+    cvc: Secret,
+    three_d_secure: Option<ThreeDSecure>,
+    billing: Option<Billing>,
+    installments: Option<u16>,
+    statement_descriptor: Option<String>,
+    description: Option<String>,
+    #[serde(default, deserialize_with = "json::metadata")]
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+/// The result of a 3-D Secure authentication, passed through and kept nowhere.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(in crate::keeper) struct ThreeDSecure {
+    /// Protocol version.
+    pub(in crate::keeper) version: Secret,
+    /// Electronic commerce indicator.
+    pub(in crate::keeper) eci: Secret,
+    /// Cardholder authentication verification value.
+    pub(in crate::keeper) cavv: Secret,
+    /// Directory server transaction id.
+    pub(in crate::keeper) ds_transaction_id: Secret,
+}
+
+/// A billing address, passed through and kept nowhere.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(in crate::keeper) struct Billing {
+    /// The cardholder's name.
+    pub(in crate::keeper) name: Secret,
+    /// Street.
+    pub(in crate::keeper) line1: Secret,
+    /// Street, second line.
+    pub(in crate::keeper) line2: Secret,
+    /// City.
+    pub(in crate::keeper) city: Secret,
+    /// Region.
+    pub(in crate::keeper) region: Secret,
+    /// ISO 3166-1 alpha-2.
+    pub(in crate::keeper) country: Secret,
+    /// E-mail.
+    pub(in crate::keeper) email: Secret,
+}
+
+/// What stays in the keeper for the one request.
+#[derive(Default)]
+pub(in crate::keeper) struct PassThrough {
+    /// The card verification code.
+    pub(in crate::keeper) cvc: Option<CardVerificationCode>,
+    /// Passed through.
+    pub(in crate::keeper) three_d_secure: ThreeDSecure,
+    /// Passed through.
+    pub(in crate::keeper) billing: Billing,
+}
+
+/// Reads a charge's body. The second value is there if something must be held.
+pub(in crate::keeper) fn read_charge(
+    ask: &ReadCharge,
+    keys: &TenantKeys,
+) -> Result<(ChargeRead, Option<PassThrough>), Refusal> {
+    let internal = |_| Refusal::of(RefusalCode::KeyUnavailable);
+    let body: Body = json::read(&ask.body)?;
+    let mac = keys.body_mac().map_err(internal)?;
+    let digests = Digested {
+        key: mac.sum(&[b"idempotency/v1", ask.route.as_bytes(), ask.idempotency_key.as_bytes()]),
+        body: mac.sum(&[
+            b"body/v1",
+            ask.route.as_bytes(),
+            ask.idempotency_key.as_bytes(),
+            &body_without_cvc(&ask.body)?,
+        ]),
+    };
+    let customer_initiated = read_initiator(&body, ask.verification)?;
+    check(&body, ask.verification)?;
+    let token = Token::parse(&body.token);
+    let holds = body.cvc.is_some() || body.three_d_secure.is_some() || body.billing.is_some();
+    let cvc = body
+        .cvc
+        .map(|cvc| {
+            let taken = if customer_initiated { CardVerificationCode::parse(&cvc) } else { None };
+            let code =
+                if customer_initiated { RefusalCode::InvalidValue } else { RefusalCode::CvcNotAccepted };
+            taken.ok_or_else(|| Refusal::about(code, "cvc"))
+        })
+        .transpose()?;
+    let read = ChargeRead {
+        held: None,
+        has_cvc: cvc.is_some(),
+        token,
+        amount: body.amount.unwrap_or(0),
+        currency: body.currency.unwrap_or_default(),
+        destination: body.destination,
+        invoice: body.invoice,
+        period: body.period.unwrap_or_default(),
+        customer_initiated,
+        agreement: body.agreement,
+        capture: body.capture.unwrap_or(true),
+        allow_partial: body.allow_partial.unwrap_or(false),
+        statement_descriptor: body.statement_descriptor,
+        description: body.description,
+        metadata: body.metadata.unwrap_or_default(),
+        digests,
+    };
+    let held = PassThrough {
+        cvc,
+        three_d_secure: body.three_d_secure.unwrap_or_default(),
+        billing: body.billing.unwrap_or_default(),
+    };
+    Ok((read, holds.then_some(held)))
+}
+
+/// The body with its `cvc` member left out, so that no keyed hash covers a CVC. Only a body that has one pays for it.
+fn body_without_cvc(body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    let mut value: BTreeMap<String, &serde_json::value::RawValue> =
+        serde_json::from_slice(body).map_err(|_| Refusal::of(RefusalCode::MalformedJson))?;
+    if value.remove("cvc").is_none() {
+        return Ok(Zeroizing::new(body.to_vec()));
+    }
+    serde_json::to_vec(&value).map(Zeroizing::new).map_err(|_| Refusal::of(RefusalCode::MalformedJson))
+}
+
+/// Whether the customer is present; a verification is made by the customer unless it says otherwise.
+fn read_initiator(body: &Body, verification: bool) -> Result<bool, Refusal> {
+    match body.initiator.as_deref() {
+        Some("customer") => Ok(true),
+        Some("merchant") => Ok(false),
+        Some(_) => Err(Refusal::about(RefusalCode::InvalidValue, "initiator")),
+        None if verification => Ok(true),
+        None => Err(Refusal::about(RefusalCode::MissingField, "initiator")),
+    }
+}
+
+fn check(body: &Body, verification: bool) -> Result<(), Refusal> {
+    let currency = body.currency.as_deref();
+    if currency.is_some_and(|c| c.len() != 3 || !c.bytes().all(|b| b.is_ascii_uppercase())) {
+        return Err(Refusal::about(RefusalCode::CurrencyInvalid, "currency"));
+    }
+    if !verification {
+        for (missing, param) in [
+            (body.amount.is_none(), "amount"),
+            (currency.is_none(), "currency"),
+            (body.invoice.is_none(), "invoice"),
+        ] {
+            if missing {
+                return Err(Refusal::about(RefusalCode::MissingField, param));
+            }
+        }
+        if body.amount.is_some_and(|amount| amount <= 0) {
+            return Err(Refusal::about(RefusalCode::AmountInvalid, "amount"));
+        }
+    } else if body.amount.is_some() {
+        return Err(Refusal::of(RefusalCode::UnknownField));
+    }
+    if body.installments.is_some_and(|n| n > 1) {
+        return Err(Refusal::about(RefusalCode::InvalidValue, "installments"));
+    }
+    json::check_identifier(body.destination.as_deref(), "destination")?;
+    json::check_identifier(body.invoice.as_deref(), "invoice")?;
+    json::check_identifier(body.period.as_deref().filter(|p| !p.is_empty()), "period")?;
+    json::check_text(body.statement_descriptor.as_deref(), "statement_descriptor", DESCRIPTOR_CHARS_MAX)?;
+    json::check_text(body.description.as_deref(), "description", DESCRIPTION_CHARS_MAX)?;
+    check_pass_through(body)?;
+    body.metadata.as_ref().map_or(Ok(()), json::check_metadata)
+}
+
+fn check_pass_through(body: &Body) -> Result<(), Refusal> {
+    let billing = body
+        .billing
+        .iter()
+        .flat_map(|b| [&b.name, &b.line1, &b.line2, &b.city, &b.region, &b.country, &b.email]);
+    let secure = body.three_d_secure.iter().flat_map(|t| [&t.version, &t.eci, &t.cavv, &t.ds_transaction_id]);
+    for (param, value) in billing.map(|v| ("billing", v)).chain(secure.map(|v| ("three_d_secure", v))) {
+        let too_long = value.as_ref().is_some_and(|v| v.chars().count() > PASS_THROUGH_CHARS_MAX);
+        if too_long || value.as_ref().is_some_and(|v| v.chars().any(char::is_control)) {
+            return Err(Refusal::about(RefusalCode::InvalidValue, param));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! A request for a processor, rendered by the connector from opened fields, held until its grant comes.
+
+use zeroize::Zeroizing;
+
+use super::charge_body::PassThrough;
+use super::envelope::Zip;
+use super::{CardVerificationCode, Pan};
+use crate::card::expiry::Expiry;
+use crate::connector::{
+    Amount, Billing, Card, Initiator, Operation, Previous, Reason, RenderError, Rendered, StoredCredential,
+    ThreeDSecure, Use, Values, Word,
+};
+use crate::keeper::destinations::KeptDestination;
+use crate::wire::forwarder::Exchange;
+use crate::wire::keeper::{LookUp, Prepare, Refusal, RefusalCode, Verb};
+
+/// The opened fields of a card, for one rendering.
+pub(in crate::keeper) struct ClearCard {
+    /// The number.
+    pub(in crate::keeper) pan: Pan,
+    /// Month and year.
+    pub(in crate::keeper) expiry: Expiry,
+    /// The billing zip.
+    pub(in crate::keeper) zip: Option<Zip>,
+}
+
+/// A rendered request, and the bytes that its MAC covers.
+pub(in crate::keeper) struct RenderedRequest {
+    /// What leaves.
+    pub(in crate::keeper) exchange: Exchange,
+    /// What is hashed: CVC, credentials and volatile leaves blanked.
+    pub(in crate::keeper) mac_bytes: Zeroizing<Vec<u8>>,
+}
+
+/// Renders a verb.
+pub(in crate::keeper) fn render(
+    to: &KeptDestination,
+    ask: &Prepare,
+    card: Option<&ClearCard>,
+    pass: &PassThrough,
+) -> Result<RenderedRequest, Refusal> {
+    let number = card.map(|card| card.pan.expose_digits());
+    let cvc = pass.cvc.as_ref().map(CardVerificationCode::expose_digits);
+    let (number, cvc) = (number.and_then(as_text), cvc.and_then(as_text));
+    let (attempt, reference) = (ask.attempt.to_string(), short_reference(&ask.attempt));
+    let credentials = to.credentials();
+    let values = Values {
+        card: card.zip(number).map(|(card, number)| Card {
+            number,
+            exp_month: card.expiry.month,
+            exp_year: card.expiry.year,
+            cvc,
+            brand: Some(card.pan.brand().name()),
+        }),
+        billing: billing(pass, card),
+        three_d_secure: three_d_secure(pass),
+        amount: (!ask.currency.is_empty()).then_some(Amount { minor: ask.amount, currency: &ask.currency }),
+        attempt_id: &attempt,
+        attempt_ref: &reference,
+        stored_credential: stored_credential(ask),
+        credentials: &credentials,
+        previous: Previous {
+            transaction: ask.previous_transaction.as_deref(),
+            amount: ask.previous_amount,
+            ..Previous::default()
+        },
+        capture_final: ask.last,
+        allow_partial: ask.allow_partial,
+        description: ask.description.as_deref(),
+        statement_descriptor: ask.statement_descriptor.as_deref(),
+        invoice: Some(ask.invoice.as_str()).filter(|i| !i.is_empty()),
+        customer: ask.customer.as_deref(),
+    };
+    let operation = operation(ask.verb);
+    let rendered = to.connector.render(operation, &values).map_err(refusal)?;
+    let mac_bytes = to.connector.render_for_mac(operation, &values).map_err(refusal)?;
+    let scrub = [number, cvc].into_iter().flatten().map(str::to_owned).collect();
+    let exchange = exchange(to, ask.attempt, Some(ask.verb), rendered, scrub);
+    Ok(RenderedRequest { exchange, mac_bytes })
+}
+
+/// Renders the question what became of an attempt.
+pub(in crate::keeper) fn render_look_up(to: &KeptDestination, ask: &LookUp) -> Result<Exchange, Refusal> {
+    let (attempt, reference) = (ask.attempt.to_string(), short_reference(&ask.attempt));
+    let credentials = to.credentials();
+    let values = Values {
+        attempt_id: &attempt,
+        attempt_ref: &reference,
+        credentials: &credentials,
+        previous: Previous {
+            transaction: ask.previous_transaction.as_deref().or(ask.transaction.as_deref()),
+            attempt: Some(&attempt),
+            reference: Some(&reference),
+            ..Previous::default()
+        },
+        ..Values::default()
+    };
+    let rendered = to.connector.render(Operation::Lookup, &values).map_err(refusal)?;
+    Ok(exchange(to, ask.attempt, None, rendered, Vec::new()))
+}
+
+/// The connector's word for a verb.
+pub(in crate::keeper) const fn operation(verb: Verb) -> Operation {
+    match verb {
+        Verb::Sale => Operation::Sale,
+        Verb::Authorize => Operation::Authorize,
+        Verb::Capture => Operation::Capture,
+        Verb::Refund => Operation::Refund,
+        Verb::Void => Operation::Void,
+        Verb::Verify => Operation::Verify,
+    }
+}
+
+/// Twenty symbols, for processors that take no longer reference: the random part of the attempt's id.
+fn short_reference(attempt: &crate::card::id::AttemptId) -> String {
+    let random = attempt.bytes().get(6..).unwrap_or_default();
+    data_encoding::BASE32_NOPAD.encode(random).to_ascii_lowercase()
+}
+
+fn exchange(
+    to: &KeptDestination,
+    attempt: crate::card::id::AttemptId,
+    verb: Option<Verb>,
+    rendered: Rendered,
+    mut scrub: Vec<String>,
+) -> Exchange {
+    scrub.extend(to.secrets());
+    Exchange {
+        destination: to.name.clone(),
+        attempt,
+        verb,
+        method: rendered.method.to_owned(),
+        path: rendered.path_and_query,
+        headers: rendered
+            .headers
+            .into_iter()
+            .map(|(name, mut value)| (name, std::mem::take(&mut *value)))
+            .collect(),
+        body: rendered.body.to_vec(),
+        scrub,
+        pooled: to.pooled,
+    }
+}
+
+fn billing<'v>(pass: &'v PassThrough, card: Option<&'v ClearCard>) -> Billing<'v> {
+    let held = &pass.billing;
+    let text = |secret: &'v Option<Zeroizing<String>>| secret.as_ref().map(|s| s.as_str());
+    Billing {
+        zip: card.and_then(|card| card.zip.as_ref()).map(|zip| zip.as_str()),
+        name: text(&held.name),
+        line1: text(&held.line1),
+        line2: text(&held.line2),
+        city: text(&held.city),
+        region: text(&held.region),
+        country: text(&held.country),
+        email: text(&held.email),
+    }
+}
+
+fn three_d_secure(pass: &PassThrough) -> Option<ThreeDSecure<'_>> {
+    let held = &pass.three_d_secure;
+    let text = |secret| Option::<&Zeroizing<String>>::map(secret, |s: &Zeroizing<String>| s.as_str());
+    let there =
+        [&held.version, &held.eci, &held.cavv, &held.ds_transaction_id].into_iter().any(Option::is_some);
+    there.then(|| ThreeDSecure {
+        version: text(held.version.as_ref()),
+        eci: text(held.eci.as_ref()),
+        cavv: text(held.cavv.as_ref()),
+        ds_transaction_id: text(held.ds_transaction_id.as_ref()),
+    })
+}
+
+fn stored_credential(ask: &Prepare) -> Option<StoredCredential<'_>> {
+    let facts = ask.stored_credential.as_ref()?;
+    Some(StoredCredential {
+        usage: Use::parse(&facts.usage)?,
+        initiator: Initiator::parse(&facts.initiator)?,
+        reason: Reason::parse(&facts.reason)?,
+        ntid: facts.network_transaction_id.as_deref(),
+        tlid: facts.transaction_link_id.as_deref(),
+        original_amount: None,
+        previous: None,
+    })
+}
+
+fn refusal(error: RenderError) -> Refusal {
+    match error {
+        RenderError::NoOperation(_) => Refusal::of(RefusalCode::OperationUnsupported),
+        RenderError::Missing(name) => Refusal { code: RefusalCode::RequiredByConnector, param: Some(name) },
+        RenderError::AmountNotRepresentable => Refusal::about(RefusalCode::AmountInvalid, "amount"),
+        RenderError::UnknownCurrency => Refusal::about(RefusalCode::CurrencyInvalid, "currency"),
+        RenderError::Unfit(name) | RenderError::Unsendable(name) => {
+            Refusal { code: RefusalCode::InvalidValue, param: Some(name) }
+        }
+        RenderError::TooLarge => Refusal::of(RefusalCode::InvalidValue),
+    }
+}
+
+fn as_text(digits: &[u8]) -> Option<&str> {
+    std::str::from_utf8(digits).ok()
+}

@@ -1,0 +1,82 @@
+//! What is with the forwarder, and the outcomes that no edge has acknowledged: an edge that died learns them when it is back.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::card::id::AttemptId;
+use crate::wire::forwarder::{Outcome, Sent};
+use crate::wire::keeper::{Opened, Unacknowledged};
+
+/// Outcomes that are remembered for an edge that does not come; the oldest ids go first.
+const OUTCOMES_MAX: usize = 8192;
+
+/// The question that waits for an exchange.
+#[derive(Clone, Copy)]
+pub(super) struct Asker {
+    /// Which edge asked: counts the edge pairs.
+    pub(super) generation: u64,
+    /// The question's id on that pair.
+    pub(super) id: u64,
+}
+
+/// Exchanges under way and outcomes.
+#[derive(Default)]
+pub(super) struct Exchanges {
+    next: u64,
+    under_way: HashMap<u64, (AttemptId, Asker, bool)>,
+    outcomes: BTreeMap<AttemptId, Outcome>,
+}
+
+impl Exchanges {
+    /// Notes an exchange that goes to the forwarder now; answers with its number there.
+    pub(super) fn begin(&mut self, attempt: AttemptId, asker: Asker, is_look_up: bool) -> u64 {
+        self.next = self.next.wrapping_add(1);
+        self.under_way.insert(self.next, (attempt, asker, is_look_up));
+        self.next
+    }
+
+    /// The forwarder's answer to exchange `number`; answers with who asked. The outcome of a verb is remembered until it is
+    /// acknowledged; that of a look-up is not, it can be asked again.
+    pub(super) fn finish(&mut self, number: u64, outcome: &Outcome) -> Option<Asker> {
+        let (attempt, asker, is_look_up) = self.under_way.remove(&number)?;
+        if !is_look_up {
+            self.outcomes.insert(attempt, outcome.clone());
+            while self.outcomes.len() > OUTCOMES_MAX {
+                self.outcomes.pop_first();
+            }
+        }
+        Some(asker)
+    }
+
+    /// The forwarder is gone: nobody knows how far each exchange came.
+    pub(super) fn lose_all(&mut self) -> Vec<(Asker, Outcome)> {
+        let lost: Vec<u64> = self.under_way.keys().copied().collect();
+        lost.into_iter()
+            .filter_map(|number| {
+                let attempt = self.under_way.get(&number)?.0;
+                let outcome = failed(attempt, Sent::Maybe, "forwarder_lost");
+                self.finish(number, &outcome).map(|asker| (asker, outcome))
+            })
+            .collect()
+    }
+
+    /// Forgets outcomes that are committed.
+    pub(super) fn acknowledge(&mut self, attempts: &[AttemptId]) {
+        for attempt in attempts {
+            self.outcomes.remove(attempt);
+        }
+    }
+
+    /// What no edge has acknowledged.
+    pub(super) fn unacknowledged(&self, openings: Vec<Opened>) -> Unacknowledged {
+        Unacknowledged {
+            outcomes: self.outcomes.values().cloned().collect(),
+            under_way: self.under_way.values().map(|(attempt, _, _)| *attempt).collect(),
+            openings,
+        }
+    }
+}
+
+/// An outcome without an answer.
+pub(super) fn failed(attempt: AttemptId, sent: Sent, error: &str) -> Outcome {
+    Outcome { attempt, sent, answer: None, error: Some(error.to_owned()), upstream_us: 0 }
+}

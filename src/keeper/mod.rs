@@ -1,0 +1,18 @@
+//! The keeper: keys and clear text. It parses submitted cards, seals, opens, renders. No network, no files; its only lines
+//! are the pairs that the supervisor handed it.
+//!
+//! Threads: one reads the supervisor's line, one the edge's pair, one the forwarder's. They share one [`State`] behind a
+//! lock, which is held for one question at a time. A panic in a question is caught, wiped and counted.
+
+mod budget;
+pub mod cleartext;
+mod destinations;
+mod exchanges;
+mod held;
+pub mod keys;
+mod openings;
+mod service;
+mod signer;
+mod state;
+
+pub use service::run;

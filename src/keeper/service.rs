@@ -1,0 +1,267 @@
+//! The keeper's threads and lines.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::exchanges::{Asker, failed};
+use super::signer::Signer;
+use super::state::{Later, Reply, State};
+use crate::wire::control::{FromKeeperControl, KeyOrder, ToKeeperControl, WrappedKey};
+use crate::wire::forwarder::{Exchange, Outcome, Sent, ToForwarder};
+use crate::wire::frame::{self, FrameReader};
+use crate::wire::keeper::{FromKeeper, Refusal, RefusalCode, ToKeeper};
+use crate::wire::pair;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// A line to another role, with a number that tells it from the ones before.
+struct Line {
+    generation: u64,
+    stream: UnixStream,
+}
+
+struct Keeper {
+    state: Mutex<State>,
+    edge: Mutex<Option<Line>>,
+    forwarder: Mutex<Option<Line>>,
+    supervisor: UnixStream,
+    /// The edge's question that waits for the supervisor to keep a checkpoint.
+    checkpoint_asker: Mutex<Option<Asker>>,
+}
+
+/// Runs the keeper until the supervisor's line ends.
+pub fn run(control: UnixStream) -> Result<(), String> {
+    let settings = match pair::receive(&control) {
+        Ok((ToKeeperControl::Start(settings), _)) => settings,
+        Ok(_) | Err(_) => return Err("the supervisor did not say how to start".to_owned()),
+    };
+    let state = match State::new(*settings) {
+        Ok(state) => state,
+        Err(sentence) => {
+            let _ = pair::send(&control, &FromKeeperControl::Failed(sentence.clone()), &[]);
+            return Err(sentence);
+        }
+    };
+    let supervisor = control.try_clone().map_err(|_| "the supervisor's line cannot be shared".to_owned())?;
+    let keeper = Arc::new(Keeper {
+        state: Mutex::new(state),
+        edge: Mutex::new(None),
+        forwarder: Mutex::new(None),
+        supervisor,
+        checkpoint_asker: Mutex::new(None),
+    });
+    keeper.say_ready();
+    let sweeper = Arc::clone(&keeper);
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(SWEEP_EVERY);
+            sweeper.state().holding.sweep(Instant::now());
+        }
+    });
+    keeper.serve_supervisor(&control);
+    Ok(())
+}
+
+impl Keeper {
+    /// Reads the supervisor's line until it ends; then the process ends with it.
+    fn serve_supervisor(self: &Arc<Self>, control: &UnixStream) {
+        let mut generation = 0;
+        while let Ok((message, fds)) = pair::receive::<ToKeeperControl>(control) {
+            let stream = fds.into_iter().next().map(UnixStream::from);
+            match (message, stream) {
+                (ToKeeperControl::EdgePair, Some(stream)) => {
+                    generation += 1;
+                    self.take_edge(generation, stream);
+                }
+                (ToKeeperControl::ForwarderPair, Some(stream)) => {
+                    generation += 1;
+                    self.take_forwarder(generation, stream);
+                }
+                (ToKeeperControl::Reload { tenants, destinations }, _) => {
+                    let reloaded = self.state().reload(tenants, destinations);
+                    if let Err(sentence) = reloaded {
+                        self.tell_supervisor(&FromKeeperControl::Failed(sentence));
+                    }
+                }
+                (ToKeeperControl::MakeKeys(orders), _) => self.make_keys(&orders),
+                (ToKeeperControl::UseKeys(keys), _) => self.use_keys(&keys),
+                (ToKeeperControl::CheckpointKept(size), _) => self.sign(size),
+                (
+                    ToKeeperControl::EdgePair | ToKeeperControl::ForwarderPair | ToKeeperControl::Start(_),
+                    _,
+                ) => {}
+            }
+        }
+    }
+
+    fn make_keys(&self, orders: &[KeyOrder]) {
+        let state = self.state();
+        let made: Result<Vec<_>, _> = orders.iter().map(|order| state.kek.make_wrapped(*order)).collect();
+        drop(state);
+        self.tell_supervisor(&match made {
+            Ok(keys) => FromKeeperControl::Keys(keys),
+            Err(error) => FromKeeperControl::Failed(error.to_string()),
+        });
+    }
+
+    fn use_keys(&self, keys: &[WrappedKey]) {
+        let mut state = self.state();
+        let State { kek, keys: ring, .. } = &mut *state;
+        let used = keys.iter().try_for_each(|key| ring.add(kek, key));
+        drop(state);
+        match used {
+            Ok(()) => self.say_ready(),
+            Err(error) => self.tell_supervisor(&FromKeeperControl::Failed(error.to_string())),
+        }
+    }
+
+    fn sign(&self, size: u64) {
+        let mut state = self.state();
+        let State { signer, keys, .. } = &mut *state;
+        let answer = signer.kept(size, keys).map_or_else(FromKeeper::Refused, FromKeeper::Signed);
+        drop(state);
+        if let Some(asker) = lock(&self.checkpoint_asker).take() {
+            self.answer_later(asker, &answer);
+        }
+    }
+
+    fn say_ready(&self) {
+        let state = self.state();
+        let ready = FromKeeperControl::Ready {
+            boot: state.boot().to_owned(),
+            public_key: Signer::public_key(&state.keys),
+        };
+        drop(state);
+        self.tell_supervisor(&ready);
+    }
+
+    fn tell_supervisor(&self, message: &FromKeeperControl) {
+        // If the line is broken the reading thread sees it too, and ends the process.
+        let _ = pair::send(&self.supervisor, message, &[]);
+    }
+
+    fn take_edge(self: &Arc<Self>, generation: u64, stream: UnixStream) {
+        let Ok(reading) = stream.try_clone() else { return };
+        // What an edge that is gone asked to hold, nobody will ask for again.
+        self.state().holding.clear();
+        *lock(&self.edge) = Some(Line { generation, stream });
+        let keeper = Arc::clone(self);
+        std::thread::spawn(move || keeper.serve_edge(generation, reading));
+    }
+
+    /// Answers the edge's questions; the answers to a burst leave with one write.
+    fn serve_edge(self: Arc<Self>, generation: u64, stream: UnixStream) {
+        let mut reader = FrameReader::new(stream);
+        let mut out = Vec::with_capacity(64 << 10);
+        while let Ok((id, ask)) = reader.read::<ToKeeper>() {
+            if let Some(answer) = self.answer(Asker { generation, id }, ask)
+                && frame::encode(id, &answer, &mut out).is_err()
+            {
+                break;
+            }
+            if !reader.has_whole() && !out.is_empty() {
+                self.write_edge(generation, &out);
+                out.clear();
+            }
+        }
+        let mut edge = lock(&self.edge);
+        if edge.as_ref().is_some_and(|line| line.generation == generation) {
+            *edge = None;
+        }
+    }
+
+    /// The answer, if there is one now. A panic is one refused question, and nothing of it is printed.
+    fn answer(self: &Arc<Self>, asker: Asker, ask: ToKeeper) -> Option<FromKeeper> {
+        let is_look_up = matches!(ask, ToKeeper::LookUp(_));
+        let reply = catch_unwind(AssertUnwindSafe(|| self.state().answer(ask)))
+            .unwrap_or(Reply::Now(FromKeeper::Refused(Refusal::of(RefusalCode::Internal))));
+        match reply {
+            Reply::Now(answer) => Some(answer),
+            Reply::Later(Later::Exchange(exchange)) => self.send(asker, *exchange, is_look_up),
+            Reply::Later(Later::KeepCheckpoint(size, root)) => {
+                *lock(&self.checkpoint_asker) = Some(asker);
+                let root = data_encoding::HEXLOWER.encode(&root);
+                self.tell_supervisor(&FromKeeperControl::KeepCheckpoint { size, root });
+                None
+            }
+        }
+    }
+
+    /// Hands an exchange to the forwarder. A frame that was not written whole was not sent.
+    fn send(&self, asker: Asker, exchange: Exchange, is_look_up: bool) -> Option<FromKeeper> {
+        let attempt = exchange.attempt;
+        let mut forwarder = lock(&self.forwarder);
+        let number = self.state().exchanges.begin(attempt, asker, is_look_up);
+        let sent = forwarder.as_mut().is_some_and(|line| {
+            frame::write(&mut line.stream, number, &ToForwarder::Send(Box::new(exchange))).is_ok()
+        });
+        drop(forwarder);
+        if sent {
+            return None;
+        }
+        let outcome = failed(attempt, Sent::Not, "forwarder_down");
+        self.state().exchanges.finish(number, &outcome)?;
+        Some(FromKeeper::Outcome(Box::new(outcome)))
+    }
+
+    fn take_forwarder(self: &Arc<Self>, generation: u64, stream: UnixStream) {
+        let Ok(reading) = stream.try_clone() else { return };
+        let before = lock(&self.forwarder).replace(Line { generation, stream });
+        if before.is_some() {
+            self.lose_exchanges();
+        }
+        let keeper = Arc::clone(self);
+        std::thread::spawn(move || keeper.serve_forwarder(generation, reading));
+    }
+
+    fn serve_forwarder(self: Arc<Self>, generation: u64, stream: UnixStream) {
+        let mut reader = FrameReader::new(stream);
+        while let Ok((number, outcome)) = reader.read::<Outcome>() {
+            let asker = self.state().exchanges.finish(number, &outcome);
+            if let Some(asker) = asker {
+                self.answer_later(asker, &FromKeeper::Outcome(Box::new(outcome)));
+            }
+        }
+        let mut forwarder = lock(&self.forwarder);
+        if forwarder.as_ref().is_some_and(|line| line.generation == generation) {
+            *forwarder = None;
+            drop(forwarder);
+            self.lose_exchanges();
+        }
+    }
+
+    fn lose_exchanges(&self) {
+        let lost = self.state().exchanges.lose_all();
+        for (asker, outcome) in lost {
+            self.answer_later(asker, &FromKeeper::Outcome(Box::new(outcome)));
+        }
+    }
+
+    fn answer_later(&self, asker: Asker, answer: &FromKeeper) {
+        let mut out = Vec::with_capacity(512);
+        if frame::encode(asker.id, answer, &mut out).is_ok() {
+            self.write_edge(asker.generation, &out);
+        }
+    }
+
+    /// Writes to the edge that asked; one that came later did not ask.
+    fn write_edge(&self, generation: u64, bytes: &[u8]) {
+        let mut edge = lock(&self.edge);
+        if let Some(line) = edge.as_mut().filter(|line| line.generation == generation) {
+            // If it fails the edge is gone, and its reading thread sees that.
+            let _ = line.stream.write_all(bytes);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+/// A lock that a caught panic does not poison: each question leaves the state whole or has not touched it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,318 @@
+//! What the keeper knows, and how it answers one question.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::budget::Budget;
+use super::cleartext::charge_body::{self, PassThrough};
+use super::cleartext::envelope::Place;
+use super::cleartext::render::{self, ClearCard};
+use super::cleartext::submitted::Submitted;
+use super::destinations::{self, KeptDestination};
+use super::exchanges::Exchanges;
+use super::held::{Held, Holding};
+use super::keys::{Kek, KeyError, KeyRing};
+use super::openings::Openings;
+use super::signer::Signer;
+use crate::card::sealed::SealedCard;
+use crate::card::tenant::TenantId;
+use crate::clock::{Clock, SystemClock, Time};
+use crate::random;
+use crate::wire::control::{KeeperSettings, TenantInfo};
+use crate::wire::keeper::{
+    ChargeRead, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Prepare, Prepared, ReadCharge,
+    Refusal, RefusalCode, Seal, Sealed, ToKeeper,
+};
+
+/// Everything behind the keeper's lock.
+pub(super) struct State {
+    environment: [u8; 16],
+    pub(super) kek: Kek,
+    pub(super) keys: KeyRing,
+    tenants: HashMap<TenantId, TenantInfo>,
+    destinations: HashMap<String, KeptDestination>,
+    openings: Openings,
+    budget: Budget,
+    pub(super) holding: Holding,
+    pub(super) exchanges: Exchanges,
+    pub(super) signer: Signer,
+}
+
+/// What comes of a question.
+pub(super) enum Reply {
+    /// This answer.
+    Now(FromKeeper),
+    /// An answer later: the question waits for the forwarder or the supervisor.
+    Later(Later),
+}
+
+/// What a question waits for.
+pub(super) enum Later {
+    /// This exchange with the forwarder.
+    Exchange(Box<crate::wire::forwarder::Exchange>),
+    /// The supervisor to keep a checkpoint of this size and root.
+    KeepCheckpoint(u64, [u8; 32]),
+}
+
+impl State {
+    /// Unwraps the keys and compiles the connectors.
+    pub(super) fn new(settings: KeeperSettings) -> Result<Self, String> {
+        let now = SystemClock.now();
+        let kek = zeroize::Zeroizing::new(settings.kek);
+        let kek = Kek::new(&kek, settings.environment).map_err(|error| error.to_string())?;
+        let mut keys = KeyRing::default();
+        for key in &settings.keys {
+            keys.add(&kek, key).map_err(|error| error.to_string())?;
+        }
+        let boot = random::make_bytes::<8>().map_err(|error| error.to_string())?;
+        Ok(Self {
+            environment: settings.environment,
+            kek,
+            keys,
+            tenants: by_id(settings.tenants),
+            destinations: destinations::compile(settings.destinations)?,
+            openings: Openings::new(data_encoding::HEXLOWER.encode(&boot)),
+            budget: Budget::new(settings.fingerprints_per_hour_max, settings.restarts_last_hour, now),
+            holding: Holding::default(),
+            exchanges: Exchanges::default(),
+            signer: Signer::new(settings.origin, settings.signed),
+        })
+    }
+
+    /// Takes new tenants and destinations; on a fault the old ones stay.
+    pub(super) fn reload(
+        &mut self,
+        tenants: Vec<TenantInfo>,
+        all: Vec<crate::wire::control::Destination>,
+    ) -> Result<(), String> {
+        self.destinations = destinations::compile(all)?;
+        self.tenants = by_id(tenants);
+        Ok(())
+    }
+
+    /// The boot, hex.
+    pub(super) fn boot(&self) -> &str {
+        self.openings.boot()
+    }
+
+    /// Answers a question of the edge.
+    pub(super) fn answer(&mut self, ask: ToKeeper) -> Reply {
+        let answer = match ask {
+            ToKeeper::Hello => self.hello().map(FromKeeper::Hello),
+            ToKeeper::Seal(ask) => self.seal(&ask).map(|sealed| FromKeeper::Sealed(Box::new(sealed))),
+            ToKeeper::OpenExpiry(ask) => self.open_expiry(&ask),
+            ToKeeper::ReadCharge(ask) => {
+                self.read_charge(&ask).map(|read| FromKeeper::ChargeRead(Box::new(read)))
+            }
+            ToKeeper::Prepare(ask) => self.prepare(&ask),
+            ToKeeper::Release { held, grant: _ } => return self.release(held),
+            ToKeeper::Discard { held } => {
+                drop(self.holding.take(held, Instant::now()));
+                Ok(FromKeeper::Done)
+            }
+            ToKeeper::LookUp(ask) => return self.look_up(&ask),
+            ToKeeper::Digest(ask) => self.digest(&ask).map(FromKeeper::Digested),
+            ToKeeper::State => self.signer.state(&self.keys, &self.openings).map(FromKeeper::Stated),
+            ToKeeper::SignCheckpoint(ask) => match self.signer.consider(&ask) {
+                Ok(()) => return Reply::Later(Later::KeepCheckpoint(ask.size, ask.root)),
+                Err(refusal) => Err(refusal),
+            },
+            ToKeeper::Unacknowledged => {
+                Ok(FromKeeper::Unacknowledged(self.exchanges.unacknowledged(self.openings.unacknowledged())))
+            }
+            ToKeeper::Acknowledge { outcomes, openings } => {
+                self.exchanges.acknowledge(&outcomes);
+                self.openings.acknowledge(&openings);
+                Ok(FromKeeper::Done)
+            }
+        };
+        Reply::Now(answer.unwrap_or_else(FromKeeper::Refused))
+    }
+
+    fn hello(&self) -> Result<Hello, Refusal> {
+        Ok(Hello {
+            boot: self.boot().to_owned(),
+            origin: self.signer.origin().to_owned(),
+            public_key: Signer::public_key(&self.keys).ok_or(Refusal::of(RefusalCode::KeyUnavailable))?,
+            signed_size: self.signer.signed_size(),
+        })
+    }
+
+    fn seal(&mut self, ask: &Seal) -> Result<Sealed, Refusal> {
+        let now = SystemClock.now();
+        let mode = self.tenant(ask.tenant)?.mode;
+        let submitted = Submitted::read(ask, mode, now)?;
+        let keys = self.keys.tenant(ask.tenant).map_err(unavailable)?;
+        let fingerprint = submitted.fingerprint(keys).map_err(unavailable)?;
+        if let (Some(pan), Some(hash)) = (submitted.pan(), &fingerprint)
+            && !self.budget.take(ask.tenant, pan.bin_and_last_four(), hash, pan.is_test(), now)
+        {
+            return Err(Refusal::about(RefusalCode::FingerprintBudget, "card.number"));
+        }
+        let place = self.place(ask.tenant, ask.token, ask.policy);
+        let mut sealed =
+            submitted.seal(&place, &self.keys, epoch(now), ask, fingerprint).map_err(unavailable)?;
+        if let Some(key) = &ask.idempotency_key {
+            sealed.digests = Some(digests(&self.keys, ask.tenant, &ask.route, key, &ask.body)?);
+        }
+        Ok(sealed)
+    }
+
+    fn open_expiry(&self, ask: &OpenExpiry) -> Result<FromKeeper, Refusal> {
+        self.place(ask.tenant, ask.token, ask.policy)
+            .open_expiry(&self.keys, &ask.sealed)
+            .map(FromKeeper::Expiry)
+            .map_err(|_| Refusal::of(RefusalCode::CardUnreadable))
+    }
+
+    fn read_charge(&mut self, ask: &ReadCharge) -> Result<ChargeRead, Refusal> {
+        self.tenant(ask.tenant)?;
+        let keys = self.keys.tenant(ask.tenant).map_err(unavailable)?;
+        let (mut read, pass) = charge_body::read_charge(ask, keys)?;
+        if let Some(pass) = pass {
+            let held = self.holding.hold(Held::PassThrough(Box::new(pass)), Instant::now());
+            read.held = Some(held.ok_or(Refusal::of(RefusalCode::Busy))?);
+        }
+        Ok(read)
+    }
+
+    /// Opens the card if one is given, counts the opening, renders, and holds the bytes.
+    fn prepare(&mut self, ask: &Prepare) -> Result<FromKeeper, Refusal> {
+        let now = Instant::now();
+        let mode = self.tenant(ask.tenant)?.mode;
+        let unknown = || Refusal::about(RefusalCode::DestinationUnknown, "destination");
+        let to = self.destinations.get(&ask.destination).filter(|to| to.mode == mode).ok_or_else(unknown)?;
+        let pass = match ask.held.map(|held| self.holding.take(held, now)) {
+            None => None,
+            Some(Some(Held::PassThrough(pass))) => Some(pass),
+            Some(_) => return Err(Refusal::of(RefusalCode::HeldGone)),
+        };
+        let mut card = None;
+        if let Some(sealed) = &ask.sealed {
+            if !to.policies.contains(&sealed.policy) {
+                return Err(unknown());
+            }
+            if !self.openings.may_open(ask.event) {
+                return Err(Refusal::of(RefusalCode::Busy));
+            }
+            card = Some(self.open(ask, sealed)?);
+        }
+        let opening = card
+            .as_ref()
+            .map(|_| self.openings.count("charge", ask.tenant, ask.token, &ask.destination, ask.event));
+        let nothing = PassThrough::default();
+        let rendered = render::render(to, ask, card.as_ref(), pass.as_deref().unwrap_or(&nothing));
+        drop(card);
+        let connector_version = *to.connector.version_hash();
+        let held = rendered.and_then(|rendered| {
+            let mac = self.request_mac(ask, &rendered.mac_bytes)?;
+            let request = Held::Request(Box::new(rendered.exchange));
+            let held = self.holding.hold(request, now).ok_or(Refusal::of(RefusalCode::Busy))?;
+            Ok((held, mac))
+        });
+        match (held, opening) {
+            (Ok((held, mac)), opening) => Ok(FromKeeper::Prepared(Box::new(Prepared {
+                held,
+                mac,
+                connector_version,
+                opening,
+                once_only: pass.is_some(),
+            }))),
+            (Err(refusal), None) => Err(refusal),
+            (Err(refusal), Some(opened)) => Ok(FromKeeper::RefusedAfterOpening(refusal, Box::new(opened))),
+        }
+    }
+
+    fn open(&self, ask: &Prepare, sealed: &SealedCard) -> Result<ClearCard, Refusal> {
+        let place = self.place(ask.tenant, ask.token, sealed.policy);
+        let unreadable = |_| Refusal::of(RefusalCode::CardUnreadable);
+        Ok(ClearCard {
+            expiry: place.open_expiry(&self.keys, &sealed.expiry).map_err(unreadable)?,
+            zip: sealed
+                .zip
+                .as_ref()
+                .map(|zip| place.open_zip(&self.keys, zip))
+                .transpose()
+                .map_err(unreadable)?,
+            pan: place.open_pan(&self.keys, &sealed.pan).map_err(unreadable)?,
+        })
+    }
+
+    /// Keyed hash of the rendered request: (purpose, verb, token, field versions, attempt, bytes).
+    fn request_mac(&self, ask: &Prepare, bytes: &[u8]) -> Result<[u8; 32], Refusal> {
+        let versions = ask.sealed.as_ref().map_or([0; 3], |s| {
+            [s.pan.version, s.expiry.version, s.zip.as_ref().map_or(0, |zip| zip.version)]
+        });
+        let [a, b, c] = versions.map(u32::to_be_bytes);
+        let verb = crate::connector::Word::text(render::operation(ask.verb));
+        let keys = self.keys.tenant(ask.tenant).and_then(|keys| keys.body_mac()).map_err(unavailable)?;
+        Ok(keys.sum(&[
+            b"request/v1",
+            verb.as_bytes(),
+            ask.token.bytes(),
+            &[a, b, c].concat(),
+            ask.attempt.bytes(),
+            bytes,
+        ]))
+    }
+
+    fn release(&mut self, held: u64) -> Reply {
+        match self.holding.take(held, Instant::now()) {
+            Some(Held::Request(exchange)) => Reply::Later(Later::Exchange(exchange)),
+            Some(Held::PassThrough(_)) | None => {
+                Reply::Now(FromKeeper::Refused(Refusal::of(RefusalCode::HeldGone)))
+            }
+        }
+    }
+
+    fn look_up(&self, ask: &LookUp) -> Reply {
+        let to = self.destinations.get(&ask.destination);
+        let rendered = to
+            .ok_or(Refusal::about(RefusalCode::DestinationUnknown, "destination"))
+            .and_then(|to| render::render_look_up(to, ask));
+        match rendered {
+            Ok(exchange) => Reply::Later(Later::Exchange(Box::new(exchange))),
+            Err(refusal) => Reply::Now(FromKeeper::Refused(refusal)),
+        }
+    }
+
+    fn digest(&self, ask: &Digest) -> Result<Digested, Refusal> {
+        digests(&self.keys, ask.tenant, &ask.route, &ask.idempotency_key, &ask.body)
+    }
+
+    fn tenant(&self, tenant: TenantId) -> Result<&TenantInfo, Refusal> {
+        self.tenants.get(&tenant).filter(|info| !info.disabled).ok_or(Refusal::of(RefusalCode::TenantUnknown))
+    }
+
+    fn place(&self, tenant: TenantId, token: crate::card::id::Token, policy: u32) -> Place {
+        Place { environment: self.environment, tenant, token, policy }
+    }
+}
+
+/// The month of sealing: year × 12 + month − 1.
+fn epoch(now: Time) -> u32 {
+    let (year, month) = now.year_month();
+    u32::try_from(i32::from(year) * 12 + i32::from(month) - 1).unwrap_or(0)
+}
+
+fn digests(
+    keys: &KeyRing,
+    tenant: TenantId,
+    route: &str,
+    key: &str,
+    body: &[u8],
+) -> Result<Digested, Refusal> {
+    let mac = keys.tenant(tenant).and_then(|keys| keys.body_mac()).map_err(unavailable)?;
+    Ok(Digested {
+        key: mac.sum(&[b"idempotency/v1", route.as_bytes(), key.as_bytes()]),
+        body: mac.sum(&[b"body/v1", route.as_bytes(), key.as_bytes(), body]),
+    })
+}
+
+fn by_id(tenants: Vec<TenantInfo>) -> HashMap<TenantId, TenantInfo> {
+    tenants.into_iter().map(|tenant| (tenant.id, tenant)).collect()
+}
+
+fn unavailable(_: KeyError) -> Refusal {
+    Refusal::of(RefusalCode::KeyUnavailable)
+}
