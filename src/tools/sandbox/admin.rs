@@ -3,15 +3,14 @@
 //! - `POST /sandbox/clock {"advance_s": N}` moves the clock on and decides what was pending.
 //! - `GET /sandbox/ledger` is the ledger, `GET /sandbox/numbers` the table of behaviours.
 //! - `POST /sandbox/faults {"fault", "count", "charges"?, "operation"?}`: the next so many new requests (of that
-//!   operation) meet the fault, whatever their card; a count of 0 ends it.
+//!   operation: a kind of the ledger's, or `lookup`) meet the fault, whatever their card; a count of 0 ends it.
 
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::book::Script;
-use super::ledger::Kind;
+use super::book::{Script, Target};
 use super::numbers::{self, Fault};
 use super::reply::{Answer, Reply};
 use super::server::{Arrived, Sandbox};
@@ -29,7 +28,7 @@ struct Faults {
     count: u32,
     #[serde(default = "yes")]
     charges: bool,
-    operation: Option<Kind>,
+    operation: Option<String>,
 }
 
 fn yes() -> bool {
@@ -63,9 +62,21 @@ fn faults(sandbox: &Sandbox, body: &[u8]) -> Reply {
         return invalid("fault must be one of the table's, count a number.");
     };
     let Faults { fault, count, charges, operation } = script;
-    let script = Script { fault, charges, kind: operation, left: count };
+    let only = match operation.as_deref().map(target) {
+        Some(None) => return invalid("operation must be one of the ledger's kinds, or lookup."),
+        Some(Some(target)) => Some(target),
+        None => None,
+    };
+    let script = Script { fault, charges, only, left: count };
     sandbox.book().set_script((count > 0).then_some(script));
     Reply::json(StatusCode::OK, &json!({ "count": count }))
+}
+
+fn target(word: &str) -> Option<Target> {
+    if word == "lookup" {
+        return Some(Target::LookUp);
+    }
+    serde_json::from_value(word.into()).ok().map(Target::Operation)
 }
 
 /// The file as it is durable now.

@@ -86,12 +86,21 @@ impl From<Broken> for Refusal {
     }
 }
 
+/// Which requests a script is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// This operation.
+    Operation(Kind),
+    /// Look-ups.
+    LookUp,
+}
+
 /// The next requests meet this fault, whatever their card.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Script {
     pub(super) fault: Fault,
     pub(super) charges: bool,
-    pub(super) kind: Option<Kind>,
+    pub(super) only: Option<Target>,
     pub(super) left: u32,
 }
 
@@ -137,9 +146,18 @@ impl Book {
         slots.iter().filter_map(|slot| self.index.record(*slot)).copied().collect()
     }
 
-    /// The newest payments, newest first.
-    pub(super) fn newest(&self, wire: Wire, limit: usize) -> Vec<Record> {
-        self.index.newest_payments(wire, limit)
+    /// The newest payments, newest first; only those before a certain one, if its id is given.
+    pub(super) fn newest(&self, wire: Wire, before: Option<&str>, limit: usize) -> Vec<Record> {
+        let before = before.map(|id| self.index.slot_of(wire, id).unwrap_or(0));
+        self.index.newest_payments(wire, before, limit)
+    }
+
+    /// The fault that the script has for a look-up; it is used up by this.
+    pub(super) fn look_up_fault(&mut self) -> Option<Fault> {
+        let script =
+            self.script.as_mut().filter(|script| script.only == Some(Target::LookUp) && script.left > 0)?;
+        script.left -= 1;
+        Some(script.fault)
     }
 
     /// Marks a key as worked on, until [`release`](Self::release).
@@ -271,7 +289,7 @@ impl Book {
         }
         if let Some(script) = self.script.as_mut()
             && script.left > 0
-            && script.kind.is_none_or(|only| only == kind)
+            && script.only.is_none_or(|only| only == Target::Operation(kind))
         {
             script.left -= 1;
             return (script.fault, script.charges);

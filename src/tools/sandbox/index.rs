@@ -180,13 +180,14 @@ impl Index {
         .collect()
     }
 
-    /// The newest payments (not operations on them) of a wire form, newest first.
-    pub(super) fn newest_payments(&self, wire: Wire, limit: usize) -> Vec<Record> {
+    /// The newest payments (not operations on them) of a wire form in the slots before one, newest first.
+    pub(super) fn newest_payments(&self, wire: Wire, before: Option<u32>, limit: usize) -> Vec<Record> {
+        let end = before.and_then(|slot| usize::try_from(slot).ok()).unwrap_or(self.records.len());
         let is_payment = |record: &&Record| {
             let named = matches!(record.kind, Kind::Sale | Kind::Authorize);
             record.wire == wire && named && record.status != Status::Error
         };
-        self.records.iter().rev().filter(is_payment).take(limit).copied().collect()
+        self.records.iter().take(end).rev().filter(is_payment).take(limit).copied().collect()
     }
 
     /// What is stored under a key that has not expired: digest of the request, and the slot of its outcome.

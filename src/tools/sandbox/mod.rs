@@ -48,7 +48,7 @@ pub struct Args {
     /// Answer so many milliseconds after a request's last byte.
     #[arg(long, value_name = "N", default_value_t = 0)]
     processor_ms: u64,
-    /// Stripe's search does not see a payment for so many seconds of the sandbox's clock.
+    /// Look-ups by reference (Stripe's search too) do not see a payment for so many seconds of the sandbox's clock.
     #[arg(long, value_name = "N", default_value_t = 0)]
     search_lag_s: u32,
     /// Certificate chain (PEM); plain HTTP without.
@@ -57,6 +57,9 @@ pub struct Args {
     /// The certificate's private key (PEM).
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
+    /// End when standard input closes: for a parent that may be killed.
+    #[arg(long)]
+    until_stdin_closes: bool,
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -84,6 +87,7 @@ async fn serve(args: Args) -> std::io::Result<()> {
         tls: args.certificate.zip(args.key),
     };
     let server = Server::bind(&settings).await?;
+    let closed = stdin_closes(args.until_stdin_closes);
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     if let Some(file) = args.port_file {
         write_port(&file, server.address()?.port())?;
@@ -92,9 +96,24 @@ async fn serve(args: Args) -> std::io::Result<()> {
     tokio::select! {
         () = server.serve() => {}
         _ = end.recv() => {}
+        () = closed => {}
         _ = tokio::signal::ctrl_c() => {}
     }
     Ok(())
+}
+
+/// Ends when standard input does; never, if that is not asked for.
+async fn stdin_closes(is_asked: bool) {
+    let (told, closed) = tokio::sync::oneshot::channel::<()>();
+    if !is_asked {
+        return std::future::pending().await;
+    }
+    // A thread, as a read of standard input cannot be given up; it goes with the process.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(told);
+    });
+    let _ = closed.await;
 }
 
 /// Whole or not at all, so that who waits for the file never reads half a number.

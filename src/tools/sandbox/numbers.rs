@@ -270,6 +270,11 @@ fn look_up(number: &str) -> Option<Behaviour> {
     table.behaviour.iter().find(|row| row.suffix == Some(suffix)).map(|row| row.name)
 }
 
+/// Every behaviour of the table, in its order.
+pub fn behaviours() -> impl Iterator<Item = Behaviour> {
+    table().into_iter().flat_map(|table| &table.behaviour).map(|row| row.name)
+}
+
 /// A test number that behaves so. `bin_index` (0 or 1) picks the BIN; each `sequence` gives another number: up to
 /// 900,000,000 for [`Behaviour::Approve`], up to 1,000,000 for the others (larger ones wrap around).
 pub fn number(bin_index: usize, sequence: u32, behaviour: Behaviour) -> String {

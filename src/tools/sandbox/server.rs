@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
-use hyper::{Request as HttpRequest, Response, StatusCode};
+use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use ring::hmac;
 use rustls::pki_types::pem::PemObject;
@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::book::{Book, Done, FollowUp, Order, Refusal, Request};
+use super::index::Record;
 use super::ledger::{self, Entry, Place, Wire};
 use super::numbers::Fault;
 use super::reply::{self, Answer, Dropped, Reply, Tail};
@@ -51,7 +52,7 @@ pub struct Settings {
     pub secret: Option<String>,
     /// How long after a request's last byte it is answered, in milliseconds.
     pub processor_ms: u64,
-    /// How long Stripe's search does not see a new payment, in seconds of the sandbox's clock.
+    /// How long look-ups by reference do not see a new payment, in seconds of the sandbox's clock.
     pub search_lag_s: i64,
     /// Certificate chain and key, both PEM files; plain HTTP without.
     pub tls: Option<(PathBuf, PathBuf)>,
@@ -65,7 +66,7 @@ pub(super) struct Sandbox {
     secret: Option<String>,
     digest_key: hmac::Key,
     processor: Duration,
-    pub(super) search_lag_s: i64,
+    search_lag_s: i64,
     clock_offset_s: AtomicI64,
 }
 
@@ -136,6 +137,10 @@ impl Sandbox {
         self.clock_offset_s.fetch_add(seconds, Ordering::SeqCst);
     }
 
+    fn look_up_fault(&self) -> Option<Fault> {
+        self.book().look_up_fault()
+    }
+
     /// The book, alone.
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
@@ -193,6 +198,11 @@ impl Sandbox {
         let processor_ms = self.take_time(arrived, extra).await;
         drop(held);
         Ok(Performed { entry, fault, replayed, processor_ms })
+    }
+
+    /// Whether a look-up by reference sees it yet.
+    pub(super) fn is_searchable(&self, record: &Record) -> bool {
+        record.at_s + self.search_lag_s <= self.now().seconds()
     }
 
     /// Waits until the processor would answer; says how long that was, in milliseconds.
@@ -351,6 +361,13 @@ async fn answer(
         let refused =
             reply::error(wire, StatusCode::UNAUTHORIZED, "unauthorized", "Invalid API key provided.");
         return Ok(refused.send());
+    }
+    if arrived.parts.method == Method::GET
+        && let Some(fault) = sandbox.look_up_fault()
+    {
+        return Reply::json(StatusCode::OK, &serde_json::json!({}))
+            .send_with(fault, wire, None, &arrived.tail)
+            .await;
     }
     match wire {
         Wire::Json => plain::answer(sandbox, arrived).await,

@@ -331,36 +331,35 @@ async fn search(sandbox: &Sandbox, arrived: &Arrived) -> Answered {
 
 async fn list(sandbox: &Sandbox, arrived: &Arrived, attempt: Option<&str>) -> Answered {
     let form = Form::read(arrived.parts.uri.query().unwrap_or_default().as_bytes());
-    let limit = form.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(10).min(LIST_MAX);
+    let limit = form.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(10).clamp(1, LIST_MAX);
     let (records, end) = {
         let book = sandbox.book();
         let records = match attempt {
             Some(attempt) => book.by_reference(Wire::Stripe, attempt),
-            None => book.newest(Wire::Stripe, limit),
+            None => book.newest(Wire::Stripe, form.get("starting_after"), limit + 1),
         };
         (records, book.end())
     };
     sandbox.until_durable(end).await.map_err(|_| Problem::internal())?;
     sandbox.take_time(arrived.at, std::time::Duration::ZERO).await;
     let oldest = form.get("created[gte]").and_then(|at| at.parse::<i64>().ok()).unwrap_or(0);
-    let lag_s = if attempt.is_some() { sandbox.search_lag_s } else { 0 };
-    let newest = sandbox.now().seconds() - lag_s;
-    let data: Vec<Value> = records
-        .iter()
-        .filter(|record| matches!(record.kind, Kind::Sale | Kind::Authorize))
-        .filter(|record| record.at_s >= oldest && record.at_s <= newest)
-        .take(limit)
+    let found: Vec<(Entry, Record)> = records
+        .into_iter()
+        .filter(|record| matches!(record.kind, Kind::Sale | Kind::Authorize) && record.at_s >= oldest)
+        .filter(|record| attempt.is_none() || sandbox.is_searchable(record))
         .filter_map(|record| Some((sandbox.read(record.place)?, record)))
         .filter(|(entry, _)| attempt.is_none_or(|attempt| entry.reference == attempt))
-        .map(|(entry, record)| shape::intent(&entry, record, form.expands("data.latest_charge")))
         .collect();
-    let (object, url) = if attempt.is_some() {
-        ("search_result", "/v1/payment_intents/search")
-    } else {
-        ("list", "/v1/payment_intents")
+    let expand = form.expands("data.latest_charge");
+    let data: Vec<Value> =
+        found.iter().take(limit).map(|(entry, record)| shape::intent(entry, record, expand)).collect();
+    let (object, url) = match attempt {
+        Some(_) => ("search_result", "/v1/payment_intents/search"),
+        None => ("list", "/v1/payment_intents"),
     };
-    Ok(Reply::json(StatusCode::OK, &json!({ "object": object, "url": url, "has_more": false, "data": data }))
-        .send())
+    let has_more = found.len() > limit;
+    let body = json!({ "object": object, "url": url, "has_more": has_more, "data": data });
+    Ok(Reply::json(StatusCode::OK, &body).send())
 }
 
 fn refused(
@@ -414,7 +413,7 @@ fn wrong_state(sandbox: &Sandbox, status: Status, about: Option<&(Kind, String)>
         Some(Kind::Sale | Kind::Authorize | Kind::Verify | Kind::Void) | None => format!(
             "You cannot cancel this PaymentIntent because it has a status of {word}. Only a PaymentIntent with one of \
              the following statuses may be canceled: requires_payment_method, requires_capture, requires_confirmation, \
-             requires_action, processing."
+             requires_action."
         ),
     };
     Problem::unexpected_state(message, intent)

@@ -1,5 +1,8 @@
 //! The sandbox over real sockets: a server on port 0 of the test's own, a client that sees every byte.
 
+mod faults;
+mod stripe;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -22,18 +25,19 @@ struct Running {
 
 impl Running {
     fn start(ledger: &Path) -> Self {
-        Self::start_with(ledger, 0)
+        Self::start_as(ledger, |_| {})
     }
 
-    fn start_with(ledger: &Path, processor_ms: u64) -> Self {
-        let settings = Settings {
+    fn start_as(ledger: &Path, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             ledger: ledger.to_owned(),
             secret: Some("sk_test_one".to_owned()),
-            processor_ms,
+            processor_ms: 0,
             search_lag_s: 0,
             tls: None,
         };
+        change(&mut settings);
         let (told, address) = std::sync::mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
@@ -277,7 +281,7 @@ fn a_key_replays_conflicts_and_expires() {
 #[test]
 fn a_key_in_flight_conflicts() {
     let (_directory, path) = place();
-    let sandbox = Running::start_with(&path, 400);
+    let sandbox = Running::start_as(&path, |settings| settings.processor_ms = 400);
     let body = sale("r", APPROVED, 100);
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| sandbox.post("/v1/payments", "k", &body).unwrap());
@@ -289,109 +293,6 @@ fn a_key_in_flight_conflicts() {
         let measured = slow.json["processor_ms"].as_f64().unwrap();
         assert!((400.0..5_000.0).contains(&measured), "{measured}");
     });
-}
-
-#[test]
-fn a_fault_meets_the_first_request_and_the_next_learns_the_outcome() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    for (behaviour, first_status, charges) in [
-        (Behaviour::DropCharged, None, true),
-        (Behaviour::DropUncharged, None, false),
-        (Behaviour::Error500Charged, Some(500), true),
-        (Behaviour::Error500Uncharged, Some(500), false),
-        (Behaviour::Garbage, Some(200), true),
-        (Behaviour::Empty, Some(200), true),
-        (Behaviour::RateLimited, Some(429), false),
-        (Behaviour::Unavailable, Some(503), false),
-        (Behaviour::Redirect, Some(302), false),
-        (Behaviour::Redirect307, Some(307), false),
-        (Behaviour::PanEcho500, Some(500), true),
-    ] {
-        let name = format!("{behaviour:?}");
-        let body = sale(&name, &number(0, 3, behaviour), 100);
-        let first = sandbox.post("/v1/payments", &name, &body);
-        assert_eq!(first.as_ref().map(|got| got.status), first_status, "{name}");
-        assert!(first.is_none_or(|got| got.json["status"] != "approved"), "{name}");
-        assert_eq!(sandbox.charged(&name), usize::from(charges), "{name}");
-        let found = sandbox.get(&format!("/v1/payments?reference={name}"));
-        assert_eq!(found.json["data"].as_array().unwrap().len(), usize::from(charges), "{name}");
-        let second = sandbox.post("/v1/payments", &name, &body).unwrap();
-        assert_eq!((second.status, second.json["status"].as_str()), (200, Some("approved")), "{name}");
-        assert_eq!(sandbox.charged(&name), 1, "{name}");
-    }
-}
-
-#[test]
-fn a_stored_500_is_replayed_for_as_long_as_its_key_lives() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    for (behaviour, charges) in [(Behaviour::Stored500Charged, 1), (Behaviour::Stored500Uncharged, 0)] {
-        let name = format!("{behaviour:?}");
-        let body = sale(&name, &number(0, 3, behaviour), 100);
-        for _ in 0..3 {
-            assert_eq!(sandbox.post("/v1/payments", &name, &body).unwrap().status, 500);
-        }
-        assert_eq!(sandbox.charged(&name), charges);
-    }
-}
-
-#[test]
-fn the_card_number_is_echoed_only_where_the_table_says() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    for (behaviour, status) in
-        [(Behaviour::PanEcho, 200), (Behaviour::PanEchoDeclined, 402), (Behaviour::PanEcho500, 500)]
-    {
-        let pan = number(1, 5, behaviour);
-        let got = sandbox.post("/v1/payments", &format!("{behaviour:?}"), &sale("echo", &pan, 100)).unwrap();
-        assert_eq!(got.status, status);
-        assert!(got.text.contains(&pan));
-    }
-    assert!(!std::fs::read_to_string(&path).unwrap().contains(&number(1, 5, Behaviour::PanEcho)));
-}
-
-#[test]
-fn lengths_lie_in_both_directions() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    let long = sale("long", &number(0, 1, Behaviour::LengthLong), 100).to_string();
-    let got = sandbox.send("POST /v1/payments HTTP/1.1\r\nIdempotency-Key: long", &long).unwrap();
-    let promised: usize =
-        got.head.split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
-    assert_eq!(got.json["status"], "approved");
-    assert_eq!(promised, got.text.len() + 64);
-    let short = sale("short", &number(0, 1, Behaviour::LengthShort), 100).to_string();
-    let all = sandbox.raw("POST /v1/payments HTTP/1.1\r\nIdempotency-Key: short", &short);
-    let text = String::from_utf8(all).unwrap();
-    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2);
-    assert!(text.ends_with('}') && text.contains("pay_forged"));
-}
-
-#[test]
-fn a_drip_is_slow_and_a_huge_answer_huge() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    let huge = sale("huge", &number(0, 1, Behaviour::Huge), 100).to_string();
-    assert!(sandbox.raw("POST /v1/payments HTTP/1.1\r\nIdempotency-Key: huge", &huge).len() > 64 << 20);
-    let mut stream = TcpStream::connect(sandbox.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(900))).unwrap();
-    let drip = sale("drip", &number(0, 1, Behaviour::SlowDrip), 100).to_string();
-    write!(
-        stream,
-        "POST /v1/payments HTTP/1.1\r\nHost: x\r\nIdempotency-Key: drip\r\nAuthorization: Bearer sk_test_one\r\n\
-         Content-Length: {}\r\n\r\n{drip}",
-        drip.len()
-    )
-    .unwrap();
-    let (start, mut body) = (Instant::now(), 0);
-    let mut some = [0; 4096];
-    while start.elapsed() < Duration::from_millis(700) {
-        let read = stream.read(&mut some).unwrap();
-        body = if read > 64 { 0 } else { body + read };
-    }
-    assert!((1..8).contains(&body), "{body}");
-    assert_eq!(sandbox.charged("drip"), 1);
 }
 
 #[test]
@@ -516,158 +417,6 @@ fn a_restarted_sandbox_knows_what_it_knew() {
     assert_eq!(sandbox.post(&format!("/v1/payments/{id}/captures"), "c2", &much).unwrap().status, 400);
     let seqs: Vec<_> = sandbox.ledger().iter().map(|line| line["seq"].as_u64().unwrap()).collect();
     assert_eq!(seqs, [1, 2, 3]);
-}
-
-#[test]
-fn scripted_faults_meet_the_next_requests_of_an_operation() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    let script = json!({ "fault": "drop", "count": 1, "operation": "refund" });
-    assert_eq!(sandbox.post("/sandbox/faults", "-", &script).unwrap().status, 200);
-    let made = sandbox.post("/v1/payments", "s", &sale("s", APPROVED, 100)).unwrap();
-    let refunds = format!("/v1/payments/{}/refunds", made.json["id"].as_str().unwrap());
-    let body = json!({ "reference": "r", "amount": 60 });
-    assert!(sandbox.post(&refunds, "r", &body).is_none());
-    assert_eq!(sandbox.charged("r"), 1);
-    assert!(sandbox.post(&refunds, "r", &body).unwrap().is_replay());
-    assert_eq!(sandbox.charged("r"), 1);
-}
-
-const STRIPE_CARD: [(&str, &str); 5] = [
-    ("payment_method_data[type]", "card"),
-    ("payment_method_data[card][exp_month]", "12"),
-    ("payment_method_data[card][exp_year]", "2030"),
-    ("confirm", "true"),
-    ("expand[0]", "latest_charge"),
-];
-
-fn intent<'a>(number: &'a str, attempt: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    let mut pairs = vec![
-        ("amount", "2000"),
-        ("currency", "usd"),
-        ("payment_method_data[card][number]", number),
-        ("metadata[attempt]", attempt),
-    ];
-    pairs.extend(STRIPE_CARD);
-    pairs.extend_from_slice(more);
-    pairs
-}
-
-#[test]
-fn a_stripe_intent_succeeds_and_is_found_three_ways() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    let zip = ("payment_method_data[billing_details][address][postal_code]", "10001");
-    let got = sandbox.form("/v1/payment_intents", "k", &intent(APPROVED, "att_1", &[zip])).unwrap();
-    assert_eq!((got.status, got.json["status"].as_str()), (200, Some("succeeded")));
-    assert_eq!(got.json["amount_received"], 2000);
-    let card = &got.json["latest_charge"]["payment_method_details"]["card"];
-    assert_eq!(card["checks"]["address_postal_code_check"], "pass");
-    assert!(card["network_transaction_id"].is_string());
-    let id = got.json["id"].as_str().unwrap();
-    assert_eq!(sandbox.get(&format!("/v1/payment_intents/{id}")).json["id"], id);
-    assert_eq!(sandbox.get("/v1/payment_intents?limit=3").json["data"][0]["id"], id);
-    let search = sandbox.get("/v1/payment_intents/search?query=metadata%5B%27attempt%27%5D%3A%27att_1%27");
-    assert_eq!(search.json["data"][0]["metadata"]["attempt"], "att_1");
-    let again = sandbox.form("/v1/payment_intents", "k", &intent(APPROVED, "att_1", &[zip])).unwrap();
-    assert!(again.is_replay());
-    assert_eq!(got.json, again.json);
-    let other = sandbox.form("/v1/payment_intents", "k", &intent(APPROVED, "att_2", &[])).unwrap();
-    assert_eq!((other.status, other.json["error"]["type"].as_str()), (400, Some("idempotency_error")));
-    assert_eq!(sandbox.get(&format!("/v1/payments/{id}")).status, 404, "the forms do not see each other");
-}
-
-#[test]
-fn stripe_declines_hold_the_intent_and_both_codes() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    for (number, code, decline) in [
-        ("4000000000009995", "card_declined", Some("insufficient_funds")),
-        ("4000000000000002", "card_declined", Some("generic_decline")),
-        ("4000000000000069", "expired_card", None),
-        ("4242424242424241", "incorrect_number", None),
-    ] {
-        let got = sandbox.form("/v1/payment_intents", number, &intent(number, "att", &[])).unwrap();
-        let error = &got.json["error"];
-        assert_eq!((got.status, error["type"].as_str()), (402, Some("card_error")));
-        assert_eq!((error["code"].as_str(), error["decline_code"].as_str()), (Some(code), decline));
-        assert_eq!(error["payment_intent"]["status"], "requires_payment_method");
-    }
-    let expired = [("payment_method_data[card][exp_year]", "2020")];
-    let mut pairs = intent(APPROVED, "att", &[]);
-    pairs.retain(|(name, _)| *name != expired[0].0);
-    pairs.extend(expired);
-    let got = sandbox.form("/v1/payment_intents", "exp", &pairs).unwrap();
-    assert_eq!((got.status, got.json["error"]["code"].as_str()), (402, Some("invalid_expiry_year")));
-}
-
-#[test]
-fn stripe_authentication_depends_on_who_is_there() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    let present = sandbox.form("/v1/payment_intents", "p", &intent("4000002760003184", "att", &[])).unwrap();
-    assert_eq!((present.status, present.json["status"].as_str()), (200, Some("requires_action")));
-    let cancel = format!("/v1/payment_intents/{}/cancel", present.json["id"].as_str().unwrap());
-    assert_eq!(sandbox.form(&cancel, "c", &[]).unwrap().json["status"], "canceled");
-    let absent = intent("4000002760003184", "att", &[("off_session", "true")]);
-    let absent = sandbox.form("/v1/payment_intents", "a", &absent).unwrap();
-    assert_eq!(
-        (absent.status, absent.json["error"]["code"].as_str()),
-        (402, Some("authentication_required"))
-    );
-}
-
-#[test]
-fn stripe_captures_cancels_and_refunds_within_the_money_rules() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    let manual = [("capture_method", "manual")];
-    let hold = sandbox.form("/v1/payment_intents", "h", &intent(APPROVED, "h", &manual)).unwrap();
-    assert_eq!(
-        (&hold.json["status"], &hold.json["amount_capturable"]),
-        (&"requires_capture".into(), &2000.into())
-    );
-    let id = hold.json["id"].as_str().unwrap();
-    let capture = format!("/v1/payment_intents/{id}/capture");
-    assert_eq!(sandbox.form(&capture, "c0", &[("amount_to_capture", "2001")]).unwrap().status, 400);
-    let captured = sandbox.form(&capture, "c1", &[("amount_to_capture", "1500")]).unwrap();
-    assert_eq!(
-        (&captured.json["status"], &captured.json["amount_received"]),
-        (&"succeeded".into(), &1500.into())
-    );
-    let twice = sandbox.form(&capture, "c2", &[]).unwrap();
-    assert_eq!(
-        (twice.status, twice.json["error"]["code"].as_str()),
-        (400, Some("payment_intent_unexpected_state"))
-    );
-    assert_eq!(sandbox.form(&format!("/v1/payment_intents/{id}/cancel"), "x", &[]).unwrap().status, 400);
-    let much = sandbox.form("/v1/refunds", "r0", &[("payment_intent", id), ("amount", "1501")]).unwrap();
-    assert_eq!(much.status, 400);
-    let refund =
-        sandbox.form("/v1/refunds", "r1", &[("payment_intent", id), ("metadata[attempt]", "rf")]).unwrap();
-    assert_eq!((refund.json["status"].as_str(), &refund.json["amount"]), (Some("succeeded"), &1500.into()));
-    let over = sandbox.form("/v1/refunds", "r2", &[("payment_intent", id), ("amount", "1")]).unwrap();
-    assert_eq!(over.json["error"]["code"], "charge_already_refunded");
-    let seen = sandbox.get(&format!("/v1/refunds/{}", refund.json["id"].as_str().unwrap()));
-    assert_eq!(seen.json["metadata"]["attempt"], "rf");
-}
-
-#[test]
-fn stripe_setup_intents_verify_for_nothing() {
-    let (_directory, path) = place();
-    let sandbox = Running::start(&path);
-    let pairs = intent(APPROVED, "s", &[("usage", "off_session")]);
-    let got = sandbox.form("/v1/setup_intents", "s", &pairs).unwrap();
-    assert_eq!(
-        (got.json["object"].as_str(), got.json["status"].as_str()),
-        (Some("setup_intent"), Some("succeeded"))
-    );
-    assert_eq!(sandbox.ledger()[0]["kind"], "verify");
-    let declined = sandbox.form("/v1/setup_intents", "d", &intent("4000000000000002", "d", &[])).unwrap();
-    assert_eq!(
-        (declined.status, &declined.json["error"]["setup_intent"]["object"]),
-        (402, &"setup_intent".into())
-    );
 }
 
 #[test]
