@@ -146,6 +146,11 @@ impl Book {
         slots.iter().filter_map(|slot| self.index.record(*slot)).copied().collect()
     }
 
+    /// What was done to a payment, newest first.
+    pub(super) fn children(&self, wire: Wire, id: &str, limit: usize) -> Vec<Record> {
+        self.index.slot_of(wire, id).map(|slot| self.index.children(slot, limit)).unwrap_or_default()
+    }
+
     /// The newest payments, newest first; only those before a certain one, if its id is given.
     pub(super) fn newest(&self, wire: Wire, before: Option<&str>, limit: usize) -> Vec<Record> {
         let before = before.map(|id| self.index.slot_of(wire, id).unwrap_or(0));

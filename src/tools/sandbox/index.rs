@@ -29,6 +29,9 @@ pub(super) struct Record {
     pub(super) closed: bool,
     /// The record before this one with the same reference.
     previous: u32,
+    /// The newest operation on this payment, and the one before this on the same payment.
+    newest_child: u32,
+    sibling: u32,
     /// When it was made, in seconds since the Unix epoch.
     pub(super) at_s: i64,
     /// Minor units, all three.
@@ -49,6 +52,8 @@ impl Record {
             behaviour: entry.behaviour,
             closed: false,
             previous: NONE,
+            newest_child: NONE,
+            sibling: NONE,
             at_s: Time::parse(&entry.at).map_or(0, Time::seconds),
             approved: entry.amount_approved,
             captured: if is_sale { entry.amount_approved } else { 0 },
@@ -102,8 +107,8 @@ impl Index {
         if entry.status == Status::Pending {
             self.pending.insert(slot, at_s + PENDING_S);
         }
-        self.change_parent(entry);
-        self.records.push(Record { place, previous, ..Record::decided(entry) });
+        let sibling = self.change_parent(entry, slot);
+        self.records.push(Record { place, previous, sibling, ..Record::decided(entry) });
     }
 
     /// Makes id and reference lead to the slot; answers with the slot that the reference led to before. A trace of
@@ -131,25 +136,25 @@ impl Index {
         }
     }
 
-    fn change_parent(&mut self, entry: &Entry) {
-        let Some(parent) = entry.parent.as_deref() else { return };
-        let Some(slot) = self.slot_of(entry.wire, parent) else { return };
-        if entry.status != Status::Approved {
-            return;
+    /// Moves the parent's amounts and makes the slot its newest child; answers with the child before.
+    fn change_parent(&mut self, entry: &Entry, slot: u32) -> u32 {
+        let parent = entry.parent.as_deref().and_then(|parent| self.slot_of(entry.wire, parent));
+        let Some(parent) = parent.filter(|_| entry.status != Status::Error) else { return NONE };
+        let is_done = entry.status == Status::Approved;
+        if is_done && entry.kind == Kind::Void {
+            self.pending.remove(&parent);
         }
-        if entry.kind == Kind::Void {
-            self.pending.remove(&slot);
-        }
-        let Some(record) = self.record_mut(slot) else { return };
+        let Some(record) = self.record_mut(parent) else { return NONE };
         match entry.kind {
-            Kind::Capture => {
+            Kind::Capture if is_done => {
                 record.captured += entry.amount_approved;
                 record.closed |= entry.is_final;
             }
-            Kind::Refund => record.refunded += entry.amount_approved,
-            Kind::Void => record.status = Status::Voided,
-            Kind::Sale | Kind::Authorize | Kind::Verify => {}
+            Kind::Refund if is_done => record.refunded += entry.amount_approved,
+            Kind::Void if is_done => record.status = Status::Voided,
+            Kind::Capture | Kind::Refund | Kind::Void | Kind::Sale | Kind::Authorize | Kind::Verify => {}
         }
+        std::mem::replace(&mut record.newest_child, slot)
     }
 
     fn hash(&self, wire: Wire, name: &str) -> u64 {
@@ -178,6 +183,13 @@ impl Index {
         })
         .take(100)
         .collect()
+    }
+
+    /// What was done to a payment, newest first, at most `limit`.
+    pub(super) fn children(&self, slot: u32, limit: usize) -> Vec<Record> {
+        let first = self.record(slot).map_or(NONE, |record| record.newest_child);
+        let first = self.record(first);
+        std::iter::successors(first, |child| self.record(child.sibling)).take(limit).copied().collect()
     }
 
     /// The newest payments (not operations on them) of a wire form in the slots before one, newest first.
@@ -218,5 +230,19 @@ impl Index {
     /// The number of the newest entry.
     pub(super) fn last_seq(&self) -> u64 {
         self.last_seq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payment_takes_less_than_200_bytes() {
+        // A map that has just grown is seven sixteenths full and has one byte of its own per place.
+        let map = |entry: usize| (entry + 1) * 16 / 7;
+        let worst = size_of::<Record>() + 2 * map(size_of::<(u64, u32)>()) + map(size_of::<(u64, Used)>());
+        let usual = size_of::<Record>() + worst / 2;
+        assert!(usual < 200 && worst < 250, "{usual} {worst}");
     }
 }

@@ -36,6 +36,7 @@ pub(super) async fn answer(sandbox: &Sandbox, arrived: Arrived) -> Result<Respon
         }
         (&Method::POST, ["refunds"]) => refund(sandbox, &arrived).await,
         (&Method::GET, ["payment_intents"]) => list(sandbox, &arrived, None).await,
+        (&Method::GET, ["refunds"]) => refunds(sandbox, &arrived).await,
         (&Method::GET, ["payment_intents", "search"]) => search(sandbox, &arrived).await,
         (&Method::GET, ["payment_intents" | "setup_intents" | "refunds", id]) => {
             retrieve(sandbox, &arrived, id).await
@@ -359,6 +360,22 @@ async fn list(sandbox: &Sandbox, arrived: &Arrived, attempt: Option<&str>) -> An
     };
     let has_more = found.len() > limit;
     let body = json!({ "object": object, "url": url, "has_more": has_more, "data": data });
+    Ok(Reply::json(StatusCode::OK, &body).send())
+}
+
+/// The refunds of one intent.
+async fn refunds(sandbox: &Sandbox, arrived: &Arrived) -> Answered {
+    let id = arrived.query("payment_intent").ok_or_else(|| Problem::missing("payment_intent"))?;
+    let (records, end) = {
+        let book = sandbox.book();
+        (book.children(Wire::Stripe, &id, LIST_MAX), book.end())
+    };
+    sandbox.until_durable(end).await.map_err(|_| Problem::internal())?;
+    sandbox.take_time(arrived.at, std::time::Duration::ZERO).await;
+    let is_refund = |record: &&Record| record.kind == Kind::Refund;
+    let found = records.iter().filter(is_refund).filter_map(|record| sandbox.read(record.place));
+    let data: Vec<Value> = found.map(|entry| shape::refund(&entry)).collect();
+    let body = json!({ "object": "list", "url": "/v1/refunds", "has_more": false, "data": data });
     Ok(Reply::json(StatusCode::OK, &body).send())
 }
 

@@ -457,3 +457,75 @@ fn one_connection_carries_many_requests() {
     }
     assert_eq!(sandbox.ledger().len(), 50);
 }
+
+#[test]
+fn many_at_once_with_one_key_charge_once() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    let body = sale("r", APPROVED, 100);
+    let answers: Vec<Got> = std::thread::scope(|scope| {
+        let all: Vec<_> =
+            (0..32).map(|_| scope.spawn(|| sandbox.post("/v1/payments", "k", &body).unwrap())).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert!(answers.iter().all(|got| got.status == 200 || got.json["error"]["code"] == "key_in_use"));
+    assert_eq!(answers.iter().filter(|got| got.status == 200 && !got.is_replay()).count(), 1);
+    assert_eq!(sandbox.charged("r"), 1);
+}
+
+#[test]
+fn an_edited_ledger_is_not_taken_for_one() {
+    let (_directory, path) = place();
+    std::fs::write(&path, "{\"seq\":1}\n").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let settings = Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        ledger: path,
+        secret: None,
+        processor_ms: 0,
+        search_lag_s: 0,
+        tls: None,
+    };
+    assert!(runtime.block_on(Server::bind(&settings)).is_err());
+    let open = Settings { listen: "0.0.0.0:0".parse().unwrap(), ..settings };
+    assert!(runtime.block_on(Server::bind(&open)).is_err(), "plain HTTP stays on loopback");
+}
+
+#[derive(clap::Parser)]
+struct Command {
+    #[command(flatten)]
+    args: super::Args,
+}
+
+#[test]
+fn the_command_writes_its_port_and_takes_its_secret_from_a_file() {
+    let (directory, path) = place();
+    let (port_file, secret) = (directory.path().join("port"), directory.path().join("secret"));
+    std::fs::write(&secret, "sk_test_one\n").unwrap();
+    let words = [
+        "sandbox".as_ref(),
+        "--ledger".as_ref(),
+        path.as_os_str(),
+        "--port-file".as_ref(),
+        port_file.as_os_str(),
+        "--secret-key-file".as_ref(),
+        secret.as_os_str(),
+    ];
+    let command = <Command as clap::Parser>::parse_from(words);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let serving = tokio::spawn(super::serve(command.args));
+        let start = Instant::now();
+        let port: u16 = loop {
+            if let Ok(text) = std::fs::read_to_string(&port_file) {
+                break text.trim().parse().unwrap();
+            }
+            assert!(start.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let url = format!("http://127.0.0.1:{port}");
+        let client = crate::tools::client::Client::new(&url, None, Some("sk_test_one")).unwrap();
+        assert_eq!(client.get("/v1/payments?reference=none").await.unwrap().status, 200);
+        serving.abort();
+    });
+}

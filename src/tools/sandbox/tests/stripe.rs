@@ -119,6 +119,8 @@ fn stripe_captures_cancels_and_refunds_within_the_money_rules() {
     assert_eq!(over.json["error"]["code"], "charge_already_refunded");
     let seen = sandbox.get(&format!("/v1/refunds/{}", refund.json["id"].as_str().unwrap()));
     assert_eq!(seen.json["metadata"]["attempt"], "rf");
+    let listed = sandbox.get(&format!("/v1/refunds?payment_intent={id}")).json;
+    assert_eq!(listed["data"], json!([seen.json]));
 }
 
 #[test]
