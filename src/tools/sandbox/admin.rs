@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::book::{Script, Target};
 use super::numbers::{self, Fault};
+use super::processor::{Arrived, Sandbox};
 use super::reply::{Answer, Reply};
-use super::server::{Arrived, Sandbox};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -196,6 +196,12 @@ impl Ledger {
             each(entry, place);
         }
         drop(lines);
+        if end == 0
+            && let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty())
+        {
+            // A new file's name has to be durable too.
+            File::open(directory)?.sync_all()?;
+        }
         file.set_len(end)?;
         file.seek(io::SeekFrom::End(0))?;
         let reader = file.try_clone()?;

@@ -5,17 +5,19 @@
 //! mistake made twice would not show. How it behaves follows from the card number, by the table in `numbers.toml`.
 //!
 //! ```text
-//! server ─► plain | stripe ─► book (decides, money rules, keys) ─► ledger (file, fsync)
-//!    └────► admin                └─► index (memory)     numbers (the table)
-//!    ◄──── reply (the answer, and what goes wrong with it)
+//! server ─► plain | stripe ─► processor ─► book (keys, faults) ─► ledger (file, fsync)
+//!    └────► admin                             ├─► decide (issuer, money rules) ─► numbers (the table)
+//!    ◄──── reply (and what goes wrong)        └─► index (memory)
 //! ```
 
 mod admin;
 mod book;
+mod decide;
 mod index;
 mod ledger;
 pub mod numbers;
 mod plain;
+mod processor;
 mod reply;
 mod server;
 mod stripe;

@@ -12,8 +12,8 @@ use super::book::{FollowUp, Order, Refusal, Request};
 use super::index::Record;
 use super::ledger::{Entry, Kind, Status, Wire};
 use super::numbers::{self, Outcome};
+use super::processor::{Arrived, Operation, Performed, Sandbox};
 use super::reply::{Answer, Dropped, Reply, error};
-use super::server::{Arrived, Operation, Performed, Sandbox};
 
 const KEY_LEN_MAX: usize = 255;
 const TEXT_LEN_MAX: usize = 255;

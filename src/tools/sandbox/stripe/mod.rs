@@ -15,8 +15,8 @@ use super::book::{FollowUp, Order, Refusal, Request};
 use super::index::Record;
 use super::ledger::{Entry, Kind, Status, StripeFields, Wire};
 use super::numbers;
+use super::processor::{Arrived, Operation, Performed, Sandbox};
 use super::reply::{Answer, Dropped, Reply};
-use super::server::{Arrived, Operation, Performed, Sandbox};
 use shape::Problem;
 
 const LIST_MAX: usize = 100;
