@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::decide::{allowed, decide, make_id, make_network_transaction_id};
 use super::index::{Index, Record};
-use super::ledger::{self, Broken, Entry, Kind, Ledger, Place, Status, StripeFields, Wire};
+use super::ledger::{Broken, Entry, Kind, Ledger, Place, Status, StripeFields, Wire};
 use super::numbers::{self, Behaviour, Fault, Outcome, Row};
 use crate::clock::Time;
 
@@ -211,7 +211,7 @@ impl Book {
         };
         let parent = self.by_id(request.wire, &follow.payment).ok_or(Refusal::Unknown)?;
         let amount = allowed(&parent, follow, now)?;
-        let paid = self.read(parent.place).ok_or(Refusal::Unknown)?;
+        let paid = self.ledger.read(parent.place).ok_or(Refusal::Unknown)?;
         let row = numbers::row(parent.behaviour).filter(|row| row.on.as_deref() == Some(follow.kind.word()));
         let (fault, charges) = self.fault(row, follow.kind, first);
         let mut entry = Entry::of_follow_up(request, follow, &paid, now);
@@ -238,7 +238,7 @@ impl Book {
             if *self.ledger.durable().borrow() < record.place.end() {
                 continue;
             }
-            let Some(mut entry) = self.read(record.place) else { continue };
+            let Some(mut entry) = self.ledger.read(record.place) else { continue };
             let row = numbers::row(entry.behaviour);
             if let Some(row) = row.filter(|row| row.outcome == Outcome::PendingDeclined) {
                 entry.status = Status::Declined;
@@ -255,11 +255,6 @@ impl Book {
             self.append(entry)?;
         }
         Ok(())
-    }
-
-    /// Reads a line through the page cache; it need not be durable, only written.
-    fn read(&self, place: Place) -> Option<Entry> {
-        ledger::read(&self.ledger.reader().ok()?, place)
     }
 
     fn replay(&self, request: &Request, now: Time) -> Result<Replay, Refusal> {

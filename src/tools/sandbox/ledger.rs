@@ -231,6 +231,11 @@ impl Ledger {
         self.reader.try_clone()
     }
 
+    /// Reads a line that the writer has written.
+    pub(super) fn read(&self, place: Place) -> Option<Entry> {
+        read(&self.reader, place)
+    }
+
     /// The end of what was queued.
     pub(super) fn end(&self) -> u64 {
         self.end

@@ -282,6 +282,9 @@ async fn finish(
 
 /// What an operation answers: the intent as it was decided, the refund, or the intent that was changed.
 fn told(sandbox: &Sandbox, entry: &Entry, expand: bool) -> Option<Reply> {
+    if entry.status == Status::Error {
+        return Some(Problem::internal().reply());
+    }
     Some(match entry.kind {
         Kind::Refund => Reply::json(StatusCode::OK, &shape::refund(entry)),
         Kind::Sale | Kind::Authorize | Kind::Verify => shape::outcome(entry, expand),
