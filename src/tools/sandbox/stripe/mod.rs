@@ -1,7 +1,9 @@
 //! Stripe's wire form: form-encoded requests with bracket names, Stripe's objects and errors in answer.
 //!
 //! Payment intents are created and confirmed in one request with raw card data, as a vault does it; what Stripe offers
-//! beside that is not here. Shapes after <https://docs.stripe.com/api> (read 2026-11-22).
+//! beside that is not here.
+//! Shapes after recorded answers and copies of <https://docs.stripe.com/api> (looked up 2026-11-22); the wording of
+//! messages, and the codes of refused refunds and captures, are approximate: no program should read them.
 
 mod shape;
 

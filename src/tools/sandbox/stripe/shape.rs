@@ -231,7 +231,7 @@ fn error_code(row: &Row) -> &str {
     row.error_code.as_deref().unwrap_or("card_declined")
 }
 
-/// Stripe's own advice, from the class (https://docs.stripe.com/declines#advice-codes).
+/// Stripe's `advice_code`. Which decline gets which is our own reading, by class.
 fn stripe_advice(row: &Row) -> Option<&'static str> {
     match row.class.as_deref()? {
         "hard" => Some("do_not_try_again"),
