@@ -303,3 +303,170 @@ const fn civil(days: u64) -> (u64, u64, u64) {
     let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
     (year, month, day)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::id::{AttemptId, IdBytes, RequestId, Token};
+    use crate::edge::audit::event::StatementLine;
+    use crate::edge::audit::read::{LeafError, OwnedLeaf};
+    use proptest::prelude::*;
+
+    /// Every field filled.
+    pub(crate) fn full() -> OwnedLeaf {
+        OwnedLeaf {
+            node: "n1".into(),
+            seq: 7,
+            prev: [0xab; 32],
+            tenant: Some(TenantPlace { tenant: TenantId(3), seq: 2, prev: [0xcd; 32] }),
+            time: Time::from_micros(1_700_000_000_123_456),
+            id: EventId(IdBytes([1; 18])),
+            actor: Actor::Application("prn_x".into()),
+            origin: Origin { ip: Some("203.0.113.9".into()), request: Some(RequestId(IdBytes([2; 18]))) },
+            action: "charge.send".into(),
+            outcome: EventOutcome::Denied("token_suspended".into()),
+            target: Target { kind: "card".into(), id: "tok_x".into(), version: Some(4) },
+            keys: vec![1, 70_000],
+            facts: Facts {
+                card_sha256: Some("ef".repeat(32)),
+                customer: Some("0123".into()),
+                attempt: Some(AttemptId(IdBytes([3; 18]))),
+                opening: Some(Opening {
+                    boot: "b1".into(),
+                    seq: 9,
+                    purpose: "charge".into(),
+                    token: Token(IdBytes([4; 18])),
+                    destination: "sandbox".into(),
+                    hash: "12".repeat(32),
+                }),
+                statement: Some(Statement {
+                    boot: "b1".into(),
+                    openings: vec![StatementLine { purpose: "charge".into(), seq: 9, hash: "12".repeat(32) }],
+                    signature: "AAAA".into(),
+                }),
+                fields: vec!["expiry".into(), "zip".into()],
+                count: Some(0),
+                note: Some("quote \" slash \\ tab \t bell \u{7} del \u{7f} é \u{1f600}".into()),
+            },
+        }
+    }
+
+    /// Nothing filled that may be absent.
+    fn bare() -> OwnedLeaf {
+        OwnedLeaf {
+            tenant: None,
+            origin: Origin::default(),
+            outcome: EventOutcome::Ok,
+            target: Target { version: None, ..full().target },
+            keys: Vec::new(),
+            facts: Facts::default(),
+            ..full()
+        }
+    }
+
+    fn written(leaf: &OwnedLeaf) -> String {
+        let mut out = Vec::new();
+        leaf.view().write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Vectors are added to, never edited: other verifiers are built against them.
+    #[test]
+    fn leaves_are_written_as_the_vectors_say() {
+        let vectors = include_str!("../../../tests/vectors/audit/leaves.ndjson");
+        let error = OwnedLeaf { outcome: EventOutcome::Error("io".into()), ..bare() };
+        let person = OwnedLeaf { actor: Actor::Person("prn_y".into()), ..bare() };
+        let leaves = [full(), bare(), error, person];
+        assert_eq!(vectors.lines().count(), leaves.len());
+        for (leaf, vector) in leaves.iter().zip(vectors.lines()) {
+            assert_eq!(written(leaf), vector);
+            assert_eq!(OwnedLeaf::read(vector.as_bytes()).as_ref(), Ok(leaf));
+        }
+    }
+
+    #[test]
+    fn only_the_one_spelling_is_read() {
+        let text = written(&full());
+        let spaced = text.replacen("\":", "\": ", 1);
+        let unsorted = text.replacen("\"ip\":\"203.0.113.9\",", "", 1).replacen(
+            "\"},\"outcome\"",
+            "\",\"ip\":\"203.0.113.9\"},\"outcome\"",
+            1,
+        );
+        let zoned = text.replacen(".123456Z", ".123456+00:00", 1);
+        let escaped = text.replacen('é', "\\u00e9", 1);
+        let nulled = written(&bare()).replacen("\"keys\"", "", 1).replacen(
+            "\"id\":\"evt",
+            "\"facts\":null,\"id\":\"evt",
+            1,
+        );
+        let empty = written(&bare()).replacen("\"node\"", "\"keys\":[],\"node\"", 1);
+        for other in [spaced, unsorted, zoned, escaped, empty] {
+            assert_ne!(other, text);
+            assert_eq!(OwnedLeaf::read(other.as_bytes()), Err(LeafError::NotCanonical));
+        }
+        assert_eq!(OwnedLeaf::read(nulled.as_bytes()), Err(LeafError::Shape));
+        let later = text.replacen("\"v\":1", "\"v\":2", 1);
+        assert_eq!(OwnedLeaf::read(later.as_bytes()), Err(LeafError::Version));
+        let unknown = text.replacen("\"v\":1", "\"v\":1,\"w\":1", 1);
+        assert_eq!(OwnedLeaf::read(unknown.as_bytes()), Err(LeafError::Shape));
+        let half = text.replacen("\"tenant_seq\":2,", "", 1);
+        assert_eq!(OwnedLeaf::read(half.as_bytes()), Err(LeafError::Value));
+        assert_eq!(OwnedLeaf::read(&vec![b' '; LEAF_BYTES_MAX + 1]), Err(LeafError::Long));
+    }
+
+    proptest! {
+        #[test]
+        fn strings_are_escaped_as_every_json_writer_does(text: String) {
+            let mut out = Vec::new();
+            write_string(&mut out, &text);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&text).unwrap());
+        }
+
+        #[test]
+        fn control_characters_are_escaped_too(text in "[\\x00-\\x22\\x5b-\\x5e\\x7f]{0,8}") {
+            let mut out = Vec::new();
+            write_string(&mut out, &text);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&text).unwrap());
+        }
+
+        #[test]
+        fn numbers_are_decimal(value: u64) {
+            let mut out = Vec::new();
+            write_u64(&mut out, value);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+        }
+
+        #[test]
+        fn instants_are_written_as_the_calendar_prints_them(micros in -1_000_000_000_i64..=FAST_MICROS_MAX) {
+            let time = Time::from_micros(micros);
+            let mut out = Vec::new();
+            write_time(&mut out, time);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), format!("\"{time}\""));
+        }
+
+        #[test]
+        fn any_words_in_an_event_read_back(words in prop::collection::vec(any::<String>(), 6), count: Option<u32>) {
+            let mut leaf = full();
+            leaf.actor = Actor::Unknown(words[0].clone());
+            leaf.outcome = EventOutcome::Error(words[1].clone());
+            leaf.target.id = words[2].clone();
+            leaf.facts.note = Some(words[3].clone());
+            leaf.facts.fields = words[4..].to_vec();
+            leaf.facts.count = count.map(u64::from);
+            let text = written(&leaf);
+            prop_assert_eq!(OwnedLeaf::read(text.as_bytes()), Ok(leaf));
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            prop_assert!(value.is_object());
+        }
+
+        #[test]
+        fn no_edited_byte_is_read_as_the_same_event(at: prop::sample::Index, to: u8) {
+            let mut bytes = written(&full()).into_bytes();
+            let at = at.index(bytes.len());
+            prop_assume!(bytes[at] != to);
+            bytes[at] = to;
+            prop_assert_ne!(OwnedLeaf::read(&bytes), Ok(full()));
+        }
+    }
+}

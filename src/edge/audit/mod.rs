@@ -4,6 +4,7 @@
 //! leaves, `chain` the sequencer that the store's writer owns.
 
 pub mod canonical;
+pub mod catalogue;
 pub mod chain;
 pub mod event;
 pub mod read;

@@ -1,0 +1,100 @@
+//! The list of actions: what each means and which part of PCI DSS 10.2.1 it serves. An action is never renamed and never given
+//! another meaning; a new one is added.
+
+/// One entry of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// The word in the event.
+    pub name: &'static str,
+    /// What happened.
+    pub means: &'static str,
+    /// The sub-requirements of PCI DSS 10.2.1 that it serves (1 to 7), ascending.
+    pub serves: &'static [u8],
+}
+
+macro_rules! actions {
+    ($($constant:ident $name:literal [$($part:literal),*] $means:literal;)*) => {
+        $(#[doc = $means] pub const $constant: &str = $name;)*
+
+        /// All actions, sorted by name.
+        pub const ACTIONS: &[Action] =
+            &[$(Action { name: $name, means: $means, serves: &[$($part),*] }),*];
+    };
+}
+
+// 1: access to cardholder data. 2: what administrators do. 3: access to the log. 4: refused access. 5: changes of
+// credentials. 6: the log starts, stops, pauses. 7: system objects are created and deleted.
+actions! {
+    AGREEMENT_CREATE "agreement.create" [1] "A stored-credential agreement was made.";
+    AGREEMENT_END "agreement.end" [1] "A stored-credential agreement ended.";
+    AUTH_DENIED "auth.denied" [4] "A credential was missing, wrong, expired or disabled, or lacked the scope.";
+    CARD_ACTIVATE "card.activate" [1] "A suspended card became active again.";
+    CARD_CREATE "card.create" [1, 7] "A card was stored and is active; `card_sha256` and `version` are those of the row.";
+    CARD_ERASE "card.erase" [1, 7] "A card was erased, or is to be as soon as nothing needs it any more.";
+    CARD_HOLD "card.hold" [1, 2] "A legal hold was set or released; the card's status stays what it was.";
+    CARD_LIST "card.list" [1] "Card records were listed, without numbers; `count` says how many.";
+    CARD_READ "card.read" [1] "A card record was read, without its number.";
+    CARD_RESEAL "card.reseal" [1] "A card was sealed again under another key; `card_sha256` and `version` are those of the row.";
+    CARD_SUSPEND "card.suspend" [1] "A card was suspended: kept, but not to be charged or forwarded.";
+    CARD_UPDATE "card.update" [1] "A card changed; `card_sha256` and `version` are those of the row, `fields` says what.";
+    CHARGE_CAPTURE "charge.capture" [1] "A capture of an authorization was sent, or is about to be.";
+    CHARGE_CREATE "charge.create" [1] "A charge was taken, to be sent later.";
+    CHARGE_LIST "charge.list" [1] "Charges were listed; `count` says how many.";
+    CHARGE_OUTCOME "charge.outcome" [1] "What became of a charge, or of one of its attempts.";
+    CHARGE_READ "charge.read" [1] "A charge was read.";
+    CHARGE_RESOLVE "charge.resolve" [1, 2] "A person settled a charge whose outcome could not be found out.";
+    CHARGE_SEND "charge.send" [1] "A card is about to be disclosed to a processor; carries the keeper's `opening`.";
+    CONFIG_RELOAD "config.reload" [2, 7] "Certificates, connectors, credentials or policies were loaded anew.";
+    FINGERPRINT_LIMIT "fingerprint.limit" [4] "The keeper refused more fingerprint answers for one BIN and last four.";
+    FORWARD_OUTCOME "forward.outcome" [1] "What became of a forward.";
+    FORWARD_SEND "forward.send" [1] "A card is about to be disclosed to a destination; carries the keeper's `opening`.";
+    KEEPER_STARTED "keeper.started" [2, 7] "A keeper started and was unsealed: `note` is its boot.";
+    KEEPER_STATEMENT "keeper.statement" [1] "The keeper's signed account of what it has opened.";
+    KEY_CREATE "key.create" [2, 7] "A key was made.";
+    KEY_DESTROY "key.destroy" [2, 7] "A key was destroyed.";
+    KEY_RETIRE "key.retire" [2, 7] "A key seals nothing any more.";
+    LOG_EXPORT "log.export" [3] "The log was exported.";
+    LOG_READ "log.read" [3] "Events, a checkpoint or a proof were read.";
+    LOG_START "log.start" [6] "The log was opened for appending.";
+    LOG_STOP "log.stop" [6] "The log was closed in order.";
+    OPENING_UNUSED "opening.unused" [1] "The keeper opened a card and it was disclosed to nobody; carries the `opening`.";
+    PAN_UNEXPECTED "pan.unexpected" [4] "Something that looks like a card number came where none may; it was refused and not kept.";
+    PRINCIPAL_CREATE "principal.create" [2, 5, 7] "A principal was made.";
+    PRINCIPAL_DISABLE "principal.disable" [2, 5] "A principal was disabled.";
+    PRINCIPAL_ROTATE "principal.rotate" [2, 5] "A principal was given another credential.";
+    REFUND_OUTCOME "refund.outcome" [1] "What became of a refund.";
+    REFUND_SEND "refund.send" [1] "A refund is about to be sent; carries an `opening` if the processor needs the card.";
+    STORE_MIGRATE "store.migrate" [2, 7] "The database schema was brought to a newer version.";
+    TENANT_CREATE "tenant.create" [2, 7] "A tenant was made.";
+    TENANT_DISABLE "tenant.disable" [2, 7] "A tenant was disabled.";
+    VERIFY_OUTCOME "verify.outcome" [1] "What became of a verification.";
+    VERIFY_SEND "verify.send" [1] "A card is about to be disclosed for a verification; carries the keeper's `opening`.";
+    VOID_OUTCOME "void.outcome" [1] "What became of a void.";
+    VOID_SEND "void.send" [1] "A void is about to be sent.";
+}
+
+/// The entry of this name.
+pub fn find(name: &str) -> Option<&'static Action> {
+    ACTIONS.binary_search_by(|action| action.name.cmp(name)).ok().and_then(|at| ACTIONS.get(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_sorted_and_each_action_is_found() {
+        assert!(ACTIONS.windows(2).all(|pair| pair[0].name < pair[1].name));
+        for action in ACTIONS {
+            assert_eq!(find(action.name), Some(action));
+        }
+        assert_eq!(find("card.reveal"), None);
+    }
+
+    #[test]
+    fn every_part_of_the_requirement_is_served() {
+        for part in 1..=7 {
+            assert!(ACTIONS.iter().any(|action| action.serves.contains(&part)), "10.2.1.{part}");
+        }
+    }
+}
