@@ -79,6 +79,13 @@ impl Checkpoint {
     }
 }
 
+impl Checkpoint {
+    /// What a note claims, without looking at its signatures: enough to know what to export, never to believe.
+    pub fn of_unverified(note: &str) -> Option<Self> {
+        note.rfind("\n\n").and_then(|at| note.get(..=at)).and_then(Self::parse)
+    }
+}
+
 /// A key that notes and statements are verified with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifierKey {

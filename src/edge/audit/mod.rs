@@ -4,8 +4,16 @@
 //! leaves, `chain` the sequencer that the store's writer owns.
 
 pub mod canonical;
+pub mod cards;
 pub mod catalogue;
 pub mod chain;
 pub mod event;
+pub mod export;
+pub mod openings;
+pub mod proof;
 pub mod read;
 pub mod tree;
+pub mod verify;
+
+#[cfg(test)]
+mod tests;

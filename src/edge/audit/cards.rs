@@ -1,0 +1,154 @@
+//! Holds the database's cards against the log: the last event of each card says its version, the digest of its sealed
+//! fields, and whether it is active, suspended or erased.
+
+use std::collections::HashMap;
+
+use super::catalogue;
+use super::event::EventOutcome;
+use super::export::CardState;
+use super::read::{OwnedLeaf, read_hash};
+use crate::attest::merkle::Hash;
+use crate::card::id::Token;
+use crate::edge::store::CardStatus;
+
+/// What is wrong with a card; the token is an id of ours and may be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CardFault {
+    /// An event about a card that does not say enough.
+    #[error("the card event carries no token, version or digest")]
+    Event,
+    /// The log knows the card, the database does not.
+    #[error("card {0} of the log is missing in the database")]
+    Missing(Token),
+    /// The database has a card that the log does not know.
+    #[error("card {0} of the database is not in the log")]
+    Extra(Token),
+    /// An older version.
+    #[error("card {token} was rolled back: the database has version {found}, the log says {logged}")]
+    RolledBack {
+        /// Which.
+        token: Token,
+        /// The database's version.
+        found: u32,
+        /// The log's version.
+        logged: u32,
+    },
+    /// A newer version.
+    #[error("card {token} is newer than the log: the database has version {found}, the log says {logged}")]
+    Newer {
+        /// Which.
+        token: Token,
+        /// The database's version.
+        found: u32,
+        /// The log's version.
+        logged: u32,
+    },
+    /// The right version with other bytes.
+    #[error("the sealed fields of card {0} are not those of the log")]
+    Digest(Token),
+    /// Active, suspended or erased otherwise than the log says.
+    #[error("the status of card {0} is not that of the log")]
+    Status(Token),
+}
+
+/// What the log says of all cards so far.
+#[derive(Debug, Default)]
+pub struct Cards {
+    known: HashMap<Token, Known>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    at: u64,
+    version: u32,
+    digest: Hash,
+    status: Logged,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Logged {
+    Active,
+    Suspended,
+    Erased,
+}
+
+impl Cards {
+    /// Takes an event of the log.
+    pub fn take(&mut self, leaf: &OwnedLeaf, faults: &mut Vec<(u64, CardFault)>) {
+        let status = match leaf.action.as_str() {
+            catalogue::CARD_CREATE | catalogue::CARD_ACTIVATE => Some(Logged::Active),
+            catalogue::CARD_SUSPEND => Some(Logged::Suspended),
+            catalogue::CARD_ERASE => Some(Logged::Erased),
+            catalogue::CARD_UPDATE | catalogue::CARD_RESEAL => None,
+            _ => return,
+        };
+        if leaf.outcome != EventOutcome::Ok {
+            return;
+        }
+        let digest = leaf.facts.card_sha256.as_deref().map(read_hash);
+        let (Some(token), false) = (Token::parse(&leaf.target.id), digest == Some(None)) else {
+            faults.push((leaf.seq, CardFault::Event));
+            return;
+        };
+        let before = self.known.get(&token).copied();
+        let version = leaf.target.version.or(before.map(|known| known.version));
+        let digest = digest.flatten().or(before.map(|known| known.digest));
+        let (Some(version), Some(digest)) = (version, digest) else {
+            faults.push((leaf.seq, CardFault::Event));
+            return;
+        };
+        let status = status.or(before.map(|known| known.status)).unwrap_or(Logged::Active);
+        self.known.insert(token, Known { at: leaf.seq, version, digest, status });
+    }
+
+    /// Compares with the database; gives how many rows were compared.
+    pub fn compare(
+        mut self,
+        rows: impl Iterator<Item = CardState>,
+        mut fault: impl FnMut(Option<u64>, CardFault),
+    ) -> u64 {
+        let mut compared = 0;
+        for row in rows {
+            compared += 1;
+            match self.known.remove(&row.token) {
+                None => fault(None, CardFault::Extra(row.token)),
+                Some(known) => {
+                    if let Some(found) = difference(&row, &known) {
+                        fault(Some(known.at), found);
+                    }
+                }
+            }
+        }
+        let mut missing: Vec<(u64, Token)> =
+            self.known.iter().map(|(token, known)| (known.at, *token)).collect();
+        missing.sort_unstable();
+        for (at, token) in missing {
+            fault(Some(at), CardFault::Missing(token));
+        }
+        compared
+    }
+}
+
+fn difference(row: &CardState, known: &Known) -> Option<CardFault> {
+    let (token, found, logged) = (row.token, row.version, known.version);
+    let expected = match row.status {
+        CardStatus::Active => Logged::Active,
+        CardStatus::Suspended => Logged::Suspended,
+        CardStatus::Erasing | CardStatus::Erased => Logged::Erased,
+    };
+    if row.status == CardStatus::Erased && known.status == Logged::Erased {
+        // What is gone has no digest, and its last version does not matter any more.
+        return row.digest.is_some().then_some(CardFault::Digest(token));
+    }
+    if found < logged {
+        Some(CardFault::RolledBack { token, found, logged })
+    } else if found > logged {
+        Some(CardFault::Newer { token, found, logged })
+    } else if expected != known.status {
+        Some(CardFault::Status(token))
+    } else if row.digest != Some(known.digest) {
+        Some(CardFault::Digest(token))
+    } else {
+        None
+    }
+}

@@ -1,0 +1,254 @@
+//! Holds the log's opening events against the keeper's statements.
+//!
+//! Openings of one boot and purpose are numbered from 1 and chained by a running hash; their events may be committed in
+//! any order. A statement says "so many, and the hash after the last": every opening that it counts must have exactly
+//! one event, and the hashes must meet. Openings after a boot's last statement are only counted: the next statement
+//! covers them, or the boot ended before it made one.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::event::{Opening, Statement};
+use super::read::read_hash;
+use crate::attest::merkle::Hash;
+use crate::attest::note::VerifierKey;
+use crate::attest::{NO_OPENING, Opened, Stated, opening_hash, statement_bytes};
+use crate::card::id::EventId;
+
+/// How many openings a statement may lag behind the log: it is made just before each checkpoint.
+const STATEMENT_LAG_MAX: usize = 1 << 20;
+
+/// What is wrong with an opening or a statement.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpeningFault {
+    /// Number 0, or a hash that is none.
+    #[error("the opening's number or hash is malformed")]
+    Form,
+    /// The number was used already.
+    #[error("opening {seq} is accounted for twice")]
+    Twice {
+        /// Its number.
+        seq: u64,
+    },
+    /// The running hash is not the one that follows.
+    #[error("the running hash of opening {seq} does not follow from the openings before it")]
+    Hash {
+        /// Its number.
+        seq: u64,
+    },
+    /// Purposes unsorted or a hash that is none.
+    #[error("the statement is malformed")]
+    StatementForm,
+    /// Not signed by the key.
+    #[error("the statement's signature is wrong")]
+    StatementSignature,
+    /// It counts less than one before it.
+    #[error("the statement counts {stated} openings, fewer than one before it")]
+    StatementOlder {
+        /// What it counts.
+        stated: u64,
+    },
+    /// The hash is not that of the events.
+    #[error("the statement's running hash after {stated} openings is not that of their events")]
+    StatementHash {
+        /// What it counts.
+        stated: u64,
+    },
+    /// An opening without an event.
+    #[error("the statement counts {stated} openings, but opening {missing} has no event")]
+    Missing {
+        /// What it counts.
+        stated: u64,
+        /// The first that has none.
+        missing: u64,
+    },
+}
+
+/// What was found, when nothing is wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpeningCounts {
+    /// Statements whose signature was verified.
+    pub statements: u64,
+    /// Opening events.
+    pub openings: u64,
+    /// Of them, covered by a statement.
+    pub stated: u64,
+    /// Of them, of the latest boot and not yet stated.
+    pub not_yet_stated: u64,
+    /// Of them, of an ended boot and never stated.
+    pub never_stated: u64,
+    /// Numbers skipped by unstated openings: their events were in flight at the end of the log or of the boot.
+    pub skipped: u64,
+}
+
+/// All openings of a log so far.
+#[derive(Debug, Default)]
+pub struct Openings {
+    accounts: BTreeMap<(String, String), Account>,
+    latest_boot: String,
+    statements: u64,
+}
+
+/// A place in the log with what is wrong there.
+pub type Found = (u64, OpeningFault);
+
+impl Openings {
+    /// Takes an opening event at this place of the log.
+    pub fn open(&mut self, at: u64, event: EventId, opening: &Opening, faults: &mut Vec<Found>) {
+        self.live(&opening.boot);
+        let Some(hash) = read_hash(&opening.hash).filter(|_| opening.seq > 0) else {
+            faults.push((at, OpeningFault::Form));
+            return;
+        };
+        let account = self.accounts.entry((opening.boot.clone(), opening.purpose.clone())).or_default();
+        if opening.seq <= account.last || account.waiting.contains_key(&opening.seq) {
+            faults.push((at, OpeningFault::Twice { seq: opening.seq }));
+            return;
+        }
+        account.waiting.insert(opening.seq, Waiting { at, event, hash, opening: opening.clone() });
+        account.join(faults);
+    }
+
+    /// Takes a statement at this place of the log; says whether its signature is good.
+    pub fn state(&mut self, at: u64, statement: &Statement, key: &VerifierKey, faults: &mut Vec<Found>) {
+        let lines: Option<Vec<Stated<'_>>> = statement
+            .openings
+            .iter()
+            .map(|line| Some(Stated { purpose: &line.purpose, seq: line.seq, hash: read_hash(&line.hash)? }))
+            .collect();
+        let sorted = statement.openings.is_sorted_by(|a, b| a.purpose < b.purpose);
+        let signature = data_encoding::BASE64.decode(statement.signature.as_bytes());
+        let (Some(lines), true, Ok(signature)) = (lines, sorted, signature) else {
+            faults.push((at, OpeningFault::StatementForm));
+            return;
+        };
+        if !key.verifies(&statement_bytes(&statement.boot, &lines), &signature) {
+            faults.push((at, OpeningFault::StatementSignature));
+            return;
+        }
+        self.statements += 1;
+        self.live(&statement.boot);
+        for line in lines {
+            let account = self.accounts.entry((statement.boot.clone(), line.purpose.to_owned())).or_default();
+            account.state(at, line.seq, line.hash, faults);
+        }
+    }
+
+    /// What the log says in all; openings that a statement counts without an event are faults now.
+    pub fn finish(self, faults: &mut Vec<Found>) -> OpeningCounts {
+        let mut counts = OpeningCounts { statements: self.statements, ..OpeningCounts::default() };
+        for ((boot, _), account) in self.accounts {
+            for (stated, (at, _)) in &account.ahead {
+                faults.push((*at, OpeningFault::Missing { stated: *stated, missing: account.last + 1 }));
+            }
+            let waiting = u64::try_from(account.waiting.len()).unwrap_or(u64::MAX);
+            let open = account.last - account.stated + waiting;
+            counts.openings += account.last + waiting;
+            counts.stated += account.stated;
+            if boot == self.latest_boot {
+                counts.not_yet_stated += open;
+            } else {
+                counts.never_stated += open;
+            }
+            let highest = account.waiting.keys().next_back().copied().unwrap_or(account.last);
+            counts.skipped += highest - account.last - waiting;
+        }
+        counts
+    }
+
+    /// A boot that was not heard of before is the latest.
+    pub fn live(&mut self, boot: &str) {
+        if self.latest_boot != boot && !self.accounts.keys().any(|(known, _)| known == boot) {
+            boot.clone_into(&mut self.latest_boot);
+        }
+    }
+}
+
+/// The openings of one boot and purpose.
+#[derive(Debug)]
+struct Account {
+    /// The last opening up to which all have their events.
+    last: u64,
+    /// The running hashes up to `last`, its own at the end; those before the last statement are dropped.
+    hashes: VecDeque<Hash>,
+    /// What the last statement counted.
+    stated: u64,
+    /// Events whose predecessors have not come yet.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Statements whose openings have not all come yet: what each counts, where it stands, its hash.
+    ahead: BTreeMap<u64, (u64, Hash)>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    at: u64,
+    event: EventId,
+    hash: Hash,
+    opening: Opening,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            last: 0,
+            hashes: VecDeque::from([NO_OPENING]),
+            stated: 0,
+            waiting: BTreeMap::new(),
+            ahead: BTreeMap::new(),
+        }
+    }
+}
+
+impl Account {
+    /// Chains the events that have all their predecessors.
+    fn join(&mut self, faults: &mut Vec<Found>) {
+        while let Some(waiting) = self.waiting.remove(&(self.last + 1)) {
+            let opened = Opened {
+                boot: &waiting.opening.boot,
+                seq: waiting.opening.seq,
+                purpose: &waiting.opening.purpose,
+                token: waiting.opening.token,
+                destination: &waiting.opening.destination,
+                event: waiting.event,
+            };
+            let before = self.hashes.back().copied().unwrap_or(NO_OPENING);
+            if opening_hash(&before, &opened) != waiting.hash {
+                faults.push((waiting.at, OpeningFault::Hash { seq: opened.seq }));
+            }
+            // Going on from what the event says keeps one bad event from spoiling all that follow.
+            self.hashes.push_back(waiting.hash);
+            self.last += 1;
+            if self.hashes.len() > STATEMENT_LAG_MAX {
+                self.hashes.pop_front();
+            }
+            if let Some((at, hash)) = self.ahead.remove(&self.last) {
+                self.meet(at, self.last, hash, faults);
+            }
+        }
+    }
+
+    fn state(&mut self, at: u64, stated: u64, hash: Hash, faults: &mut Vec<Found>) {
+        let ahead = self.ahead.keys().next_back().copied().unwrap_or(0);
+        if stated < self.stated.max(ahead) {
+            faults.push((at, OpeningFault::StatementOlder { stated }));
+        } else if stated > self.last {
+            if let Some((_, other)) = self.ahead.insert(stated, (at, hash))
+                && other != hash
+            {
+                faults.push((at, OpeningFault::StatementHash { stated }));
+            }
+        } else {
+            self.meet(at, stated, hash, faults);
+        }
+    }
+
+    fn meet(&mut self, at: u64, stated: u64, hash: Hash, faults: &mut Vec<Found>) {
+        let back = usize::try_from(self.last - stated).unwrap_or(usize::MAX);
+        let index = self.hashes.len().checked_sub(back.saturating_add(1));
+        if index.and_then(|index| self.hashes.get(index)) != Some(&hash) {
+            faults.push((at, OpeningFault::StatementHash { stated }));
+            return;
+        }
+        self.stated = stated;
+        self.hashes.drain(..index.unwrap_or(0));
+    }
+}
