@@ -15,6 +15,8 @@
 //! - [`connector`]: the declarative language that says how to talk to one processor, and the connectors in it.
 //! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
 //! - [`config`], [`clock`], [`random`].
+//! - [`tools`]: what a person runs beside the service: the processor sandbox.
+//! - [`tools`]: what a person runs beside the service.
 
 pub mod attest;
 pub mod card;

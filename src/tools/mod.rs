@@ -3,4 +3,5 @@
 pub mod client;
 pub mod connector;
 pub mod sandbox;
+pub mod audit;
 pub mod terminal;

@@ -101,31 +101,20 @@ impl Cards {
         self.known.insert(token, Known { at: leaf.seq, version, digest, status });
     }
 
-    /// Compares with the database; gives how many rows were compared.
-    pub fn compare(
-        mut self,
-        rows: impl Iterator<Item = CardState>,
-        mut fault: impl FnMut(Option<u64>, CardFault),
-    ) -> u64 {
-        let mut compared = 0;
-        for row in rows {
-            compared += 1;
-            match self.known.remove(&row.token) {
-                None => fault(None, CardFault::Extra(row.token)),
-                Some(known) => {
-                    if let Some(found) = difference(&row, &known) {
-                        fault(Some(known.at), found);
-                    }
-                }
-            }
+    /// Compares a row of the database, each of which comes once; gives the card's last event and what is wrong.
+    pub fn compare(&mut self, row: &CardState) -> Option<(Option<u64>, CardFault)> {
+        match self.known.remove(&row.token) {
+            None => Some((None, CardFault::Extra(row.token))),
+            Some(known) => difference(row, &known).map(|fault| (Some(known.at), fault)),
         }
-        let mut missing: Vec<(u64, Token)> =
-            self.known.iter().map(|(token, known)| (known.at, *token)).collect();
-        missing.sort_unstable();
-        for (at, token) in missing {
-            fault(Some(at), CardFault::Missing(token));
-        }
-        compared
+    }
+
+    /// The cards for which no row came, by their last events.
+    pub fn missing(self) -> Vec<(u64, CardFault)> {
+        let mut missing: Vec<_> =
+            self.known.into_iter().map(|(token, known)| (known.at, CardFault::Missing(token))).collect();
+        missing.sort_unstable_by_key(|(at, _)| *at);
+        missing
     }
 }
 

@@ -34,6 +34,9 @@ pub trait Log {
     fn cards(&mut self, each: &mut dyn FnMut(CardState)) -> io::Result<()>;
 }
 
+/// Gives every card of a database, in any order, to the function that it is handed.
+pub type CardRows<'a> = dyn FnMut(&mut dyn FnMut(CardState)) -> io::Result<()> + 'a;
+
 /// What the database says of a card, to be compared with the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CardState {

@@ -13,7 +13,7 @@ use super::canonical::{LEAF_BYTES_MAX, TenantPlace};
 use super::cards::{CardFault, Cards};
 use super::catalogue;
 use super::chain::NO_PREV;
-use super::export::{CHECKPOINT_START, CardState, Header, read_checkpoint_line};
+use super::export::{CHECKPOINT_START, CardRows, Header, read_checkpoint_line};
 use super::openings::{OpeningCounts, OpeningFault, Openings};
 use super::read::{LeafError, OwnedLeaf};
 use super::tree::Frontier;
@@ -175,12 +175,13 @@ impl Report {
 }
 
 /// Verifies an exported log under this key; `kept` is a checkpoint that the verifier kept from before (its own signature verified),
-/// `rows` the cards of a database that must be those of the log. An error means that the file could not be read.
+/// `rows` the cards of a database that must be those of the log. An error means that the file or the database could
+/// not be read.
 pub fn verify(
     input: impl BufRead,
     key: &VerifierKey,
     kept: Option<&Checkpoint>,
-    rows: Option<&mut dyn Iterator<Item = CardState>>,
+    rows: Option<&mut CardRows<'_>>,
 ) -> io::Result<Report> {
     let mut lines = Lines { input, line: Vec::new() };
     let Some(header) = lines.next()?.and_then(Header::read) else {
@@ -204,7 +205,7 @@ pub fn verify(
     if lines.next()?.is_some() {
         pass.report.fail(None, Fault::AfterCheckpoint);
     }
-    Ok(pass.finish(rows))
+    pass.finish(rows)
 }
 
 /// Lines of bounded length.
@@ -374,7 +375,7 @@ impl<'a> Pass<'a> {
         self.report.checkpoint = Some(checkpoint);
     }
 
-    fn finish(mut self, rows: Option<&mut dyn Iterator<Item = CardState>>) -> Report {
+    fn finish(mut self, rows: Option<&mut CardRows<'_>>) -> io::Result<Report> {
         if let Some(kept) = self.kept {
             if kept.origin != self.report.origin {
                 self.report.fail(None, Fault::KeptOrigin);
@@ -393,9 +394,19 @@ impl<'a> Pass<'a> {
             self.report.fail(Some(seq), Fault::Opening(fault));
         }
         let mut report = self.report;
-        if let (Some(cards), Some(rows)) = (self.cards, rows) {
-            report.cards = Some(cards.compare(rows, |seq, fault| report.fail(seq, Fault::Card(fault))));
+        if let (Some(mut cards), Some(rows)) = (self.cards, rows) {
+            let mut compared = 0;
+            rows(&mut |row| {
+                compared += 1;
+                if let Some((seq, fault)) = cards.compare(&row) {
+                    report.fail(seq, Fault::Card(fault));
+                }
+            })?;
+            for (seq, fault) in cards.missing() {
+                report.fail(Some(seq), Fault::Card(fault));
+            }
+            report.cards = Some(compared);
         }
-        report
+        Ok(report)
     }
 }
