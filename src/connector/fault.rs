@@ -62,6 +62,7 @@ impl<'t> Faults<'t> {
     /// All of them, in the order of the file.
     pub(super) fn into_sorted(mut self) -> Vec<Fault> {
         self.found.sort_by_key(|fault| fault.line);
+        self.found.dedup();
         self.found
     }
 }

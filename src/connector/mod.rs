@@ -11,6 +11,7 @@
 //! Invariant: no error, fault or `Debug` holds a value (`errors_hold_no_value`).
 
 mod answer;
+mod condition;
 mod decline;
 mod document;
 mod fault;
@@ -24,6 +25,7 @@ mod render;
 mod rules;
 mod spec;
 mod template;
+mod values;
 mod words;
 
 #[cfg(test)]
@@ -38,13 +40,13 @@ pub use decline::DeclineClass;
 pub use fault::Fault;
 pub use fields::ZipCheck;
 pub use money::{Currency, currency};
-pub use names::{
-    Amount, Billing, Card, Initiator, Previous, Reason, StoredCredential, ThreeDSecure, Use, Values,
-};
 pub use op::Operation;
 pub use render::{RenderError, Rendered};
 pub use rules::Outcome;
 pub use spec::{Endpoint, Evidence, Idempotency, IdempotencyKind};
+pub use values::{
+    Amount, Billing, Card, Initiator, Previous, Reason, StoredCredential, ThreeDSecure, Use, Values,
+};
 pub use words::Word;
 
 use render::{Common, Header, Mode, Scope};
@@ -68,6 +70,7 @@ pub struct Connector {
     idempotency: Idempotency,
     key: Option<Header>,
     settle: Option<Duration>,
+    lookup_of: Vec<Operation>,
     money: money::MoneyRules,
     maps: Vec<leaf::Map>,
     ops: Vec<op::Op>,
@@ -147,6 +150,25 @@ impl Connector {
         &self.idempotency
     }
 
+    /// The look-up that tells what became of an attempt of this operation; `None` if none does, and then what it does
+    /// not find proves nothing.
+    pub fn lookup_for(&self, operation: Operation) -> Option<Operation> {
+        let own = match operation {
+            Operation::Capture => Some(Operation::LookupCapture),
+            Operation::Refund => Some(Operation::LookupRefund),
+            Operation::Void => Some(Operation::LookupVoid),
+            Operation::Verify => Some(Operation::LookupVerify),
+            Operation::Sale | Operation::Authorize => None,
+            Operation::Lookup
+            | Operation::LookupCapture
+            | Operation::LookupRefund
+            | Operation::LookupVoid
+            | Operation::LookupVerify => return None,
+        };
+        let general = self.lookup_of.contains(&operation).then_some(Operation::Lookup);
+        own.filter(|own| self.op(*own).is_some()).or(general)
+    }
+
     /// How long after sending a look-up that finds nothing proves nothing; `None` if there is no look-up.
     pub const fn settle(&self) -> Option<Duration> {
         self.settle
@@ -172,7 +194,7 @@ impl Connector {
 
     /// The request of an operation. Pure; fails before anything could be sent.
     pub fn render(&self, operation: Operation, values: &Values<'_>) -> Result<Rendered, RenderError> {
-        render::render(self.find_op(operation)?, &self.common(), &self.scope(values, Mode::Send))
+        render::render(self.find_op(operation)?, &self.common(), &self.scope(operation, values, Mode::Send))
     }
 
     /// What a MAC of that request covers: method, path, headers that do not authenticate, body; the verification
@@ -182,7 +204,11 @@ impl Connector {
         operation: Operation,
         values: &Values<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, RenderError> {
-        render::render_for_mac(self.find_op(operation)?, &self.common(), &self.scope(values, Mode::Mac))
+        render::render_for_mac(
+            self.find_op(operation)?,
+            &self.common(),
+            &self.scope(operation, values, Mode::Mac),
+        )
     }
 
     /// The request as a person may see it: the card truncated, secrets replaced by their names. Not to be sent.
@@ -191,7 +217,7 @@ impl Connector {
         operation: Operation,
         values: &Values<'_>,
     ) -> Result<Rendered, RenderError> {
-        render::render(self.find_op(operation)?, &self.common(), &self.scope(values, Mode::Show))
+        render::render(self.find_op(operation)?, &self.common(), &self.scope(operation, values, Mode::Show))
     }
 
     /// What an answer means. Never fails: what it cannot read is an error of unknown outcome.
@@ -211,7 +237,14 @@ impl Connector {
         Common { auth: &self.auth, headers: &self.headers, idempotency: self.key.as_ref() }
     }
 
-    fn scope<'v>(&'v self, values: &'v Values<'v>, mode: Mode) -> Scope<'v> {
-        Scope { values, credentials: &self.credentials, maps: &self.maps, money: &self.money, mode }
+    fn scope<'v>(&'v self, operation: Operation, values: &'v Values<'v>, mode: Mode) -> Scope<'v> {
+        Scope {
+            values,
+            credentials: &self.credentials,
+            maps: &self.maps,
+            money: &self.money,
+            operation,
+            mode,
+        }
     }
 }

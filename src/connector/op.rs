@@ -29,6 +29,28 @@ words! {
         Verify = "verify",
         /// What became of an attempt, by our reference.
         Lookup = "lookup",
+        /// What became of a capture, where that is asked differently.
+        LookupCapture = "lookup_capture",
+        /// What became of a refund.
+        LookupRefund = "lookup_refund",
+        /// What became of a void.
+        LookupVoid = "lookup_void",
+        /// What became of a verification.
+        LookupVerify = "lookup_verify",
+    }
+}
+
+impl Operation {
+    /// Whether it only asks, and changes nothing.
+    pub const fn is_lookup(self) -> bool {
+        match self {
+            Self::Lookup
+            | Self::LookupCapture
+            | Self::LookupRefund
+            | Self::LookupVoid
+            | Self::LookupVerify => true,
+            Self::Sale | Self::Authorize | Self::Capture | Self::Refund | Self::Void | Self::Verify => false,
+        }
     }
 }
 
@@ -261,36 +283,43 @@ fn read_requires(section: &mut Section<'_>, known: &mut Known, faults: &mut Faul
 
 fn read_within(operation: Operation, text: &str, at: &Range<usize>, faults: &mut Faults<'_>) -> Option<Path> {
     let path = Path::read(text, at, faults)?;
-    if operation != Operation::Lookup {
-        faults.add(at, "`in` stands outside a look-up", "leave it out: only [op.lookup] answers with a list");
+    if !operation.is_lookup() {
+        faults.add(at, "`in` stands outside a look-up", "leave it out: only a look-up answers with a list");
     } else if path.split_index().is_none() {
         faults.add(at, "`in` does not end in a place of a list", "write it like in = \"data[0]\"");
     }
     Some(path)
 }
 
-/// Reads `[op]`: one section for each operation.
-pub(super) fn read_ops(
-    section: Section<'_>,
-    table_at: &Range<usize>,
-    known: &mut Known,
-    faults: &mut Faults<'_>,
-) -> Vec<Op> {
-    let mut section = section;
-    let mut out = Vec::new();
+/// Reads `[op]`: one section for each operation; `like` takes another's place as it is.
+pub(super) fn read_ops(mut section: Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Vec<Op> {
+    let mut out: Vec<Op> = Vec::new();
     for entry in section.take_rest() {
         let Some(operation) = Operation::parse(entry.key) else {
             let instead = suggest(entry.key, Operation::TEXTS.iter().copied());
             faults.add(&entry.at, format!("`{}` is not an operation", entry.key), instead);
             continue;
         };
-        let title = format!("[op.{}]", entry.key);
-        if let Some(section) = super::document::section(title, &entry, faults) {
+        let Some(mut section) = super::document::section(format!("[op.{}]", entry.key), &entry, faults)
+        else {
+            continue;
+        };
+        if let Some((model, at)) = section.string("like", faults) {
+            match out.iter().find(|op| op.operation.text() == model) {
+                Some(model) => out.push(Op { operation, ..model.clone() }),
+                None => faults.add(
+                    &at,
+                    "`like` names no operation above it",
+                    "write like = \"sale\" below [op.sale]",
+                ),
+            }
+            section.finish(faults);
+        } else {
             out.extend(Op::read(operation, section, known, faults));
         }
     }
     if out.is_empty() && faults.is_empty() {
-        faults.add(table_at, "the connector has no operation", "write [op.sale] at least");
+        faults.add(&section.at, "the connector has no operation", "write [op.sale] at least");
     }
     out
 }

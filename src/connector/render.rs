@@ -7,9 +7,10 @@ use zeroize::Zeroizing;
 
 use super::leaf::{Leaf, Map};
 use super::money::{MoneyRules, NotRepresentable, currency, decimal};
-use super::names::{Money, Name, Secret, Values};
+use super::names::{Money, Name, Secret};
 use super::op::{Method, Op, Operation};
 use super::template::{Body, write_pairs};
+use super::values::Values;
 use super::words::Word;
 
 /// All but the unreserved characters of RFC 3986: what is left cannot end a segment, a pair or a value.
@@ -78,6 +79,7 @@ pub(super) struct Scope<'v> {
     pub(super) credentials: &'v [Box<str>],
     pub(super) maps: &'v [Map],
     pub(super) money: &'v MoneyRules,
+    pub(super) operation: Operation,
     pub(super) mode: Mode,
 }
 
@@ -88,6 +90,7 @@ impl<'v> Scope<'v> {
             Name::Secret(secret) => Ok(self.secret(secret)),
             Name::Money(money) => self.money(money, as_decimal),
             Name::Plain(plain) => Ok(self.values.plain(plain)),
+            Name::Operation => Ok(Some(Cow::Borrowed(self.operation.text()))),
         }
     }
 
@@ -95,7 +98,7 @@ impl<'v> Scope<'v> {
     pub(super) fn has(&self, name: Name) -> Result<bool, RenderError> {
         match name {
             Name::Secret(secret) => Ok(self.values.secret(secret, self.credentials).is_some()),
-            Name::Money(_) | Name::Plain(_) => Ok(self.text(name, false)?.is_some()),
+            Name::Money(_) | Name::Plain(_) | Name::Operation => Ok(self.text(name, false)?.is_some()),
         }
     }
 
@@ -240,7 +243,7 @@ fn check_required(op: &Op, scope: &Scope<'_>) -> Result<(), RenderError> {
 
 /// A look-up changes nothing, so it carries no key.
 fn idempotency<'c>(op: &Op, common: &Common<'c>) -> Option<&'c Header> {
-    common.idempotency.filter(|_| op.method != Method::Get && op.operation != Operation::Lookup)
+    common.idempotency.filter(|_| op.method != Method::Get && !op.operation.is_lookup())
 }
 
 fn push_header(

@@ -168,7 +168,8 @@ fn read_rule(item: &Spanned<DeValue<'_>>, faults: &mut Faults<'_>) -> Option<Rul
     let (text, at) = section.required("outcome", faults);
     let outcome = if text.is_empty() { None } else { read::<Outcome>("outcome", text, &at, faults) };
     let ops = read_ops(&mut section, faults);
-    if outcome == Some(Outcome::NotFound) && ops != [Operation::Lookup] {
+    let only_asks = !ops.is_empty() && ops.iter().all(|op| op.is_lookup());
+    if outcome == Some(Outcome::NotFound) && !only_asks {
         faults.add(&at, "only a look-up can find nothing", "write op = \"lookup\" beside it");
     }
     let http = section.take("http").map_or(Vec::new(), |entry| read_http(&entry, faults));

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::Connector;
 use super::decline::{DeclineTable, check_date};
-use super::document::{Section, TOP, entries, number, string};
+use super::document::{Section, TOP, entries, number, string, strings};
 use super::fault::{Fault, Faults};
 use super::fields::Fields;
 use super::leaf::{Known, Leaf, Map};
@@ -103,12 +103,14 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     let headers = top.section("header", faults).map_or(Vec::new(), |s| read_headers(s, &mut known, faults));
     let (idempotency, key) = read_idempotency(&mut top, &mut known, faults);
     let money = top.section("currency", faults).map_or(MoneyRules::default(), |s| read_currency(s, faults));
-    let settle = read_lookup(&mut top, faults);
+    let (settle, lookup_of) = read_lookup(&mut top, faults);
     let ops = match top.section("op", faults) {
-        Some(section) => read_ops(section, &at, &mut known, faults),
-        None => read_ops(Section::new("[op]", at.clone(), &DeTable::new()), &at, &mut known, faults),
+        Some(section) => read_ops(section, &mut known, faults),
+        None => read_ops(Section::new("[op]", at.clone(), &DeTable::new()), &mut known, faults),
     };
     check_lookup(&ops, settle, &at, faults);
+    let common: Vec<&Header> = auth.iter().chain(&headers).chain(&key).collect();
+    check_headers(&common, &ops, &at, faults);
     read_response(&mut top, faults);
     let fields =
         top.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, &mut known, faults));
@@ -135,6 +137,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         idempotency: idempotency?,
         key,
         settle,
+        lookup_of,
         money,
         maps: known.maps,
         ops,
@@ -381,21 +384,53 @@ fn read_per_currency(
     out
 }
 
-fn read_lookup(top: &mut Section<'_>, faults: &mut Faults<'_>) -> Option<Duration> {
-    let mut section = top.section("lookup", faults)?;
+/// `[lookup]`: how soon one is believed, and which operations' attempts `[op.lookup]` finds.
+fn read_lookup(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Option<Duration>, Vec<Operation>) {
+    let Some(mut section) = top.section("lookup", faults) else { return (None, Vec::new()) };
     let settle = section.number("settle_s", faults);
     if settle.is_none() {
         let instead = "write settle_s = 60: how long until a look-up surely finds what was sent";
         faults.add(&section.at.clone(), "[lookup] has no `settle_s`", instead);
     }
+    let Some(entry) = section.take("of") else {
+        let instead = "write of = [\"sale\", \"authorize\"]: the operations whose attempts [op.lookup] finds";
+        faults.add(&section.at.clone(), "[lookup] has no `of`", instead);
+        return (None, Vec::new());
+    };
+    let mut of = Vec::new();
+    for (text, at) in strings("of", entry.value, faults) {
+        match read::<Operation>("of", text, &at, faults) {
+            Some(operation) if operation.is_lookup() => {
+                faults.add(&at, "a look-up cannot be looked up", "name the operations that send something");
+            }
+            Some(operation) => of.push(operation),
+            None => {}
+        }
+    }
     section.finish(faults);
-    settle.map(|(seconds, _)| Duration::from_secs(u64::from(seconds)))
+    (settle.map(|(seconds, _)| Duration::from_secs(u64::from(seconds))), of)
 }
 
 fn check_lookup(ops: &[Op], settle: Option<Duration>, at: &Range<usize>, faults: &mut Faults<'_>) {
-    let has = ops.iter().any(|op| op.operation == Operation::Lookup);
+    let has = ops.iter().any(|op| op.operation.is_lookup());
     if has != settle.is_some() && faults.is_empty() {
         faults.add(at, "[lookup] and [op.lookup] do not stand together", "write both, or neither");
+    }
+}
+
+/// A header that stands twice would be sent twice, and each server believes another one.
+fn check_headers(common: &[&Header], ops: &[Op], at: &Range<usize>, faults: &mut Faults<'_>) {
+    let alone = [Vec::new()];
+    for own in ops.iter().map(|op| &op.headers).chain(&alone) {
+        let mut seen: Vec<String> = Vec::new();
+        for header in common.iter().copied().chain(own) {
+            let name = header.name.to_ascii_lowercase();
+            if seen.contains(&name) {
+                let problem = format!("the header `{}` would be sent twice", header.name);
+                faults.add(at, problem, "leave one of them out");
+            }
+            seen.push(name);
+        }
     }
 }
 

@@ -6,9 +6,10 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::condition::Condition;
 use super::document::{Entry, entries};
 use super::fault::Faults;
-use super::leaf::{Condition, Form, Known, Leaf};
+use super::leaf::{Form, Known, Leaf};
 use super::render::{Mode, RenderError, Scope};
 
 /// No request to a payment processor is near this.

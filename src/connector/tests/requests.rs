@@ -26,7 +26,7 @@ fn every_builtin_connector_is_sound() {
             }
         };
         assert_eq!(connector.name(), name);
-        assert_eq!(connector.operations().count(), 7, "{name}");
+        assert!(connector.operations().count() >= 7, "{name}");
         assert_eq!(connector.requires(Operation::Sale), Vec::<String>::new());
     }
 }
