@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Connector;
 use super::decline::DeclineClass;
 use super::fields::{Fact, ZipCheck};
-use super::op::{Op, Operation};
+use super::op::{Op, Operation, Within};
 use super::rules::{Outcome, Verdict};
 use super::words::Word;
 
@@ -71,19 +71,28 @@ const ID_CHARS_MAX: usize = 255;
 const SHORT_CHARS_MAX: usize = 32;
 
 /// Maps one answer. Whatever the bytes are, the result is one of the outcomes.
-pub(super) fn map(connector: &Connector, operation: Operation, status: u16, body: &[u8]) -> Mapped {
+pub(super) fn map(
+    connector: &Connector,
+    operation: Operation,
+    status: u16,
+    body: &[u8],
+    attempt: Option<&str>,
+) -> Mapped {
     let op = connector.op(operation);
     let body = trim(body);
     let Some(json) = parse(body) else {
         return facts(connector, op, &unread(connector, operation, status, body), &Value::Null);
     };
-    match within(op, status, &json) {
-        Within::Here(json) => {
+    match look_within(op, status, &json, attempt) {
+        Found::Here(json) => {
             let rule = connector.rules.iter().find(|rule| rule.matches(operation, status, json));
-            facts(connector, op, rule.map_or(&Verdict::UNKNOWN, |rule| &rule.verdict), json)
+            let verdict = rule.map_or(&Verdict::UNKNOWN, |rule| &rule.verdict);
+            // A redirect or an interim answer comes from something before the processor.
+            let from_processor = (200..300).contains(&status) || status >= 400;
+            facts(connector, op, if from_processor { verdict } else { &Verdict::UNKNOWN }, json)
         }
-        Within::Empty => facts(connector, op, &Verdict::NOT_FOUND, &Value::Null),
-        Within::Nowhere => facts(connector, op, &Verdict::UNKNOWN, &json),
+        Found::Nothing => facts(connector, op, &Verdict::NOT_FOUND, &Value::Null),
+        Found::Unclear => facts(connector, op, &Verdict::UNKNOWN, &Value::Null),
     }
 }
 
@@ -117,26 +126,43 @@ fn unread(connector: &Connector, operation: Operation, status: u16, body: &[u8])
     if believable && !(200..300).contains(&status) { verdict.clone() } else { Verdict::UNKNOWN }
 }
 
-enum Within<'j> {
+enum Found<'j> {
     Here(&'j Value),
-    /// The list is there and ends before the place.
-    Empty,
-    /// An answer of another shape.
-    Nowhere,
+    /// The list is there and whole, and does not hold it.
+    Nothing,
+    /// An answer of another shape, or a list that goes on elsewhere.
+    Unclear,
 }
 
 /// For a look-up that answers with a list, the part that is meant.
-fn within<'j>(op: Option<&Op>, status: u16, json: &'j Value) -> Within<'j> {
-    let Some(path) = op.and_then(|op| op.within.as_ref()).filter(|_| (200..300).contains(&status)) else {
-        return Within::Here(json);
-    };
-    if let Some(found) = path.find(json) {
-        return Within::Here(found);
-    }
-    let list = path.split_index().and_then(|(list, index)| Some((list.find(json)?.as_array()?, index)));
-    match list {
-        Some((list, index)) if list.len() <= index => Within::Empty,
-        Some(_) | None => Within::Nowhere,
+fn look_within<'j>(op: Option<&Op>, status: u16, json: &'j Value, attempt: Option<&str>) -> Found<'j> {
+    let within = op.and_then(|op| op.within.as_ref()).filter(|_| (200..300).contains(&status));
+    match within {
+        None => Found::Here(json),
+        Some(Within::At(path)) => {
+            let list =
+                path.split_index().and_then(|(list, index)| Some((list.find(json)?.as_array()?, index)));
+            match (path.find(json), list) {
+                (Some(found), Some(_)) => Found::Here(found),
+                (None, Some((list, index))) if list.len() <= index => Found::Nothing,
+                (_, Some(_) | None) => Found::Unclear,
+            }
+        }
+        Some(Within::Where { list, attempt: path, more }) => {
+            let Some((items, ours)) = list.find(json).and_then(Value::as_array).zip(attempt) else {
+                return Found::Unclear;
+            };
+            let goes_on = more
+                .as_ref()
+                .and_then(|more| more.find(json))
+                .is_some_and(|more| *more != Value::Bool(false));
+            let found = items.iter().find(|item| path.text(item).is_some_and(|text| text == ours));
+            match found {
+                Some(item) => Found::Here(item),
+                None if goes_on => Found::Unclear,
+                None => Found::Nothing,
+            }
+        }
     }
 }
 

@@ -169,6 +169,15 @@ impl Connector {
         own.filter(|own| self.op(*own).is_some()).or(general)
     }
 
+    /// What undoes an operation that was done but is not wanted: a void where the processor has it for this, else a
+    /// refund of a sale.
+    pub fn undo_for(&self, operation: Operation) -> Option<Operation> {
+        if self.op(Operation::Void).is_some_and(|void| void.undoes.contains(&operation)) {
+            return Some(Operation::Void);
+        }
+        (operation == Operation::Sale && self.op(Operation::Refund).is_some()).then_some(Operation::Refund)
+    }
+
     /// How long after sending a look-up that finds nothing proves nothing; `None` if there is no look-up.
     pub const fn settle(&self) -> Option<Duration> {
         self.settle
@@ -222,7 +231,18 @@ impl Connector {
 
     /// What an answer means. Never fails: what it cannot read is an error of unknown outcome.
     pub fn map(&self, operation: Operation, http_status: u16, body: &[u8]) -> Mapped {
-        answer::map(self, operation, http_status, body)
+        answer::map(self, operation, http_status, body, None)
+    }
+
+    /// The same for a look-up whose answer is a list of several attempts, of which this one is meant.
+    pub fn map_attempt(
+        &self,
+        operation: Operation,
+        http_status: u16,
+        body: &[u8],
+        attempt_id: &str,
+    ) -> Mapped {
+        answer::map(self, operation, http_status, body, Some(attempt_id))
     }
 
     fn op(&self, operation: Operation) -> Option<&op::Op> {

@@ -93,9 +93,20 @@ pub(super) struct Op {
     pub(super) body: Body,
     pub(super) requires: Vec<Name>,
     /// For a look-up that answers with a list: where the found one stands in it.
-    pub(super) within: Option<Path>,
+    pub(super) within: Option<Within>,
+    /// For a void: the operations that it can undo.
+    pub(super) undoes: Vec<Operation>,
     /// Fields that stand elsewhere in this operation's answer.
     pub(super) fields: Fields,
+}
+
+/// Where a look-up's answer holds what was looked for.
+#[derive(Debug, Clone)]
+pub(super) enum Within {
+    /// At a place of a list, as the question named our reference.
+    At(Path),
+    /// In the item of a list that holds our attempt at this path; `more` says that the list goes on elsewhere.
+    Where { list: Path, attempt: Path, more: Option<Path> },
 }
 
 impl Op {
@@ -139,12 +150,23 @@ impl Op {
             }
         }
         let requires = read_requires(&mut section, known, faults);
-        let within =
-            section.string("in", faults).and_then(|(text, at)| read_within(operation, text, &at, faults));
+        let within = read_within(operation, &mut section, faults);
+        let undoes = read_undoes(operation, &mut section, faults);
         let fields =
             section.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, known, faults));
         section.finish(faults);
-        Some(Self { operation, method: method?, path, query, headers, body, requires, within, fields })
+        Some(Self {
+            operation,
+            method: method?,
+            path,
+            query,
+            headers,
+            body,
+            requires,
+            within,
+            undoes,
+            fields,
+        })
     }
 }
 
@@ -281,14 +303,40 @@ fn read_requires(section: &mut Section<'_>, known: &mut Known, faults: &mut Faul
     out
 }
 
-fn read_within(operation: Operation, text: &str, at: &Range<usize>, faults: &mut Faults<'_>) -> Option<Path> {
-    let path = Path::read(text, at, faults)?;
+fn read_within(operation: Operation, section: &mut Section<'_>, faults: &mut Faults<'_>) -> Option<Within> {
+    let list = section.string("in", faults);
+    let item = section.string("where", faults);
+    let more = section.string("more", faults).and_then(|(text, at)| Path::read(text, &at, faults));
+    let Some((text, at)) = list else {
+        if let Some((_, at)) = item {
+            faults.add(&at, "`where` stands without `in`", "write in = \"data\": the list to look in");
+        }
+        return None;
+    };
+    let path = Path::read(text, &at, faults)?;
     if !operation.is_lookup() {
-        faults.add(at, "`in` stands outside a look-up", "leave it out: only a look-up answers with a list");
-    } else if path.split_index().is_none() {
-        faults.add(at, "`in` does not end in a place of a list", "write it like in = \"data[0]\"");
+        faults.add(&at, "`in` stands outside a look-up", "leave it out: only a look-up answers with a list");
     }
-    Some(path)
+    let Some((text, item_at)) = item else {
+        if path.split_index().is_none() {
+            faults.add(
+                &at,
+                "`in` does not end in a place of a list",
+                "write it like in = \"data[0]\", or add `where`",
+            );
+        }
+        return Some(Within::At(path));
+    };
+    Some(Within::Where { list: path, attempt: Path::read(text, &item_at, faults)?, more })
+}
+
+fn read_undoes(operation: Operation, section: &mut Section<'_>, faults: &mut Faults<'_>) -> Vec<Operation> {
+    if operation != Operation::Void {
+        return Vec::new();
+    }
+    let Some(entry) = section.take("undoes") else { return vec![Operation::Sale, Operation::Authorize] };
+    let list = strings("undoes", entry.value, faults);
+    list.iter().filter_map(|(text, at)| read::<Operation>("undoes", text, at, faults)).collect()
 }
 
 /// Reads `[op]`: one section for each operation; `like` takes another's place as it is.

@@ -198,7 +198,7 @@ fn each_operation_has_the_look_up_that_sees_it() {
     assert_eq!(stripe.lookup_for(Operation::Sale), Some(Operation::Lookup));
     assert_eq!(stripe.lookup_for(Operation::Capture), Some(Operation::LookupCapture));
     assert_eq!(stripe.lookup_for(Operation::Void), Some(Operation::LookupVoid));
-    assert_eq!(stripe.lookup_for(Operation::Refund), None);
+    assert_eq!(stripe.lookup_for(Operation::Refund), Some(Operation::LookupRefund));
     assert_eq!(stripe.lookup_for(Operation::Verify), None);
     assert_eq!(builtin("sandbox").unwrap().lookup_for(Operation::Refund), Some(Operation::Lookup));
     let previous = Previous { transaction: Some("pi_1"), ..Previous::default() };
@@ -216,6 +216,53 @@ fn each_operation_has_the_look_up_that_sees_it() {
             .outcome,
         Outcome::Approved
     );
+}
+
+/// A refund is looked for among all refunds of its payment.
+#[test]
+fn a_list_of_several_attempts() {
+    let stripe = builtin("stripe").unwrap();
+    let list = |more: bool| {
+        let refund = |id: &str, attempt: &str, status: &str| {
+            serde_json::json!({ "id": id, "object": "refund", "amount": 5, "currency": "usd", "status": status,
+                "metadata": { "attempt": attempt } })
+        };
+        let data = [refund("re_1", "att_1", "succeeded"), refund("re_2", "att_2", "failed")];
+        serde_json::json!({ "object": "list", "has_more": more, "data": data }).to_string()
+    };
+    let found = |attempt: &str, body: &str| {
+        let mapped = stripe.map_attempt(Operation::LookupRefund, 200, body.as_bytes(), attempt);
+        (mapped.outcome, mapped.unknown, mapped.transaction_id)
+    };
+    assert_eq!(found("att_1", &list(true)), (Outcome::Approved, false, Some("re_1".to_owned())));
+    assert_eq!(found("att_2", &list(false)), (Outcome::Declined, false, Some("re_2".to_owned())));
+    assert_eq!(found("att_3", &list(false)), (Outcome::NotFound, false, None));
+    // The list goes on elsewhere, or is none: nothing is proved.
+    assert_eq!(found("att_3", &list(true)), (Outcome::Error, true, None));
+    assert_eq!(found("att_3", "{}"), (Outcome::Error, true, None));
+    let unnamed = stripe.map(Operation::LookupRefund, 200, list(false).as_bytes());
+    assert_eq!((unnamed.outcome, unnamed.unknown), (Outcome::Error, true));
+}
+
+#[test]
+fn what_undoes_a_payment() {
+    let undo = |name, operation| builtin(name).unwrap().undo_for(operation);
+    assert_eq!(undo("stripe", Operation::Authorize), Some(Operation::Void));
+    assert_eq!(undo("stripe", Operation::Sale), Some(Operation::Refund));
+    assert_eq!(undo("sandbox", Operation::Sale), Some(Operation::Void));
+    assert_eq!(undo("sandbox", Operation::Refund), None);
+}
+
+/// A redirect is never followed, and what it says is never believed.
+#[test]
+fn a_redirect_decides_nothing() {
+    let body = br#"{"id":"pay_1","operation":"sale","status":"approved","object":"payment_intent"}"#;
+    for name in ["stripe", "sandbox"] {
+        for status in [100, 302, 307, 399] {
+            let mapped = builtin(name).unwrap().map(Operation::Sale, status, body);
+            assert_eq!((mapped.outcome, mapped.unknown), (Outcome::Error, true), "{name} {status}");
+        }
+    }
 }
 
 /// Each row: what is replaced in the small connector, by what, and a piece of the fault that must follow.

@@ -100,7 +100,7 @@ fn what_follows_a_stripe_sale() {
     assert_eq!(path(Operation::Refund), "/v1/refunds");
     assert_eq!(
         path(Operation::Lookup),
-        "/v1/payment_intents/search?query=metadata%5B%27attempt%27%5D%3A%27att_test%27&limit=2&expand%5B0%5D=data.latest_charge"
+        "/v1/payment_intents/search?query=metadata%5B%27attempt%27%5D%3A%27att_test%27&expand%5B0%5D=data.latest_charge"
     );
     let sent = pairs(&stripe, Operation::Capture, &values);
     assert_eq!(get(&sent, "amount_to_capture"), Some("2020"));

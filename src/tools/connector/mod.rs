@@ -54,6 +54,9 @@ pub enum Command {
         /// The body of the answer
         #[arg(long, value_name = "FILE")]
         body: PathBuf,
+        /// The attempt that is meant, where the answer of a look-up lists several
+        #[arg(long, value_name = "ID")]
+        attempt: Option<String>,
     },
 }
 
@@ -62,7 +65,9 @@ pub fn run(command: &Command) -> ExitCode {
     let done = match command {
         Command::Check { file } => check(file),
         Command::Render { connector, operation, input, json } => render(connector, *operation, input, *json),
-        Command::Map { connector, operation, status, body } => map(connector, *operation, *status, body),
+        Command::Map { connector, operation, status, body, attempt } => {
+            map(connector, *operation, *status, body, attempt.as_deref())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -159,9 +164,19 @@ fn as_json(shown: &Rendered, url: &str) -> Value {
     })
 }
 
-fn map(name: &Path, operation: Operation, status: u16, body: &Path) -> Result<(), Failure> {
+fn map(
+    name: &Path,
+    operation: Operation,
+    status: u16,
+    body: &Path,
+    attempt: Option<&str>,
+) -> Result<(), Failure> {
     let connector = find(name)?;
-    let mapped = connector.map(operation, status, &read_bytes(body)?);
+    let bytes = read_bytes(body)?;
+    let mapped = match attempt {
+        Some(attempt) => connector.map_attempt(operation, status, &bytes, attempt),
+        None => connector.map(operation, status, &bytes),
+    };
     say(&serde_json::to_string(&mapped).map_err(|_| Failure::fault("the result could not be written"))?);
     Ok(())
 }
