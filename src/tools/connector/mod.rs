@@ -215,3 +215,83 @@ fn read_bytes(file: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    const CHARGE: &str = r#"{"card":{"number":"4242424242424242","exp_month":"3","exp_year":30},"cvc":"737",
+        "billing":{"zip":"94107"},"amount":2020,"currency":"USD","invoice":"INV-1","initiator":"merchant",
+        "agreement":{"type":"recurring","network_transaction_id":"1098510912210968"}}"#;
+
+    #[test]
+    fn a_name_or_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let own =
+            file(&folder, "own.toml", &builtin_text("sandbox").unwrap().replace("\"sandbox\"", "\"own\""));
+        assert_eq!(find(Path::new("stripe")).unwrap().name(), "stripe");
+        assert_eq!(find(&own).unwrap().name(), "own");
+        let unknown = find(Path::new("nobody")).unwrap_err();
+        assert_eq!(unknown.code, USAGE);
+        assert!(unknown.lines[0].starts_with("unknown connector"));
+        let broken = file(&folder, "broken.toml", "name = 1");
+        let fault = check(&broken).unwrap_err();
+        assert_eq!(fault.code, 1);
+        assert!(fault.lines.len() > 3 && fault.lines.iter().all(|line| line.contains("broken.toml:1: ")));
+        assert_eq!(check(&folder.path().join("none")).unwrap_err().code, USAGE);
+    }
+
+    #[test]
+    fn what_a_charge_says_reaches_the_request() {
+        let read = input::Input::read(CHARGE).unwrap();
+        let shown =
+            find(Path::new("sandbox")).unwrap().render_for_show(Operation::Sale, &read.values()).unwrap();
+        let json = as_json(&shown, "‹endpoint›/v1/payments");
+        assert_eq!(
+            json["body"]["card"],
+            serde_json::json!({"number": "424242…4242", "exp_month": 3, "exp_year": 2030, "cvc": "‹cvc›"})
+        );
+        let stored = &json["body"]["stored_credential"];
+        assert_eq!(
+            (&stored["use"], &stored["initiator"], &stored["reason"]),
+            (&"subsequent".into(), &"merchant".into(), &"recurring".into())
+        );
+        assert_eq!(json["headers"]["Authorization"], "Bearer ‹secret_key›");
+        assert!(body_text(&shown).contains("\n  \"amount\": 2020,\n"));
+    }
+
+    #[test]
+    fn a_wrong_input_is_named_by_its_place_only() {
+        let wrong = [
+            CHARGE.replace("2020", "\"canary\""),
+            CHARGE.replace("\"invoice\"", "\"canary\""),
+            CHARGE.replace("4242424242424242", "canary"),
+            CHARGE.replace("\"merchant\"", "\"canary\""),
+            CHARGE.replace("\"3\"", "\"13\""),
+            CHARGE.replace("\"currency\":\"USD\",", ""),
+            CHARGE.replace("}}", "}canary"),
+        ];
+        for text in wrong {
+            assert_ne!(text, CHARGE);
+            let Err(said) = input::Input::read(&text) else { panic!("nobody noticed") };
+            assert!(!said.contains("canary") && !said.contains("4242"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_or_no_text_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = folder.path().join("large");
+        std::fs::File::create(&large).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
+        assert_eq!(read_bytes(&large).unwrap_err().code, 1);
+        let latin = folder.path().join("latin");
+        std::fs::write(&latin, b"caf\xe9").unwrap();
+        assert_eq!(read_text(&latin).unwrap_err().code, 1);
+    }
+}
