@@ -2,9 +2,9 @@
 //!
 //! A connector is a TOML file. It is parsed, checked and compiled once ([`Connector::parse`] finds every fault); then
 //! it does two pure things. In the keeper it renders an operation and its [`Values`] into a request; in the forwarder
-//! it maps an answer to a [`Mapped`] outcome. Shape: `spec` reads the file with `document` and `fault`; `op`, `leaf`
-//! and `template` are requests, filled by `render`; `rules`, `fields` and `path` are answers, read by `answer`;
-//! `money` and `decline` are dated data.
+//! it maps an answer to a [`Mapped`] outcome. Shape: `spec` reads the file with `document` and `fault`; `op`, `leaf`,
+//! `condition` and `template` are requests, filled by `render`; `rules`, `fields` and `path` are answers, read by `answer`;
+//! `money` and `decline` are dated data. `language.md` beside this file is for who writes a connector.
 //!
 //! Invariant: no network, no file, no clock, no panic, no loop that a file or an answer could make endless.
 //! Invariant: a value fills a leaf and cannot change the shape of a request (`no_value_changes_the_shape`).

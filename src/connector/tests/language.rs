@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::super::{
-    Amount, Connector, Endpoint, IdempotencyKind, Operation, Outcome, Previous, RenderError, Values, builtin,
+    Amount, Connector, DeclineClass, Endpoint, IdempotencyKind, Operation, Outcome, Previous, RenderError,
+    Values, Word, ZipCheck, builtin,
 };
 use super::{merchant, sale};
 
@@ -452,4 +453,22 @@ fn rendering_and_mapping_are_fast() {
     let render = best(&|| drop(stripe.render(Operation::Sale, &values).unwrap()));
     let map = best(&|| drop(stripe.map(Operation::Sale, 200, answer)));
     assert!(render < Duration::from_millis(1) && map < Duration::from_millis(1), "{render:?} {map:?}");
+}
+
+/// The page for authors names everything that a file may say.
+#[test]
+fn the_page_for_authors_is_whole() {
+    let page = include_str!("../language.md");
+    let names = super::super::names::NAMES.iter().map(|(name, ..)| name.rsplit('.').next().unwrap_or(name));
+    let words = Operation::TEXTS
+        .iter()
+        .chain(Outcome::TEXTS)
+        .chain(IdempotencyKind::TEXTS)
+        .chain(DeclineClass::TEXTS);
+    let facts = super::super::fields::Fact::TEXTS.iter().chain(ZipCheck::TEXTS);
+    for word in names.chain(words.copied()).chain(facts.copied()) {
+        let found =
+            page.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').any(|known| known == word);
+        assert!(found, "{word} is not on the page");
+    }
 }
