@@ -16,6 +16,7 @@ use crate::clock::Time;
 use crate::edge::audit::event::EventDraft;
 
 mod rows;
+pub mod sqlite;
 
 pub use rows::{
     AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, Operation,

@@ -1,0 +1,332 @@
+//! Cards: insert, update, status, erasure.
+
+use super::super::codec::{self, FLAG_ERASE_WANTED, FLAG_HOLD, StoredCard};
+use super::super::keys::{self, Mark};
+use super::{Applying, Refusal, load_card};
+use crate::card::id::{FingerprintId, Token};
+use crate::card::tenant::TenantId;
+use crate::clock::Time;
+use crate::edge::store::{CardRow, CardStatus, CommitError, OnDuplicate};
+
+/// Tokens looked at to find one with the whole fingerprint: a second number with the same 16 bytes will not be met.
+const MARKS_READ: usize = 4;
+
+impl Applying<'_> {
+    pub(super) fn insert_card(
+        &mut self,
+        card: &CardRow,
+        hash: &[u8; 32],
+        on_duplicate: OnDuplicate,
+        body_mac: Option<&[u8; 32]>,
+    ) -> Result<FingerprintId, Refusal> {
+        let Some(sealed) = &card.sealed else { return Err(CommitError::Conflict.into()) };
+        let mark = Mark::of(card.tenant, hash);
+        let customer = keys::customer_mark(card.tenant, card.customer.as_deref());
+        let wants_one = match on_duplicate {
+            OnDuplicate::New => false,
+            OnDuplicate::ReturnExisting | OnDuplicate::UpdateExisting => true,
+        };
+        if wants_one {
+            let prefix = keys::fingerprint_customer_prefix(mark.head(), customer);
+            if let Some(token) = self.token_of_mark(prefix, &mark)? {
+                return Err(CommitError::DuplicateCard { token }.into());
+            }
+        }
+        let fingerprint = self.fingerprint_of_mark(&mark)?.unwrap_or(card.fingerprint);
+        self.conn.prepare_cached(include_str!("../sql/sealed_insert.sql"))?.execute((
+            codec::encode_sealed(sealed),
+            mark.head(),
+            body_mac,
+        ))?;
+        let kept = CardRow { fingerprint, ..card.clone() };
+        self.conn.prepare_cached(include_str!("../sql/card_insert.sql"))?.execute((
+            card.token.bytes(),
+            card.tenant.0,
+            codec::status_code(card.status),
+            card.version,
+            if card.legal_hold { FLAG_HOLD } else { 0 },
+            self.conn.last_insert_rowid(),
+            card.created_at.micros,
+            card.updated_at.micros.saturating_sub(card.created_at.micros),
+            codec::encode_details(&kept),
+        ))?;
+        self.index.put(&keys::fingerprint(mark.head(), customer, card.token), mark.rest());
+        if card.customer.is_some() {
+            self.index.put(&keys::customer(customer, card.token), &[]);
+        }
+        Ok(fingerprint)
+    }
+
+    pub(super) fn update_card(
+        &mut self,
+        card: &CardRow,
+        hash: Option<&[u8; 32]>,
+    ) -> Result<FingerprintId, Refusal> {
+        let stored = self.card_of(card.tenant, card.token)?;
+        let (Some(sealed), Some(old_id)) = (&card.sealed, stored.sealed_id) else {
+            return Err(CommitError::NotFound.into());
+        };
+        match stored.row.status {
+            CardStatus::Erased => return Err(CommitError::NotFound.into()),
+            CardStatus::Erasing => return Err(CommitError::Conflict.into()),
+            CardStatus::Active | CardStatus::Suspended => {}
+        }
+        if card.version != stored.row.version.saturating_add(1) {
+            return Err(CommitError::Conflict.into());
+        }
+        let (old_mark, body_mac) = self.sealed_marks(old_id)?;
+        let (mark, fingerprint) = self.move_fingerprint(card, &stored, old_mark, hash)?;
+        self.retire_version(&stored, old_id)?;
+        self.conn.prepare_cached(include_str!("../sql/sealed_insert.sql"))?.execute((
+            codec::encode_sealed(sealed),
+            mark,
+            body_mac,
+        ))?;
+        let kept =
+            CardRow { fingerprint, created_at: stored.row.created_at, erased_at: None, ..card.clone() };
+        let sealed_id = self.conn.last_insert_rowid();
+        let flags = (stored.flags & !FLAG_HOLD) | if card.legal_hold { FLAG_HOLD } else { 0 };
+        self.write_card(&StoredCard { row: kept, sealed_id: Some(sealed_id), flags })?;
+        Ok(fingerprint)
+    }
+
+    pub(super) fn set_card_status(
+        &mut self,
+        tenant: TenantId,
+        token: Token,
+        status: CardStatus,
+        legal_hold: bool,
+    ) -> Result<(), Refusal> {
+        let mut card = self.card_of(tenant, token)?;
+        let asked = matches!(status, CardStatus::Active | CardStatus::Suspended);
+        match card.row.status {
+            CardStatus::Erased => return Err(CommitError::NotFound.into()),
+            CardStatus::Erasing if !legal_hold => return Err(CommitError::Conflict.into()),
+            // A hold stops an erase that still waits; it is taken up again on release.
+            CardStatus::Erasing => {
+                self.list_fingerprint(&card)?;
+                card.flags |= FLAG_ERASE_WANTED;
+                card.row.status = CardStatus::Suspended;
+            }
+            CardStatus::Active | CardStatus::Suspended if asked => card.row.status = status,
+            CardStatus::Active | CardStatus::Suspended => return Err(CommitError::Conflict.into()),
+        }
+        card.flags = if legal_hold { card.flags | FLAG_HOLD } else { card.flags & !FLAG_HOLD };
+        if !legal_hold && card.flags & FLAG_ERASE_WANTED != 0 {
+            return self.erase_loaded(card);
+        }
+        if card.flags & FLAG_ERASE_WANTED != 0 {
+            card.row.status = CardStatus::Suspended;
+        }
+        card.row.updated_at = self.now;
+        self.write_card(&card)
+    }
+
+    pub(super) fn erase_card(&mut self, tenant: TenantId, token: Token) -> Result<(), Refusal> {
+        let mut card = self.card_of(tenant, token)?;
+        match card.row.status {
+            CardStatus::Erased => return Err(CommitError::NotFound.into()),
+            CardStatus::Erasing => return Ok(()),
+            CardStatus::Active | CardStatus::Suspended => {}
+        }
+        if card.flags & FLAG_HOLD != 0 {
+            card.flags |= FLAG_ERASE_WANTED;
+            card.row.status = CardStatus::Suspended;
+            card.row.updated_at = self.now;
+            return self.write_card(&card);
+        }
+        self.erase_loaded(card)
+    }
+
+    /// Erases the card, or lets it wait for the charge that still needs it.
+    fn erase_loaded(&mut self, mut card: StoredCard) -> Result<(), Refusal> {
+        self.unlist_fingerprint(&card)?;
+        if self.is_pinned(card.row.token)? {
+            card.row.status = CardStatus::Erasing;
+            card.row.updated_at = self.now;
+            return self.write_card(&card);
+        }
+        self.erase_now(card)
+    }
+
+    pub(super) fn erase_now(&mut self, mut card: StoredCard) -> Result<(), Refusal> {
+        let token = card.row.token;
+        let customer = keys::customer_mark(card.row.tenant, card.row.customer.as_deref());
+        let mut sealed_ids: Vec<i64> = card.sealed_id.into_iter().collect();
+        sealed_ids.extend(self.old_versions(token)?.into_iter().map(|(_, id)| id));
+        for id in sealed_ids {
+            self.conn.prepare_cached(include_str!("../sql/sealed_erase.sql"))?.execute((id,))?;
+        }
+        self.conn.prepare_cached(include_str!("../sql/versions_delete.sql"))?.execute((token.bytes(),))?;
+        for (key, _) in self.index.scan(self.conn, keys::body_mac_prefix(token), usize::MAX)? {
+            if let Some(id) = key.last_chunk::<8>() {
+                self.conn
+                    .prepare_cached(include_str!("../sql/body_mac_erase.sql"))?
+                    .execute((i64::from_be_bytes(*id),))?;
+            }
+            self.index.delete(&key);
+        }
+        self.index.delete(&keys::customer(customer, token));
+        self.index.delete(&keys::unlisted(token));
+        self.index.put(&keys::scrub(token), &[]);
+        card.row = CardRow {
+            customer: None,
+            metadata: std::collections::BTreeMap::new(),
+            shown: None,
+            fingerprint: codec::NO_FINGERPRINT,
+            sealed: None,
+            status: CardStatus::Erased,
+            updated_at: self.now,
+            erased_at: Some(self.now),
+            ..card.row
+        };
+        self.erased += 1;
+        self.write_card(&StoredCard { sealed_id: None, flags: 0, ..card })
+    }
+
+    /// A charge no longer needs this version: erases what waited for it.
+    pub(super) fn unpinned(&mut self, token: Token, version: u32) -> Result<(), Refusal> {
+        let Some(card) = load_card(self.conn, token)? else { return Ok(()) };
+        if card.row.status == CardStatus::Erasing && !self.is_pinned(token)? {
+            return self.erase_now(card);
+        }
+        let pinned = self.index.scan(self.conn, keys::pin_version_prefix(token, version), 1)?;
+        let old = self.old_versions(token)?.into_iter().find(|(number, _)| *number == version);
+        if let (Some((_, id)), true) = (old, pinned.is_empty()) {
+            self.drop_pan(token, version, id)?;
+        }
+        Ok(())
+    }
+
+    fn is_pinned(&self, token: Token) -> Result<bool, Refusal> {
+        Ok(!self.index.scan(self.conn, keys::pin_prefix(token), 1)?.is_empty())
+    }
+
+    fn old_versions(&self, token: Token) -> Result<Vec<(u32, i64)>, Refusal> {
+        let mut statement = self.conn.prepare_cached(include_str!("../sql/versions_of_card.sql"))?;
+        let rows = statement.query_map((token.bytes(),), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The current version becomes an old one; its PAN goes unless an attempt pins it.
+    fn retire_version(&mut self, stored: &StoredCard, sealed_id: i64) -> Result<(), Refusal> {
+        let (token, version) = (stored.row.token, stored.row.version);
+        self.conn.prepare_cached(include_str!("../sql/version_insert.sql"))?.execute((
+            token.bytes(),
+            version,
+            sealed_id,
+            stored.row.created_at.micros,
+            stored.row.updated_at.micros.saturating_sub(stored.row.created_at.micros),
+            codec::encode_details(&stored.row),
+        ))?;
+        let Some(sealed) = &stored.row.sealed else { return Ok(()) };
+        let pins = self.index.scan(self.conn, keys::pin_version_prefix(token, version), 1)?;
+        let kept = if pins.is_empty() { codec::without_pan(sealed) } else { codec::encode_sealed(sealed) };
+        self.conn.prepare_cached(include_str!("../sql/sealed_retire.sql"))?.execute((sealed_id, kept))?;
+        Ok(())
+    }
+
+    fn drop_pan(&mut self, token: Token, version: u32, sealed_id: i64) -> Result<(), Refusal> {
+        let mut statement = self.conn.prepare_cached(include_str!("../sql/card_version_get.sql"))?;
+        let mut rows = statement.query((token.bytes(), version))?;
+        let Some(card) = rows.next()?.map(StoredCard::read).transpose()? else { return Ok(()) };
+        if let Some(sealed) = card.row.sealed.filter(|sealed| !sealed.pan.envelope.is_empty()) {
+            self.conn
+                .prepare_cached(include_str!("../sql/sealed_retire.sql"))?
+                .execute((sealed_id, codec::without_pan(&sealed)))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the mark and fingerprint id of the new version, and moves its entries.
+    fn move_fingerprint(
+        &mut self,
+        card: &CardRow,
+        stored: &StoredCard,
+        old_mark: [u8; 16],
+        hash: Option<&[u8; 32]>,
+    ) -> Result<([u8; 16], FingerprintId), Refusal> {
+        let old_customer = keys::customer_mark(card.tenant, stored.row.customer.as_deref());
+        let customer = keys::customer_mark(card.tenant, card.customer.as_deref());
+        let old_key = keys::fingerprint(old_mark, old_customer, card.token);
+        let old_rest = self.index.get(self.conn, &old_key)?.unwrap_or_default();
+        let new = hash.map(|hash| Mark::of(card.tenant, hash));
+        let same = new.as_ref().is_none_or(|new| new.head() == old_mark && new.rest() == old_rest);
+        self.index.delete(&old_key);
+        let (mark, rest, fingerprint) = match new {
+            Some(new) if !same => {
+                let id = self.fingerprint_of_mark(&new)?.unwrap_or(card.fingerprint);
+                (new.head(), new.rest().to_vec(), id)
+            }
+            Some(_) | None => (old_mark, old_rest, stored.row.fingerprint),
+        };
+        self.index.put(&keys::fingerprint(mark, customer, card.token), &rest);
+        if customer != old_customer {
+            self.index.delete(&keys::customer(old_customer, card.token));
+            if card.customer.is_some() {
+                self.index.put(&keys::customer(customer, card.token), &[]);
+            }
+        }
+        Ok((mark, fingerprint))
+    }
+
+    /// A card that is to go never matches a duplicate; the entry goes with its last token.
+    fn unlist_fingerprint(&mut self, card: &StoredCard) -> Result<(), Refusal> {
+        let Some(id) = card.sealed_id else { return Ok(()) };
+        let (mark, _) = self.sealed_marks(id)?;
+        let customer = keys::customer_mark(card.row.tenant, card.row.customer.as_deref());
+        let key = keys::fingerprint(mark, customer, card.row.token);
+        // Kept beside the token, so that a hold can put the card back: the rest of the mark stands nowhere else.
+        if let Some(rest) = self.index.get(self.conn, &key)? {
+            self.index.delete(&key);
+            if self.is_pinned(card.row.token)? {
+                self.index.put(&keys::unlisted(card.row.token), &rest);
+            }
+        }
+        Ok(())
+    }
+
+    fn list_fingerprint(&mut self, card: &StoredCard) -> Result<(), Refusal> {
+        let Some(id) = card.sealed_id else { return Ok(()) };
+        let (mark, _) = self.sealed_marks(id)?;
+        let customer = keys::customer_mark(card.row.tenant, card.row.customer.as_deref());
+        if let Some(rest) = self.index.get(self.conn, &keys::unlisted(card.row.token))? {
+            self.index.put(&keys::fingerprint(mark, customer, card.row.token), &rest);
+            self.index.delete(&keys::unlisted(card.row.token));
+        }
+        Ok(())
+    }
+
+    fn sealed_marks(&self, id: i64) -> Result<([u8; 16], Option<[u8; 32]>), Refusal> {
+        let mut statement = self.conn.prepare_cached(include_str!("../sql/sealed_marks.sql"))?;
+        Ok(statement.query_row((id,), |row| Ok((row.get(0)?, row.get(1)?)))?)
+    }
+
+    fn token_of_mark(&self, prefix: keys::Key, mark: &Mark) -> Result<Option<Token>, Refusal> {
+        let entries = self.index.scan(self.conn, prefix, MARKS_READ)?;
+        let whole = entries.iter().find(|(_, rest)| rest == mark.rest());
+        Ok(whole.and_then(|(key, _)| keys::last_id(key)).and_then(Token::from_slice))
+    }
+
+    fn fingerprint_of_mark(&self, mark: &Mark) -> Result<Option<FingerprintId>, Refusal> {
+        let Some(token) = self.token_of_mark(keys::fingerprint_prefix(mark.head()), mark)? else {
+            return Ok(None);
+        };
+        Ok(load_card(self.conn, token)?.map(|card| card.row.fingerprint))
+    }
+
+    fn write_card(&self, card: &StoredCard) -> Result<(), Refusal> {
+        let row = &card.row;
+        self.conn.prepare_cached(include_str!("../sql/card_update.sql"))?.execute((
+            row.token.bytes(),
+            codec::status_code(row.status),
+            row.version,
+            card.flags,
+            card.sealed_id,
+            row.updated_at.micros.saturating_sub(row.created_at.micros),
+            row.erased_at.map(|time: Time| time.micros),
+            codec::encode_details(row),
+        ))?;
+        Ok(())
+    }
+}

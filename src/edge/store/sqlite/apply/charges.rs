@@ -1,0 +1,173 @@
+//! Charges: one row each, and the entries that lead to it. What changes is the difference of the entries before and after.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::super::codec::ReadError;
+use super::super::keys::{self, Key};
+use super::{Applying, Refusal, to_json};
+use crate::card::id::ChargeId;
+use crate::card::tenant::TenantId;
+use crate::edge::store::{AttemptState, CardStatus, ChargeRow, ChargeStatus, CommitError};
+
+impl Applying<'_> {
+    pub(super) fn put_charge(&mut self, charge: &ChargeRow) -> Result<(), Refusal> {
+        let before = load_charge(self.conn, charge.tenant, charge.id)?;
+        let revision = before.as_ref().map_or(0, |row| row.revision);
+        if charge.revision != revision.saturating_add(1) {
+            return Err(CommitError::Conflict.into());
+        }
+        if before.is_none() && pins(charge) {
+            self.check_chargeable(charge)?;
+        }
+        let old = before.as_ref().map(entries).unwrap_or_default();
+        let new = entries(charge);
+        let invoice = keys::invoice(charge.tenant, &charge.invoice, &charge.period);
+        if new.contains_key(&invoice) && !old.contains_key(&invoice) {
+            self.check_invoice_free(&invoice)?;
+        }
+        self.conn.prepare_cached(include_str!("../sql/charge_put.sql"))?.execute((
+            charge.tenant.0,
+            charge.id.bytes(),
+            charge.created_at.micros,
+            status_word(charge.status),
+            &charge.destination,
+            to_json(charge)?,
+        ))?;
+        for key in old.keys().filter(|key| !new.contains_key(*key)) {
+            self.index.delete(key);
+        }
+        for (key, value) in new.iter().filter(|(key, value)| old.get(*key) != Some(*value)) {
+            self.index.put(key, value);
+        }
+        if let Some(before) = before.filter(|before| pins(before) && !pins(charge)) {
+            self.unpinned(before.token, before.card_version)?;
+        }
+        Ok(())
+    }
+
+    /// The writer has the last word on whether a card may still be used: it may have been suspended a moment ago.
+    fn check_chargeable(&self, charge: &ChargeRow) -> Result<(), Refusal> {
+        let card = self.card_of(charge.tenant, charge.token)?;
+        match card.row.status {
+            CardStatus::Erasing | CardStatus::Erased => Err(CommitError::NotFound.into()),
+            CardStatus::Suspended => Err(CommitError::Conflict.into()),
+            CardStatus::Active if card.row.version != charge.card_version => {
+                Err(CommitError::Conflict.into())
+            }
+            CardStatus::Active => Ok(()),
+        }
+    }
+
+    fn check_invoice_free(&self, key: &Key) -> Result<(), Refusal> {
+        match self.index.get(self.conn, key)?.as_deref().and_then(ChargeId::from_slice) {
+            Some(charge) => Err(CommitError::InvoiceTaken { charge }.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads a charge of this tenant.
+pub(in crate::edge::store::sqlite) fn load_charge(
+    conn: &Connection,
+    tenant: TenantId,
+    id: ChargeId,
+) -> Result<Option<ChargeRow>, ReadError> {
+    let doc: Option<String> = conn
+        .prepare_cached(include_str!("../sql/charge_get.sql"))?
+        .query_row((tenant.0, id.bytes()), |row| row.get(0))
+        .optional()?;
+    doc.map(|doc| read_charge(&doc)).transpose()
+}
+
+/// Reads a charge's document.
+pub(in crate::edge::store::sqlite) fn read_charge(doc: &str) -> Result<ChargeRow, ReadError> {
+    serde_json::from_str(doc).map_err(|_| ReadError::Corrupt("charge"))
+}
+
+/// The word for a status in the `status` column.
+pub(in crate::edge::store::sqlite) const fn status_word(status: ChargeStatus) -> &'static str {
+    match status {
+        ChargeStatus::Processing => "processing",
+        ChargeStatus::Pending => "pending",
+        ChargeStatus::Authorized => "authorized",
+        ChargeStatus::Approved => "approved",
+        ChargeStatus::Declined => "declined",
+        ChargeStatus::Failed => "failed",
+        ChargeStatus::Unknown => "unknown",
+        ChargeStatus::Voided => "voided",
+        ChargeStatus::Manual => "manual",
+    }
+}
+
+/// The index entries of a charge as it stands.
+fn entries(charge: &ChargeRow) -> BTreeMap<Key, Vec<u8>> {
+    let (tenant, id) = (charge.tenant, charge.id);
+    let mut out = BTreeMap::new();
+    let mut lead = |key: Key| out.insert(key, Vec::new());
+    if !charge.invoice.is_empty() {
+        lead(keys::with_charge(keys::charges_of_invoice(tenant, &charge.invoice), id));
+    }
+    if let Some(customer) = &charge.customer {
+        lead(keys::with_charge(keys::charges_of_customer(tenant, customer), id));
+    }
+    for attempt in charge.operations.iter().flat_map(|operation| &operation.attempts) {
+        if let Some(transaction) = &attempt.transaction_id {
+            lead(keys::with_charge(keys::charges_of_transaction(tenant, transaction), id));
+        }
+    }
+    if pins(charge) {
+        lead(keys::pin(charge.token, charge.card_version, id));
+    }
+    if is_open(charge) {
+        out.insert(keys::open(id), tenant.0.to_be_bytes().to_vec());
+    }
+    for operation in &charge.operations {
+        out.insert(keys::operation(tenant, &operation.id), id.bytes().to_vec());
+    }
+    if !charge.invoice.is_empty() && holds_invoice(charge.status) {
+        out.insert(keys::invoice(tenant, &charge.invoice, &charge.period), id.bytes().to_vec());
+    }
+    out
+}
+
+/// Whether the charge needs its version of the card: an unresolved attempt, or an open authorization.
+fn pins(charge: &ChargeRow) -> bool {
+    charge.status == ChargeStatus::Authorized || unresolved(charge)
+}
+
+/// Whether somebody must still find out about it.
+fn is_open(charge: &ChargeRow) -> bool {
+    let waits = match charge.status {
+        ChargeStatus::Processing | ChargeStatus::Pending | ChargeStatus::Unknown => true,
+        ChargeStatus::Authorized
+        | ChargeStatus::Approved
+        | ChargeStatus::Declined
+        | ChargeStatus::Failed
+        | ChargeStatus::Voided
+        | ChargeStatus::Manual => false,
+    };
+    waits || unresolved(charge)
+}
+
+fn unresolved(charge: &ChargeRow) -> bool {
+    charge.operations.iter().flat_map(|operation| &operation.attempts).any(|attempt| match attempt.state {
+        AttemptState::Sending | AttemptState::Unknown | AttemptState::Pending => true,
+        AttemptState::Approved | AttemptState::Declined | AttemptState::Failed | AttemptState::Manual => {
+            false
+        }
+    })
+}
+
+const fn holds_invoice(status: ChargeStatus) -> bool {
+    match status {
+        ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Voided => false,
+        ChargeStatus::Processing
+        | ChargeStatus::Pending
+        | ChargeStatus::Authorized
+        | ChargeStatus::Approved
+        | ChargeStatus::Unknown
+        | ChargeStatus::Manual => true,
+    }
+}

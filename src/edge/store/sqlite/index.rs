@@ -1,0 +1,375 @@
+//! The index: every key that comes at random, in one ordered map from bytes to bytes.
+//!
+//! ```text
+//!   put ─► batch (this transaction) ─► active ─(full)─► frozen ─(merged in key order, in slices)─► table `entries`
+//!             └── one row of `tail` per commit ── deleted once its generation is merged
+//! ```
+//! A random key in a B-tree costs a page of its own per commit; here it costs its length in a row appended to `tail`, and
+//! the page only when many keys that lie together are merged. Active and frozen entries are in memory too, rebuilt from
+//! `tail` at start. A crash at any point is safe: merging twice gives the same, and a deletion is an entry without value.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::keys::{self, Key};
+
+/// Entries of the active generation before it is frozen; two generations of about 170 bytes an entry are 11 MB.
+const GENERATION_ENTRIES: usize = 32_768;
+/// Entries merged with each commit beyond what the commit itself brings.
+const SLICE_ENTRIES_MIN: usize = 64;
+/// Rows of the tail deleted with each commit, once their generation is merged.
+const TRIM_ROWS: i64 = 32;
+
+type Map = BTreeMap<Box<[u8]>, Option<Box<[u8]>>>;
+
+/// An entry as found: key and value.
+pub(super) type Entry = (Vec<u8>, Vec<u8>);
+
+/// The generations that are not merged yet.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    active: Map,
+    frozen: Map,
+}
+
+/// The memory of the index, shared by the writer with the readers.
+pub(super) type Shared = Arc<RwLock<Memory>>;
+
+/// Which end of a range comes first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Ascending,
+    Descending,
+}
+
+/// Keys from `from` up to, without, `to`.
+pub(super) struct Span {
+    pub(super) from: Key,
+    pub(super) to: Key,
+    pub(super) order: Order,
+}
+
+impl Span {
+    pub(super) fn of_prefix(prefix: Key) -> Self {
+        Self { to: keys::after_prefix(&prefix), from: prefix, order: Order::Ascending }
+    }
+}
+
+/// Reads a key for a reader.
+pub(super) fn get(shared: &Shared, conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
+    let found = {
+        let memory = shared.read().unwrap_or_else(PoisonError::into_inner);
+        find(&[&memory.active, &memory.frozen], key)
+    };
+    found.map_or_else(|| get_merged(conn, key), Ok)
+}
+
+/// Reads a span for a reader.
+pub(super) fn scan(
+    shared: &Shared,
+    conn: &Connection,
+    span: Span,
+    limit: usize,
+) -> rusqlite::Result<Vec<Entry>> {
+    let memory = shared.read().unwrap_or_else(PoisonError::into_inner);
+    merge_layers(&[&memory.active, &memory.frozen], conn, span, limit)
+}
+
+/// The writer's side.
+pub(super) struct IndexWriter {
+    shared: Shared,
+    batch: Map,
+    /// What the current change overwrote in `batch`, to undo it.
+    undo: Vec<(Box<[u8]>, Option<Option<Box<[u8]>>>)>,
+    tail_next: i64,
+    /// The first tail row of the active generation: rows before it belong to the frozen one, or are merged.
+    active_from: i64,
+    tail_first: i64,
+    sweep: Sweep,
+    /// What becomes of `sweep` if this transaction commits.
+    swept: Option<Sweep>,
+}
+
+#[derive(Clone)]
+enum Sweep {
+    Idle,
+    /// Merging the frozen generation, after this key.
+    Merging(Option<Box<[u8]>>),
+    /// Merged; its tail rows are being deleted.
+    Trimming,
+}
+
+impl IndexWriter {
+    /// Rebuilds the memory from the tail.
+    pub(super) fn load(conn: &Connection, shared: Shared) -> rusqlite::Result<Self> {
+        let mut map = Map::new();
+        let (mut first, mut next) = (None, 1);
+        let mut rows = conn.prepare(include_str!("sql/tail_all.sql"))?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            let seq: i64 = row.get(0)?;
+            first = first.or(Some(seq));
+            next = seq + 1;
+            decode_batch(row.get_ref(1)?.as_blob()?, &mut map);
+        }
+        let (active, frozen, sweep, active_from) = if map.len() < GENERATION_ENTRIES / 2 {
+            (map, Map::new(), Sweep::Idle, first.unwrap_or(next))
+        } else {
+            (Map::new(), map, Sweep::Merging(None), next)
+        };
+        *shared.write().unwrap_or_else(PoisonError::into_inner) = Memory { active, frozen };
+        let (batch, undo) = (Map::new(), Vec::new());
+        let tail_first = first.unwrap_or(next);
+        Ok(Self { shared, batch, undo, tail_next: next, active_from, tail_first, sweep, swept: None })
+    }
+
+    pub(super) fn get(&self, conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
+        if let Some(value) = self.batch.get(key) {
+            return Ok(value.as_deref().map(<[u8]>::to_vec));
+        }
+        get(&self.shared, conn, key)
+    }
+
+    /// The first entries of a prefix, in order of their keys.
+    pub(super) fn scan(&self, conn: &Connection, prefix: Key, limit: usize) -> rusqlite::Result<Vec<Entry>> {
+        let memory = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        merge_layers(&[&self.batch, &memory.active, &memory.frozen], conn, Span::of_prefix(prefix), limit)
+    }
+
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.set(key, Some(value.into()));
+    }
+
+    pub(super) fn delete(&mut self, key: &[u8]) {
+        self.set(key, None);
+    }
+
+    fn set(&mut self, key: &[u8], value: Option<Box<[u8]>>) {
+        let before = self.batch.insert(key.into(), value);
+        self.undo.push((key.into(), before));
+    }
+
+    /// A change begins: what [`undo`](Self::undo) goes back to.
+    pub(super) fn mark(&mut self) {
+        self.undo.clear();
+    }
+
+    /// Takes back what was put since the mark.
+    pub(super) fn undo(&mut self) {
+        while let Some((key, before)) = self.undo.pop() {
+            match before {
+                Some(value) => self.batch.insert(key, value),
+                None => self.batch.remove(&key),
+            };
+        }
+    }
+
+    /// Writes the batch to the tail and moves the merge on, inside the open transaction.
+    pub(super) fn flush(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        self.swept = match &self.sweep {
+            Sweep::Idle => None,
+            Sweep::Merging(after) => Some(self.merge_slice(conn, after.clone())?),
+            Sweep::Trimming => Some(self.trim(conn)?),
+        };
+        if !self.batch.is_empty() {
+            conn.prepare_cached(include_str!("sql/tail_append.sql"))?
+                .execute((self.tail_next, encode_batch(&self.batch)))?;
+        }
+        Ok(())
+    }
+
+    fn merge_slice(&self, conn: &Connection, after: Option<Box<[u8]>>) -> rusqlite::Result<Sweep> {
+        // More than comes in, so that the frozen generation is merged before the active one is full.
+        let limit = SLICE_ENTRIES_MIN + self.batch.len() * 3 / 2;
+        let memory = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut put = conn.prepare_cached(include_str!("sql/entry_put.sql"))?;
+        let mut delete = conn.prepare_cached(include_str!("sql/entry_delete.sql"))?;
+        let mut last = None;
+        let mut merged = 0;
+        for (key, value) in memory.frozen.range::<[u8], _>((from, Bound::Unbounded)).take(limit) {
+            match value {
+                Some(value) => put.execute((key, value))?,
+                None => delete.execute((key,))?,
+            };
+            last = Some(key);
+            merged += 1;
+        }
+        Ok(match last {
+            Some(key) if merged == limit => Sweep::Merging(Some(key.clone())),
+            Some(_) | None => Sweep::Trimming,
+        })
+    }
+
+    fn trim(&self, conn: &Connection) -> rusqlite::Result<Sweep> {
+        let to = self.active_from.min(self.tail_first + TRIM_ROWS);
+        conn.prepare_cached(include_str!("sql/tail_trim.sql"))?.execute((to,))?;
+        Ok(if to >= self.active_from { Sweep::Idle } else { Sweep::Trimming })
+    }
+
+    /// The transaction is durable: the batch becomes part of the active generation.
+    pub(super) fn committed(&mut self) {
+        self.undo.clear();
+        let mut memory = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.batch.is_empty() {
+            self.tail_next += 1;
+            // One by one: `append` would rebuild the whole map.
+            for (key, value) in std::mem::take(&mut self.batch) {
+                memory.active.insert(key, value);
+            }
+        }
+        if let Some(next) = self.swept.take() {
+            match (&self.sweep, &next) {
+                (Sweep::Merging(_), Sweep::Trimming) => memory.frozen = Map::new(),
+                (Sweep::Trimming, _) => self.tail_first = self.active_from.min(self.tail_first + TRIM_ROWS),
+                (Sweep::Idle | Sweep::Merging(_), _) => {}
+            }
+            self.sweep = next;
+        }
+        if memory.active.len() >= GENERATION_ENTRIES && matches!(self.sweep, Sweep::Idle) {
+            memory.frozen = std::mem::take(&mut memory.active);
+            self.active_from = self.tail_next;
+            self.sweep = Sweep::Merging(None);
+        }
+    }
+}
+
+/// Newest layer first. `Some(None)`: known to be deleted.
+#[expect(clippy::option_option, reason = "absent, deleted and there are three different answers")]
+fn find(layers: &[&Map], key: &[u8]) -> Option<Option<Vec<u8>>> {
+    layers.iter().find_map(|layer| layer.get(key)).map(|value| value.as_deref().map(<[u8]>::to_vec))
+}
+
+fn get_merged(conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
+    conn.prepare_cached(include_str!("sql/entry_get.sql"))?.query_row((key,), |row| row.get(0)).optional()
+}
+
+/// Walks all layers and the table at once in key order; where several hold a key, the newest layer speaks.
+fn merge_layers(
+    layers: &[&Map],
+    conn: &Connection,
+    span: Span,
+    limit: usize,
+) -> rusqlite::Result<Vec<Entry>> {
+    let mut out = Vec::new();
+    if span.from >= span.to {
+        return Ok(out);
+    }
+    let descending = span.order == Order::Descending;
+    let (from, to) = (span.from.clone(), span.to.clone());
+    let bounds = (Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice()));
+    let mut walks: Vec<_> = layers
+        .iter()
+        .map(|layer| layer.range::<[u8], _>(bounds))
+        .map(|mut range| (step(&mut range, descending), range))
+        .collect();
+    let mut table = TableWalk { rows: VecDeque::new(), span, chunk: limit.clamp(1, 256), ended: false };
+    while out.len() < limit {
+        table.fill(conn)?;
+        let heads = walks.iter().filter_map(|(head, _)| head.map(|(key, _)| key));
+        let heads = heads.chain(table.rows.front().map(|(key, _)| key.as_slice()));
+        let Some(key) = (if descending { heads.max() } else { heads.min() }) else { break };
+        let key = key.to_vec();
+        let mut value = None;
+        for (head, range) in &mut walks {
+            if let Some((_, held)) = head.filter(|(found, _)| *found == key) {
+                value = value.or(Some(held.map(<[u8]>::to_vec)));
+                *head = step(range, descending);
+            }
+        }
+        if let Some((_, merged)) = table.rows.pop_front_if(|(found, _)| *found == key) {
+            value = value.or(Some(Some(merged)));
+        }
+        if let Some(Some(value)) = value {
+            out.push((key, value));
+        }
+    }
+    Ok(out)
+}
+
+type Head<'a> = Option<(&'a [u8], Option<&'a [u8]>)>;
+
+fn step<'a>(
+    range: &mut std::collections::btree_map::Range<'a, Box<[u8]>, Option<Box<[u8]>>>,
+    descending: bool,
+) -> Head<'a> {
+    let next = if descending { range.next_back() } else { range.next() };
+    next.map(|(key, value)| (key.as_ref(), value.as_deref()))
+}
+
+/// The table's part of a walk, read in chunks.
+struct TableWalk {
+    rows: VecDeque<Entry>,
+    span: Span,
+    chunk: usize,
+    ended: bool,
+}
+
+impl TableWalk {
+    fn fill(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        if self.ended || !self.rows.is_empty() {
+            return Ok(());
+        }
+        let sql = match self.span.order {
+            Order::Ascending => include_str!("sql/entries_ascending.sql"),
+            Order::Descending => include_str!("sql/entries_descending.sql"),
+        };
+        let limit = i64::try_from(self.chunk).unwrap_or(i64::MAX);
+        let mut statement = conn.prepare_cached(sql)?;
+        let rows = statement.query_map((&self.span.from, &self.span.to, limit), |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
+        })?;
+        for row in rows {
+            self.rows.push_back(row?);
+        }
+        self.ended = self.rows.len() < self.chunk;
+        if let Some((last, _)) = self.rows.back() {
+            match self.span.order {
+                Order::Ascending => {
+                    self.span.from.clone_from(last);
+                    self.span.from.push(0);
+                }
+                Order::Descending => self.span.to.clone_from(last),
+            }
+        }
+        Ok(())
+    }
+}
+
+const DELETED: u32 = u32::MAX;
+
+/// For each entry: key length u16 ‖ value length u32 (all ones: deleted) ‖ key ‖ value, little-endian.
+fn encode_batch(batch: &Map) -> Vec<u8> {
+    let mut out = Vec::with_capacity(batch.len() * 80);
+    for (key, value) in batch {
+        let value_len = value.as_ref().map_or(DELETED, |v| u32::try_from(v.len()).unwrap_or(DELETED - 1));
+        out.extend_from_slice(&u16::try_from(key.len()).unwrap_or(u16::MAX).to_le_bytes());
+        out.extend_from_slice(&value_len.to_le_bytes());
+        out.extend_from_slice(key);
+        out.extend_from_slice(value.as_deref().unwrap_or_default());
+    }
+    out
+}
+
+fn decode_batch(mut bytes: &[u8], into: &mut Map) {
+    while let Some((lengths, rest)) = bytes.split_first_chunk::<6>() {
+        let [a, b, c, d, e, f] = *lengths;
+        let key_len = usize::from(u16::from_le_bytes([a, b]));
+        let value_len = u32::from_le_bytes([c, d, e, f]);
+        let Some((key, rest)) = rest.split_at_checked(key_len) else { return };
+        if value_len == DELETED {
+            into.insert(key.into(), None);
+            bytes = rest;
+            continue;
+        }
+        let Some((value, rest)) = rest.split_at_checked(usize::try_from(value_len).unwrap_or(usize::MAX))
+        else {
+            return;
+        };
+        into.insert(key.into(), Some(value.into()));
+        bytes = rest;
+    }
+}

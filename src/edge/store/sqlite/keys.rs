@@ -1,0 +1,192 @@
+//! Keys of the index: one byte that says what kind, then fixed-length parts. Hashes are cut to 16 bytes where a chance
+//! match would be a mistake of one in 2^64 cards squared; fingerprints are compared whole (the rest is the value).
+
+use ring::digest::{Context, SHA256};
+
+use crate::card::id::{ChargeId, Token};
+use crate::card::tenant::TenantId;
+
+pub(super) type Key = Vec<u8>;
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Kind {
+    BodyMac = b'B',
+    Customer = b'C',
+    Fingerprint = b'F',
+    Idempotency = b'I',
+    ChargeOfCustomer = b'K',
+    ChargeOfInvoice = b'L',
+    Open = b'N',
+    Operation = b'O',
+    Transaction = b'P',
+    Scrub = b'S',
+    Invoice = b'U',
+    Unlisted = b'G',
+    Pin = b'X',
+}
+
+/// What the index knows of a fingerprint: SHA-256 over tenant and keyed hash, so that tenants never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark(pub(super) [u8; 32]);
+
+impl Mark {
+    pub(super) fn of(tenant: TenantId, fingerprint: &[u8; 32]) -> Self {
+        Self(hash(&[&tenant.0.to_be_bytes(), fingerprint]))
+    }
+
+    pub(super) fn head(&self) -> [u8; 16] {
+        head(&self.0)
+    }
+
+    pub(super) fn rest(&self) -> &[u8] {
+        self.0.get(16..).unwrap_or_default()
+    }
+}
+
+/// Sixteen bytes for a customer; zeros for the absence of one.
+pub(super) fn customer_mark(tenant: TenantId, customer: Option<&str>) -> [u8; 16] {
+    customer.map_or([0; 16], |c| head(&hash(&[&tenant.0.to_be_bytes(), c.as_bytes()])))
+}
+
+/// All tokens of a number: prefix of [`fingerprint`] keys.
+pub(super) fn fingerprint_prefix(mark: [u8; 16]) -> Key {
+    join(Kind::Fingerprint, &[&mark])
+}
+
+/// A customer's tokens of a number: prefix of [`fingerprint`] keys, oldest token first.
+pub(super) fn fingerprint_customer_prefix(mark: [u8; 16], customer: [u8; 16]) -> Key {
+    join(Kind::Fingerprint, &[&mark, &customer])
+}
+
+/// One live card under its fingerprint; the value is the mark's rest.
+pub(super) fn fingerprint(mark: [u8; 16], customer: [u8; 16], token: Token) -> Key {
+    join(Kind::Fingerprint, &[&mark, &customer, token.bytes()])
+}
+
+/// The rest of the mark of a card that waits to be erased.
+pub(super) fn unlisted(token: Token) -> Key {
+    join(Kind::Unlisted, &[token.bytes()])
+}
+
+pub(super) fn customer_prefix(customer: [u8; 16]) -> Key {
+    join(Kind::Customer, &[&customer])
+}
+
+pub(super) fn customer(customer: [u8; 16], token: Token) -> Key {
+    join(Kind::Customer, &[&customer, token.bytes()])
+}
+
+pub(super) fn idempotency(tenant: TenantId, route: &str, key: &[u8; 32]) -> Key {
+    join(Kind::Idempotency, &[&head(&hash(&[&tenant.0.to_be_bytes(), key, route.as_bytes()]))])
+}
+
+pub(super) fn body_mac_prefix(token: Token) -> Key {
+    join(Kind::BodyMac, &[token.bytes()])
+}
+
+pub(super) fn body_mac(token: Token, id: i64) -> Key {
+    join(Kind::BodyMac, &[token.bytes(), &id.to_be_bytes()])
+}
+
+pub(super) fn scrub_prefix() -> Key {
+    join(Kind::Scrub, &[])
+}
+
+pub(super) fn scrub(token: Token) -> Key {
+    join(Kind::Scrub, &[token.bytes()])
+}
+
+pub(super) fn pin_prefix(token: Token) -> Key {
+    join(Kind::Pin, &[token.bytes()])
+}
+
+pub(super) fn pin_version_prefix(token: Token, version: u32) -> Key {
+    join(Kind::Pin, &[token.bytes(), &version.to_be_bytes()])
+}
+
+pub(super) fn pin(token: Token, version: u32, charge: ChargeId) -> Key {
+    join(Kind::Pin, &[token.bytes(), &version.to_be_bytes(), charge.bytes()])
+}
+
+pub(super) fn open_prefix() -> Key {
+    join(Kind::Open, &[])
+}
+
+pub(super) fn open(charge: ChargeId) -> Key {
+    join(Kind::Open, &[charge.bytes()])
+}
+
+pub(super) fn operation(tenant: TenantId, operation: &str) -> Key {
+    join(Kind::Operation, &[&tenant.0.to_be_bytes(), operation.as_bytes()])
+}
+
+/// The charge that holds an invoice and period.
+pub(super) fn invoice(tenant: TenantId, invoice: &str, period: &str) -> Key {
+    let length = u32::try_from(invoice.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let whole = hash(&[&tenant.0.to_be_bytes(), &length, invoice.as_bytes(), period.as_bytes()]);
+    join(Kind::Invoice, &[&head(&whole)])
+}
+
+/// All charges of an invoice, whatever became of them.
+pub(super) fn charges_of_invoice(tenant: TenantId, invoice: &str) -> Key {
+    join(Kind::ChargeOfInvoice, &[&head(&hash(&[&tenant.0.to_be_bytes(), invoice.as_bytes()]))])
+}
+
+pub(super) fn charges_of_customer(tenant: TenantId, customer: &str) -> Key {
+    join(Kind::ChargeOfCustomer, &[&head(&hash(&[&tenant.0.to_be_bytes(), customer.as_bytes()]))])
+}
+
+pub(super) fn charges_of_transaction(tenant: TenantId, transaction: &str) -> Key {
+    join(Kind::Transaction, &[&head(&hash(&[&tenant.0.to_be_bytes(), transaction.as_bytes()]))])
+}
+
+/// `prefix` followed by a charge's id.
+pub(super) fn with_charge(mut prefix: Key, charge: ChargeId) -> Key {
+    prefix.extend_from_slice(charge.bytes());
+    prefix
+}
+
+/// The last 18 bytes of a key: the token or charge that it leads to.
+pub(super) fn last_id(key: &[u8]) -> Option<&[u8]> {
+    key.len().checked_sub(18).and_then(|at| key.get(at..))
+}
+
+/// The first key after every key that begins with `prefix`.
+pub(super) fn after_prefix(prefix: &[u8]) -> Key {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+fn join(kind: Kind, parts: &[&[u8]]) -> Key {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|p| p.len()).sum::<usize>());
+    key.push(kind as u8);
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
+fn head(hash: &[u8; 32]) -> [u8; 16] {
+    let mut out = [0; 16];
+    for (to, from) in out.iter_mut().zip(hash) {
+        *to = *from;
+    }
+    out
+}

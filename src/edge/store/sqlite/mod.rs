@@ -1,0 +1,254 @@
+//! The store on embedded SQLite.
+//!
+//! ```text
+//!   commit ──► inbox ──► writer: one transaction for all that wait ──► answers after COMMIT
+//!                          │  cards, sealed, charges, events: rows at the right edge
+//!                          └─ index: random keys, tail first, merged in slices
+//!   card, list, … ──► readers: short reads beside the writer, in the caller's thread
+//!   scrubber: checkpoints beside the writer; after an erase the write-ahead log is emptied
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{
+    AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, Page, PrincipalRow,
+    Reply, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
+};
+use crate::card::id::{ChargeId, EventId, Token};
+use crate::card::tenant::TenantId;
+use crate::clock::Clock;
+use crate::edge::audit::event::EventDraft;
+
+mod apply;
+mod codec;
+mod digests;
+mod inbox;
+mod index;
+mod keys;
+mod log;
+mod read;
+mod schema;
+mod scrub;
+mod writer;
+
+pub use digests::{CardDigest, CardDigests, card_digests};
+pub use schema::OpenError;
+
+use inbox::{Inbox, Job};
+use read::Readers;
+use writer::{Common, Figures, Writer};
+
+/// Changes that may wait for the writer; more callers wait in line before they are queued.
+const QUEUE_MAX: usize = 4_096;
+
+/// Where and how to open a store.
+#[derive(Clone)]
+pub struct SqliteOptions {
+    /// The directory of the database; nothing outside it is opened.
+    pub directory: PathBuf,
+    /// The name of this node, which every event of its log carries.
+    pub node: String,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// The largest size of the database, in pages of 4 KiB; read each time the database is (re)opened.
+    pub pages_max: Option<Arc<AtomicU32>>,
+}
+
+/// The store on SQLite. Dropping it commits what is queued and ends its threads.
+pub struct SqliteStore {
+    common: Arc<Common>,
+    readers: Readers,
+    slots: Semaphore,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl SqliteStore {
+    /// Opens the database of a directory, creating it if there is none, and starts the threads.
+    pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+        let common = Arc::new(Common {
+            file: schema::file_in(&options.directory),
+            node: options.node,
+            clock: options.clock,
+            inbox: Inbox::default(),
+            index: index::Shared::default(),
+            pages_max: options.pages_max,
+            figures: Figures::default(),
+        });
+        let writer = Writer::open(Arc::clone(&common))?;
+        let readers = Readers::new(common.file.clone(), Arc::clone(&common.index));
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut store = Self {
+            common: Arc::clone(&common),
+            readers,
+            slots: Semaphore::new(QUEUE_MAX),
+            stop: Arc::clone(&stop),
+            threads: Vec::new(),
+        };
+        let writer = std::thread::Builder::new().name("store-writer".into()).spawn(|| writer.run())?;
+        store.threads.push(writer);
+        let scrubber = std::thread::Builder::new()
+            .name("store-scrubber".into())
+            .spawn(move || scrub::run(&common, &stop))?;
+        store.threads.push(scrubber);
+        Ok(store)
+    }
+
+    /// Queues a job and waits for its answer.
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, CommitError>>) -> Job,
+    ) -> Result<T, CommitError> {
+        let _slot = self.slots.acquire().await.map_err(|_| CommitError::Unavailable("closed"))?;
+        let (reply, answer) = oneshot::channel();
+        if self.common.inbox.push(job(reply)).is_err() {
+            return Err(CommitError::Unavailable("closed"));
+        }
+        answer.await.unwrap_or(Err(CommitError::Unavailable("closed")))
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.common.inbox.stop();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so already.
+            drop(thread.join());
+        }
+    }
+}
+
+/// An answer that is there already: point reads take microseconds, less than handing them to another thread.
+fn ready<'a, T: Send + 'a>(answer: T) -> Reply<'a, T> {
+    Box::pin(std::future::ready(answer))
+}
+
+impl Store for SqliteStore {
+    fn commit(&self, change: Change) -> Reply<'_, Result<Committed, CommitError>> {
+        Box::pin(self.ask(|reply| Job::Change(Box::new(change), reply)))
+    }
+
+    fn append_events(&self, events: Vec<EventDraft>) -> Result<(), CommitError> {
+        let now = self.common.clock.now();
+        self.common.inbox.push_events(events, now, self.event_lag_max_seconds())
+    }
+
+    fn card(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Option<CardRow>, StoreError>> {
+        ready(self.readers.card(tenant, token))
+    }
+
+    fn card_version(
+        &self,
+        tenant: TenantId,
+        token: Token,
+        version: u32,
+    ) -> Reply<'_, Result<Option<CardRow>, StoreError>> {
+        ready(self.readers.card_version(tenant, token, version))
+    }
+
+    fn cards_of_customer<'a>(
+        &'a self,
+        tenant: TenantId,
+        customer: &'a str,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Reply<'a, Result<Page<CardRow>, StoreError>> {
+        ready(self.readers.cards_of_customer(tenant, customer, after, limit))
+    }
+
+    fn idempotency<'a>(
+        &'a self,
+        tenant: TenantId,
+        route: &'static str,
+        key: &'a [u8; 32],
+    ) -> Reply<'a, Result<Option<StoredIdempotency>, StoreError>> {
+        ready(self.readers.idempotency(tenant, route, key))
+    }
+
+    fn charge<'a>(
+        &'a self,
+        tenant: TenantId,
+        id: &'a str,
+    ) -> Reply<'a, Result<Option<ChargeRow>, StoreError>> {
+        ready(self.readers.charge(tenant, id))
+    }
+
+    fn charges<'a>(
+        &'a self,
+        tenant: TenantId,
+        filter: &'a ChargeFilter,
+        after: Option<ChargeId>,
+        limit: usize,
+    ) -> Reply<'a, Result<Page<ChargeRow>, StoreError>> {
+        ready(self.readers.charges(tenant, filter, after, limit))
+    }
+
+    fn open_charges(&self, limit: usize) -> Reply<'_, Result<Vec<ChargeRow>, StoreError>> {
+        ready(self.readers.open_charges(limit))
+    }
+
+    fn agreements(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Vec<AgreementRow>, StoreError>> {
+        ready(self.readers.agreements(tenant, token))
+    }
+
+    fn principals(&self) -> Reply<'_, Result<Vec<PrincipalRow>, StoreError>> {
+        ready(self.readers.all(include_str!("sql/principals_all.sql")))
+    }
+
+    fn tenants(&self) -> Reply<'_, Result<Vec<TenantRow>, StoreError>> {
+        ready(self.readers.all(include_str!("sql/tenants_all.sql")))
+    }
+
+    fn events(
+        &self,
+        tenant: Option<TenantId>,
+        from: u64,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<StoredEvent>, StoreError>> {
+        ready(self.readers.events(tenant, from, limit))
+    }
+
+    fn event(&self, id: EventId) -> Reply<'_, Result<Option<StoredEvent>, StoreError>> {
+        ready(self.readers.event(id))
+    }
+
+    fn tree_head(&self) -> Reply<'_, Result<(u64, [u8; 32]), StoreError>> {
+        ready(self.readers.tree_head())
+    }
+
+    fn inclusion_proof(&self, seq: u64, size: u64) -> Reply<'_, Result<Vec<[u8; 32]>, StoreError>> {
+        ready(self.readers.inclusion_proof(seq, size))
+    }
+
+    fn consistency_proof(&self, old: u64, new: u64) -> Reply<'_, Result<Vec<[u8; 32]>, StoreError>> {
+        ready(self.readers.consistency_proof(old, new))
+    }
+
+    fn put_checkpoint(&self, size: u64, note: String) -> Reply<'_, Result<(), CommitError>> {
+        Box::pin(self.ask(move |reply| Job::Checkpoint { size, note, reply }))
+    }
+
+    fn checkpoint(&self) -> Reply<'_, Result<Option<String>, StoreError>> {
+        ready(self.readers.checkpoint())
+    }
+
+    fn health(&self) -> StoreHealth {
+        let figures = &self.common.figures;
+        let (changes_waiting, event_lag_ms) = self.common.inbox.lag(self.common.clock.now());
+        StoreHealth {
+            writable: figures.writable.load(Ordering::SeqCst),
+            changes_waiting,
+            event_lag_ms,
+            commits: figures.commits.load(Ordering::Relaxed),
+            changes: figures.changes.load(Ordering::Relaxed),
+            commit_micros: figures.commit_micros.load(Ordering::Relaxed),
+            scrub_waiting: figures.scrub_waiting.load(Ordering::SeqCst),
+        }
+    }
+}

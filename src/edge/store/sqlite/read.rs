@@ -1,0 +1,331 @@
+//! Reads beside the writer: a few connections, each read one short transaction, in the thread that asks.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::de::DeserializeOwned;
+
+use super::apply::{load_card, load_charge, read_charge, read_key, status_word};
+use super::codec::{self, ReadError, StoredCard, StoredKey};
+use super::index::{self, Order, Shared, Span};
+use super::keys::{self, Key};
+use super::log::{self, StoredNodes, to_i64};
+use super::schema;
+use crate::card::id::{ChargeId, EventId, IdBytes, Token};
+use crate::card::tenant::TenantId;
+use crate::edge::audit::tree::{Frontier, TreeError, consistency_path, inclusion_path};
+use crate::edge::store::{
+    AgreementRow, CardRow, CardStatus, ChargeFilter, ChargeRow, Page, StoreError, StoredEvent,
+    StoredIdempotency,
+};
+
+/// Connections kept open; as many threads read at once here.
+const POOL_MAX: usize = 4;
+/// Rows of a listing that the index leads to and that are looked at together.
+const CANDIDATES: usize = 256;
+
+/// The readers' side of the store.
+pub(super) struct Readers {
+    file: PathBuf,
+    index: Shared,
+    pool: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(super) const fn new(file: PathBuf, index: Shared) -> Self {
+        Self { file, index, pool: Mutex::new(Vec::new()) }
+    }
+
+    fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadError>) -> Result<T, StoreError> {
+        let idle = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let conn = match idle {
+            Some(conn) => conn,
+            None => schema::open_reader(&self.file).map_err(|_| StoreError::Unavailable("io"))?,
+        };
+        let answer = read(&conn)?;
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < POOL_MAX {
+            pool.push(conn);
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn card(&self, tenant: TenantId, token: Token) -> Result<Option<CardRow>, StoreError> {
+        self.with(|conn| card_of(conn, tenant, token))
+    }
+
+    pub(super) fn card_version(
+        &self,
+        tenant: TenantId,
+        token: Token,
+        version: u32,
+    ) -> Result<Option<CardRow>, StoreError> {
+        self.with(|conn| {
+            let current = card_of(conn, tenant, token)?;
+            if current.as_ref().is_none_or(|card| card.version == version) {
+                return Ok(current);
+            }
+            let mut statement = conn.prepare_cached(include_str!("sql/card_version_get.sql"))?;
+            let mut rows = statement.query((token.bytes(), version))?;
+            Ok(rows.next()?.map(StoredCard::read).transpose()?.map(|card| card.row))
+        })
+    }
+
+    pub(super) fn cards_of_customer(
+        &self,
+        tenant: TenantId,
+        customer: &str,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Result<Page<CardRow>, StoreError> {
+        let prefix = keys::customer_prefix(keys::customer_mark(tenant, Some(customer)));
+        self.with(|conn| {
+            self.page(conn, &prefix, after.map(|token| token.0), limit, |id| {
+                let card = card_of(conn, tenant, Token(id))?;
+                Ok(card.filter(|card| {
+                    card.status != CardStatus::Erased && card.customer.as_deref() == Some(customer)
+                }))
+            })
+        })
+    }
+
+    pub(super) fn idempotency(
+        &self,
+        tenant: TenantId,
+        route: &str,
+        key: &[u8; 32],
+    ) -> Result<Option<StoredIdempotency>, StoreError> {
+        self.with(|conn| {
+            let key = keys::idempotency(tenant, route, key);
+            let Some(bytes) = index::get(&self.index, conn, &key)? else { return Ok(None) };
+            let stored: StoredKey = codec::decode(&bytes)?;
+            Ok(Some(read_key(conn, stored)?))
+        })
+    }
+
+    pub(super) fn charge(&self, tenant: TenantId, id: &str) -> Result<Option<ChargeRow>, StoreError> {
+        self.with(|conn| {
+            let id = match ChargeId::parse(id) {
+                Some(id) => Some(id),
+                None => index::get(&self.index, conn, &keys::operation(tenant, id))?
+                    .as_deref()
+                    .and_then(ChargeId::from_slice),
+            };
+            id.map_or(Ok(None), |id| load_charge(conn, tenant, id))
+        })
+    }
+
+    pub(super) fn charges(
+        &self,
+        tenant: TenantId,
+        filter: &ChargeFilter,
+        after: Option<ChargeId>,
+        limit: usize,
+    ) -> Result<Page<ChargeRow>, StoreError> {
+        self.with(|conn| match leading_prefix(tenant, filter) {
+            Some(prefix) => self.page(conn, &prefix, after.map(|id| id.0), limit, |id| {
+                let charge = load_charge(conn, tenant, ChargeId(id))?;
+                Ok(charge.filter(|charge| matches(charge, filter)))
+            }),
+            None => charges_by_scan(conn, tenant, filter, after, limit),
+        })
+    }
+
+    /// A page of what the index lists under a prefix, newest first.
+    fn page<T>(
+        &self,
+        conn: &Connection,
+        prefix: &[u8],
+        after: Option<IdBytes>,
+        limit: usize,
+        read: impl Fn(IdBytes) -> Result<Option<T>, ReadError>,
+    ) -> Result<Page<T>, ReadError> {
+        let mut rows = Vec::new();
+        let mut to: Key = match after {
+            Some(id) => prefix.iter().chain(&id.0).copied().collect(),
+            None => keys::after_prefix(prefix),
+        };
+        loop {
+            let span = Span { from: prefix.to_vec(), to, order: Order::Descending };
+            let entries = index::scan(&self.index, conn, span, CANDIDATES.min(limit + 1))?;
+            let Some((last, _)) = entries.last() else { return Ok(Page { rows, more: false }) };
+            to = last.clone();
+            for (key, _) in &entries {
+                let id = keys::last_id(key).and_then(|id| id.try_into().ok()).map(IdBytes);
+                let Some(row) = read(id.ok_or(ReadError::Corrupt("index"))?)? else { continue };
+                if rows.len() == limit {
+                    return Ok(Page { rows, more: true });
+                }
+                rows.push(row);
+            }
+        }
+    }
+
+    pub(super) fn open_charges(&self, limit: usize) -> Result<Vec<ChargeRow>, StoreError> {
+        self.with(|conn| {
+            let entries = index::scan(&self.index, conn, Span::of_prefix(keys::open_prefix()), limit)?;
+            let mut out = Vec::with_capacity(entries.len());
+            for (key, tenant) in entries {
+                let id = keys::last_id(&key).and_then(ChargeId::from_slice);
+                let tenant = tenant.first_chunk::<4>().map(|bytes| TenantId(u32::from_be_bytes(*bytes)));
+                let (Some(id), Some(tenant)) = (id, tenant) else {
+                    return Err(ReadError::Corrupt("index"));
+                };
+                out.extend(load_charge(conn, tenant, id)?);
+            }
+            Ok(out)
+        })
+    }
+
+    pub(super) fn agreements(&self, tenant: TenantId, token: Token) -> Result<Vec<AgreementRow>, StoreError> {
+        self.with(|conn| {
+            let mut statement = conn.prepare_cached(include_str!("sql/agreements_of_card.sql"))?;
+            let docs = statement.query_map((token.bytes(),), |row| row.get(0))?;
+            let rows: Vec<AgreementRow> = read_docs(docs)?;
+            Ok(rows.into_iter().filter(|row| row.tenant == tenant).collect())
+        })
+    }
+
+    /// All rows of a table of documents.
+    pub(super) fn all<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, StoreError> {
+        self.with(|conn| {
+            let mut statement = conn.prepare_cached(sql)?;
+            let docs = statement.query_map([], |row| row.get(0))?;
+            read_docs(docs)
+        })
+    }
+
+    pub(super) fn events(
+        &self,
+        tenant: Option<TenantId>,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.with(|conn| {
+            let rows = match tenant {
+                None => conn
+                    .prepare_cached(include_str!("sql/events_from.sql"))?
+                    .query_map((to_i64(from), limit), read_event)?
+                    .collect::<Result<Vec<_>, _>>()?,
+                Some(tenant) => conn
+                    .prepare_cached(include_str!("sql/events_of_tenant.sql"))?
+                    .query_map((to_i64(from), limit, tenant.0), read_event)?
+                    .collect::<Result<Vec<_>, _>>()?,
+            };
+            Ok(rows)
+        })
+    }
+
+    pub(super) fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
+        self.with(|conn| {
+            let mut statement = conn.prepare_cached(include_str!("sql/event_by_id.sql"))?;
+            Ok(statement.query_row((id.bytes(),), read_event).optional()?)
+        })
+    }
+
+    pub(super) fn tree_head(&self) -> Result<(u64, [u8; 32]), StoreError> {
+        self.with(|conn| {
+            let size = log::size(conn)?;
+            Ok((size, Frontier::rebuild(size, &StoredNodes(conn)).map_err(tree_error)?.root()))
+        })
+    }
+
+    pub(super) fn inclusion_proof(&self, seq: u64, size: u64) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.with(|conn| inclusion_path(&StoredNodes(conn), seq, size).map_err(tree_error))
+    }
+
+    pub(super) fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.with(|conn| consistency_path(&StoredNodes(conn), old, new).map_err(tree_error))
+    }
+
+    pub(super) fn checkpoint(&self) -> Result<Option<String>, StoreError> {
+        self.with(|conn| {
+            let mut statement = conn.prepare_cached(include_str!("sql/checkpoint_last.sql"))?;
+            Ok(statement.query_row([], |row| row.get(0)).optional()?)
+        })
+    }
+}
+
+fn card_of(conn: &Connection, tenant: TenantId, token: Token) -> Result<Option<CardRow>, ReadError> {
+    Ok(load_card(conn, token)?.map(|card| card.row).filter(|card| card.tenant == tenant))
+}
+
+/// The condition that the index can lead to, if there is one: the narrowest first.
+fn leading_prefix(tenant: TenantId, filter: &ChargeFilter) -> Option<Key> {
+    let transaction = filter.processor_transaction_id.as_deref();
+    transaction
+        .map(|id| keys::charges_of_transaction(tenant, id))
+        .or_else(|| filter.invoice.as_deref().map(|invoice| keys::charges_of_invoice(tenant, invoice)))
+        .or_else(|| filter.customer.as_deref().map(|customer| keys::charges_of_customer(tenant, customer)))
+}
+
+fn matches(charge: &ChargeRow, filter: &ChargeFilter) -> bool {
+    let transaction_is = |wanted: &String| {
+        let mut attempts = charge.operations.iter().flat_map(|operation| &operation.attempts);
+        attempts.any(|attempt| attempt.transaction_id.as_ref() == Some(wanted))
+    };
+    filter.invoice.as_ref().is_none_or(|wanted| charge.invoice == *wanted)
+        && filter.customer.as_ref().is_none_or(|wanted| charge.customer.as_ref() == Some(wanted))
+        && filter.status.is_none_or(|wanted| charge.status == wanted)
+        && filter.destination.as_ref().is_none_or(|wanted| charge.destination == *wanted)
+        && filter.processor_transaction_id.as_ref().is_none_or(transaction_is)
+        && filter.created_from.is_none_or(|from| charge.created_at >= from)
+        && filter.created_before.is_none_or(|before| charge.created_at < before)
+}
+
+fn charges_by_scan(
+    conn: &Connection,
+    tenant: TenantId,
+    filter: &ChargeFilter,
+    after: Option<ChargeId>,
+    limit: usize,
+) -> Result<Page<ChargeRow>, ReadError> {
+    let before = after.unwrap_or(ChargeId(IdBytes([u8::MAX; 18])));
+    let mut statement = conn.prepare_cached(include_str!("sql/charges_list.sql"))?;
+    let docs = statement.query_map(
+        (
+            tenant.0,
+            before.bytes(),
+            filter.status.map(status_word),
+            filter.destination.as_deref(),
+            filter.created_from.map(|time| time.micros),
+            filter.created_before.map(|time| time.micros),
+            i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1),
+        ),
+        |row| row.get::<_, String>(0),
+    )?;
+    let mut rows = Vec::new();
+    for doc in docs {
+        rows.push(read_charge(&doc?)?);
+    }
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    Ok(Page { rows, more })
+}
+
+fn read_docs<T: DeserializeOwned>(
+    docs: impl Iterator<Item = rusqlite::Result<String>>,
+) -> Result<Vec<T>, ReadError> {
+    docs.map(|doc| serde_json::from_str(&doc?).map_err(|_| ReadError::Corrupt("document"))).collect()
+}
+
+fn read_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    let id: [u8; 18] = row.get(1)?;
+    let seq: i64 = row.get(0)?;
+    Ok(StoredEvent {
+        seq: u64::try_from(seq).unwrap_or(0),
+        id: EventId(IdBytes(id)),
+        tenant: row.get::<_, Option<u32>>(2)?.map(TenantId),
+        leaf: row.get(3)?,
+    })
+}
+
+fn tree_error(error: TreeError<rusqlite::Error>) -> ReadError {
+    match error {
+        TreeError::Nodes(error) => ReadError::Database(error),
+        TreeError::Missing => ReadError::Corrupt("tree"),
+        TreeError::Range => ReadError::NoSuchTree,
+    }
+}

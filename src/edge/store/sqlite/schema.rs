@@ -1,0 +1,142 @@
+//! Opening the database: pragmas, and migrations that are applied once and never edited.
+//!
+//! Each migration is recorded with its SHA-256. A database with a migration that this program does not know, or whose text
+//! has changed since, is refused: guessing what a newer version meant could lose a card.
+
+use std::path::{Path, PathBuf};
+
+use ring::digest::{SHA256, digest};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+const FILE_NAME: &str = "vault.db";
+/// `card`, so that `file` and a person can tell the database from any other.
+const APPLICATION_ID: i32 = 0x6361_7264;
+const MIGRATIONS: [(&str, &str); 1] = [("0001_first", include_str!("migrations/0001_first.sql"))];
+const STATEMENTS_CACHED: usize = 64;
+
+/// Why a store did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database itself failed.
+    #[error("the database did not open: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// The file is some other program's database.
+    #[error("this file is a database of another program")]
+    Foreign,
+    /// Written by a newer version.
+    #[error(
+        "the database has schema version {found}, this program knows versions up to {known}: use the newer program"
+    )]
+    UnknownSchema {
+        /// The version of the database.
+        found: i64,
+        /// The newest version known here.
+        known: i64,
+    },
+    /// A migration that was applied is not the one in this program.
+    #[error("migration {0} was changed after it was applied: use the program that wrote this database")]
+    ChangedMigration(String),
+    /// What is stored cannot be read back.
+    #[error("the store holds something this version cannot read: {0}")]
+    Corrupt(&'static str),
+    /// A thread could not be started.
+    #[error("a thread of the store did not start: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The database file in this directory.
+pub(super) fn file_in(directory: &Path) -> PathBuf {
+    directory.join(FILE_NAME)
+}
+
+/// Opens for writing: creates the file and brings the schema up to date.
+pub(super) fn open_writer(file: &Path) -> Result<Connection, OpenError> {
+    let mut conn = Connection::open_with_flags(
+        file,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.pragma_update(None, "page_size", 4096)?;
+    conn.busy_timeout(std::time::Duration::from_secs(10))?;
+    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(OpenError::Corrupt("journal mode"));
+    }
+    set_pragmas(&conn, 8_192)?;
+    migrate(&mut conn)?;
+    Ok(conn)
+}
+
+/// Opens for checkpoints beside the writer.
+pub(super) fn open_checkpointer(file: &Path) -> Result<Connection, OpenError> {
+    let conn = open_existing(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    set_pragmas(&conn, 256)?;
+    Ok(conn)
+}
+
+/// Opens for reading.
+pub(super) fn open_reader(file: &Path) -> Result<Connection, OpenError> {
+    let conn = open_existing(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    set_pragmas(&conn, 1_024)?;
+    conn.pragma_update(None, "query_only", true)?;
+    Ok(conn)
+}
+
+fn open_existing(file: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
+    let conn = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.busy_timeout(std::time::Duration::from_secs(10))?;
+    Ok(conn)
+}
+
+fn set_pragmas(conn: &Connection, cache_kib: i64) -> Result<(), OpenError> {
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    conn.pragma_update(None, "synchronous", "full")?;
+    conn.pragma_update(None, "secure_delete", true)?;
+    conn.pragma_update(None, "temp_store", "memory")?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.pragma_update(None, "mmap_size", 0)?;
+    conn.pragma_update(None, "cache_size", -cache_kib)?;
+    // A checkpoint inside a commit would make everybody in the batch wait for it.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(())
+}
+
+/// Refuses a database that this program does not know to the letter; gives its schema version.
+pub(super) fn check(conn: &Connection) -> Result<i64, OpenError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(0);
+    let found: i64 =
+        conn.query_row("select coalesce(max(number), 0) from migrations", [], |row| row.get(0))?;
+    if found > known {
+        return Err(OpenError::UnknownSchema { found, known });
+    }
+    for (number, (name, sql)) in (1_i64..=found).zip(MIGRATIONS) {
+        let applied: Vec<u8> =
+            conn.query_row("select sha256 from migrations where number = ?1", [number], |row| row.get(0))?;
+        if applied != digest(&SHA256, sql.as_bytes()).as_ref() {
+            return Err(OpenError::ChangedMigration(name.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+fn migrate(conn: &mut Connection) -> Result<(), OpenError> {
+    let application: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = conn.query_row("select count(*) from sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION_ID && tables > 0 {
+        return Err(OpenError::Foreign);
+    }
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute_batch(include_str!("sql/migrations_table.sql"))?;
+    let found = check(&tx)?;
+    for (number, (name, sql)) in (1_i64..).zip(MIGRATIONS).filter(|(number, _)| *number > found) {
+        let sum = digest(&SHA256, sql.as_bytes());
+        tx.execute_batch(sql)?;
+        tx.execute(
+            "insert into migrations (number, name, sha256) values (?1, ?2, ?3)",
+            (number, name, sum.as_ref()),
+        )?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.commit()?;
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Checkpoints beside the writer: a thread of its own copies the write-ahead log into the database in passing, and asks the
+//! writer only for the last pages. After an erase it has the log emptied, so that sealed bytes are gone within seconds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::schema;
+use super::writer::Common;
+
+const TICK: Duration = Duration::from_millis(50);
+/// Pages in the write-ahead log (4 KiB each) before they are copied.
+const WAL_PAGES_COPY: u64 = 2_000;
+/// Pages left to copy that the writer may be asked for: a few milliseconds.
+const WAL_PAGES_LEFT_MAX: i64 = 500;
+/// Beyond this the writer must help, whatever it costs: 400 MB.
+const WAL_PAGES_MAX: i64 = 100_000;
+/// How soon after an erase the first try is made, and how often it is repeated; 60 s are promised.
+const SCRUB_EVERY: Duration = Duration::from_millis(500);
+
+/// Until `stop`.
+pub(super) fn run(common: &Arc<Common>, stop: &AtomicBool) {
+    let mut conn = None;
+    let mut scrubbed = Instant::now();
+    while !stop.load(Ordering::SeqCst) {
+        std::thread::sleep(TICK);
+        let figures = &common.figures;
+        let scrub = figures.scrub_waiting.load(Ordering::SeqCst) > 0 && scrubbed.elapsed() >= SCRUB_EVERY;
+        let long = figures.wal_pages.load(Ordering::Relaxed) >= WAL_PAGES_COPY;
+        if !figures.writable.load(Ordering::SeqCst) || !(scrub || long) {
+            continue;
+        }
+        if conn.is_none() {
+            conn = schema::open_checkpointer(&common.file).ok();
+        }
+        let Some(open) = &conn else { continue };
+        match copy(open) {
+            Ok((pages, copied)) => {
+                let left = pages - copied;
+                if scrub || left <= WAL_PAGES_LEFT_MAX || pages >= WAL_PAGES_MAX {
+                    common.inbox.ask(scrub);
+                    scrubbed = Instant::now();
+                }
+            }
+            Err(_) => conn = None,
+        }
+    }
+}
+
+/// Copies what can be copied without waiting for anybody: pages in the log, and how many of them are copied.
+fn copy(conn: &Connection) -> rusqlite::Result<(i64, i64)> {
+    conn.prepare_cached("pragma wal_checkpoint(passive)")?.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
+}

@@ -1,0 +1,1 @@
+select doc from agreements where token = ?1 order by id

@@ -1,0 +1,1 @@
+select answer from answers where id = ?1

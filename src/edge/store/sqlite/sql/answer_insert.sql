@@ -1,0 +1,1 @@
+insert into answers (answer) values (?1)

@@ -1,0 +1,1 @@
+update body_macs set mac = zeroblob(32) where id = ?1

@@ -1,0 +1,1 @@
+select mac from body_macs where id = ?1

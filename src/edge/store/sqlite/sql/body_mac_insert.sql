@@ -1,0 +1,1 @@
+insert into body_macs (mac) values (?1)

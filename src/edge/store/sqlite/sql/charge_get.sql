@@ -1,0 +1,1 @@
+select doc from charges where tenant = ?1 and id = ?2

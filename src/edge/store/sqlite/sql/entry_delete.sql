@@ -1,0 +1,1 @@
+delete from entries where key = ?1

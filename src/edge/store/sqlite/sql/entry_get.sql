@@ -1,0 +1,1 @@
+select value from entries where key = ?1

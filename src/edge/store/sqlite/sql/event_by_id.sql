@@ -1,0 +1,1 @@
+select seq, id, tenant, leaf from events where id = ?1

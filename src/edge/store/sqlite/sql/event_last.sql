@@ -1,0 +1,1 @@
+select leaf from events order by seq desc limit 1

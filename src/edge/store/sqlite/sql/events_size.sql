@@ -1,0 +1,1 @@
+select coalesce(max(seq) + 1, 0) from events

@@ -1,0 +1,3 @@
+update sealed
+set sealed = zeroblob(length(sealed)), mark = zeroblob(length(mark)), body_mac = iif(body_mac is null, null, zeroblob(32))
+where id = ?1

@@ -1,0 +1,1 @@
+select mark, body_mac from sealed where id = ?1

@@ -1,0 +1,1 @@
+update sealed set sealed = ?2, body_mac = iif(body_mac is null, null, zeroblob(32)) where id = ?1

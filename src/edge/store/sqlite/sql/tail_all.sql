@@ -1,0 +1,1 @@
+select seq, batch from tail order by seq

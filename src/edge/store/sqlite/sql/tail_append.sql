@@ -1,0 +1,1 @@
+insert into tail (seq, batch) values (?1, ?2)

@@ -1,0 +1,1 @@
+delete from tail where seq < ?1

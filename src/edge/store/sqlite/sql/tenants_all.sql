@@ -1,0 +1,1 @@
+select doc from tenants order by id

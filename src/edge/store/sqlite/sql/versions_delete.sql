@@ -1,0 +1,1 @@
+delete from card_versions where token = ?1

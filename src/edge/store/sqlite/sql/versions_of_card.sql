@@ -1,0 +1,1 @@
+select version, sealed from card_versions where token = ?1

@@ -1,0 +1,335 @@
+//! The one writer: drains what waits into one transaction, a savepoint for each change, and answers after COMMIT.
+//!
+//! A batch that fails (full disk, I/O error) fails as a whole: the connection is closed, and before anything is taken again
+//! it is reopened, all state is rebuilt from what is on disk, and a write is tried.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::oneshot;
+
+use super::apply::{Applying, Refusal};
+use super::inbox::{Inbox, Job, Work};
+use super::index::{IndexWriter, Shared};
+use super::keys;
+use super::log::{self, Log};
+use super::schema::{self, OpenError};
+use crate::card::id::Token;
+use crate::clock::{Clock, Time};
+use crate::edge::store::{Change, CommitError, Committed, Grant};
+
+/// How long a store that failed waits before it tries again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Tombstones marked as scrubbed with each commit.
+const SCRUBBED_BATCH: usize = 256;
+
+/// What writer, readers and checkpointer share.
+pub(super) struct Common {
+    pub(super) file: PathBuf,
+    pub(super) node: String,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) inbox: Inbox,
+    pub(super) index: Shared,
+    pub(super) pages_max: Option<Arc<AtomicU32>>,
+    pub(super) figures: Figures,
+}
+
+/// Counters for [`super::StoreHealth`].
+#[derive(Default)]
+pub(super) struct Figures {
+    pub(super) writable: AtomicBool,
+    pub(super) commits: AtomicU64,
+    pub(super) changes: AtomicU64,
+    pub(super) commit_micros: AtomicU64,
+    pub(super) scrub_waiting: AtomicU64,
+    /// Pages in the write-ahead log after the last commit.
+    pub(super) wal_pages: Arc<AtomicU64>,
+}
+
+impl Figures {
+    /// Counts a commit.
+    fn count(&self, outcomes: &[Outcome], erased: u64, begun: Instant) {
+        let changes = outcomes.iter().filter(|outcome| outcome.is_done()).count();
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.changes.fetch_add(u64::try_from(changes).unwrap_or(0), Ordering::Relaxed);
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.commit_micros.fetch_add(micros, Ordering::Relaxed);
+        self.scrub_waiting.fetch_add(erased, Ordering::SeqCst);
+    }
+}
+
+/// The writer's thread.
+pub(super) struct Writer {
+    common: Arc<Common>,
+    open: Option<Open>,
+}
+
+/// An open database with the state that belongs to it.
+struct Open {
+    conn: Connection,
+    index: IndexWriter,
+    log: Log,
+    /// Erased cards whose bytes are gone; their tombstones are yet to say so.
+    scrubbed: Vec<Token>,
+}
+
+impl Open {
+    fn new(common: &Common) -> Result<Self, OpenError> {
+        let mut conn = schema::open_writer(&common.file)?;
+        if let Some(pages) = &common.pages_max {
+            conn.pragma_update(None, "max_page_count", pages.load(Ordering::SeqCst))?;
+        }
+        let pages = Arc::clone(&common.figures.wal_pages);
+        conn.wal_hook(Some(move |_: &mut _, count: std::ffi::c_int| {
+            pages.store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        let index = IndexWriter::load(&conn, Arc::clone(&common.index))?;
+        let log = Log::load(&conn, &common.node)?;
+        let waiting = index.scan(&conn, keys::scrub_prefix(), usize::MAX)?.len();
+        common.figures.scrub_waiting.store(u64::try_from(waiting).unwrap_or(u64::MAX), Ordering::SeqCst);
+        Ok(Self { conn, index, log, scrubbed: Vec::new() })
+    }
+}
+
+/// What became of a job inside the transaction.
+enum Outcome {
+    Change(oneshot::Sender<Result<Committed, CommitError>>, Result<Committed, CommitError>),
+    Checkpoint(oneshot::Sender<Result<(), CommitError>>),
+}
+
+impl Writer {
+    /// Opens the database; everything after happens in [`run`](Self::run).
+    pub(super) fn open(common: Arc<Common>) -> Result<Self, OpenError> {
+        let open = Some(Open::new(&common)?);
+        common.figures.writable.store(true, Ordering::SeqCst);
+        Ok(Self { common, open })
+    }
+
+    /// Until the store is dropped.
+    pub(super) fn run(mut self) {
+        let _closes = Closes(Arc::clone(&self.common));
+        let mut failure = "io";
+        loop {
+            let idle = self.open.as_ref().is_some_and(|open| open.scrubbed.is_empty());
+            let patience = if idle || self.open.is_none() { RETRY } else { Duration::ZERO };
+            let mut work = self.common.inbox.take(patience);
+            let stop = work.stop && work.jobs.is_empty();
+            if self.open.is_none() {
+                work.jobs.drain(..).for_each(|job| job.refuse(failure));
+                self.common.inbox.give_back(std::mem::take(&mut work.events));
+                if !stop {
+                    self.reopen();
+                }
+            } else if let Err(error) = self.work(work) {
+                failure = word(&error);
+                self.fail(&error);
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &rusqlite::Error) {
+        tracing::error!(code = ?error.sqlite_error_code(), "the store cannot write");
+        self.common.figures.writable.store(false, Ordering::SeqCst);
+        self.open = None;
+    }
+
+    fn reopen(&mut self) {
+        std::thread::sleep(RETRY / 4);
+        let Ok(open) = Open::new(&self.common) else { return };
+        // Opening reads only: whether the disk takes anything again, a write must show.
+        let turn = i32::try_from(self.common.clock.now().seconds() & 0xffff).unwrap_or(1);
+        if open.conn.pragma_update(None, "user_version", turn).is_ok() {
+            self.open = Some(open);
+            self.common.figures.writable.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn work(&mut self, mut work: Work) -> rusqlite::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let marks = !open.scrubbed.is_empty();
+        if !work.jobs.is_empty() || !work.events.is_empty() || marks {
+            let begun = Instant::now();
+            let mut outcomes = Vec::with_capacity(work.jobs.len());
+            let mut erased = 0;
+            let done = open.transact(&self.common, &mut work, &mut outcomes, &mut erased);
+            if let Err(error) = done {
+                let word = word(&error);
+                work.jobs.drain(..).for_each(|job| job.refuse(word));
+                for outcome in outcomes {
+                    outcome.refuse(word);
+                }
+                self.common.inbox.give_back(work.events);
+                return Err(error);
+            }
+            self.common.figures.count(&outcomes, erased, begun);
+            outcomes.into_iter().for_each(Outcome::send);
+        }
+        self.common.inbox.settle();
+        if work.restart {
+            open.checkpoint(work.scrub)?;
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    /// One transaction with everything in `work`; `outcomes` may be sent once it returns well.
+    fn transact(
+        &mut self,
+        common: &Common,
+        work: &mut Work,
+        outcomes: &mut Vec<Outcome>,
+        erased: &mut u64,
+    ) -> rusqlite::Result<()> {
+        let now = common.clock.now();
+        self.run("begin immediate")?;
+        for job in work.jobs.drain(..) {
+            match job {
+                Job::Change(change, reply) => match self.change(&change, now, erased) {
+                    Ok(outcome) => outcomes.push(Outcome::Change(reply, outcome)),
+                    Err(error) => {
+                        drop(reply.send(Err(CommitError::Unavailable(word(&error)))));
+                        return Err(error);
+                    }
+                },
+                Job::Checkpoint { size, note, reply } => {
+                    outcomes.push(Outcome::Checkpoint(reply));
+                    let mut put = self.conn.prepare_cached(include_str!("sql/checkpoint_put.sql"))?;
+                    put.execute((log::to_i64(size), note))?;
+                }
+            }
+        }
+        self.log.append(&self.conn, &work.events, now)?;
+        let marked = self.mark_scrubbed(now)?;
+        self.index.flush(&self.conn)?;
+        self.run("commit")?;
+        self.index.committed();
+        self.log.settle();
+        self.scrubbed.truncate(self.scrubbed.len() - marked);
+        let marked = u64::try_from(marked).unwrap_or(0);
+        common.figures.scrub_waiting.fetch_sub(marked, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// One change under a savepoint. The outer error is the batch's end, the inner one this change's.
+    fn change(
+        &mut self,
+        change: &Change,
+        now: Time,
+        erased: &mut u64,
+    ) -> rusqlite::Result<Result<Committed, CommitError>> {
+        self.run("savepoint change")?;
+        self.index.mark();
+        let mark = self.log.mark();
+        let mut applying = Applying { conn: &self.conn, index: &mut self.index, now, erased: 0 };
+        let applied = applying.apply(change);
+        let gone = applying.erased;
+        let appended = match applied {
+            Ok(fingerprint) => {
+                self.log.append(&self.conn, &change.events, now).map(|()| fingerprint).map_err(Refusal::from)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        match appended {
+            Ok(fingerprint) => {
+                self.run("release change")?;
+                *erased += gone;
+                let grant = Grant { seq: self.log.last_seq() };
+                Ok(Ok(Committed { time: now, grant, fingerprint }))
+            }
+            Err(Refusal::Change(error)) => {
+                self.run("rollback to change")?;
+                self.run("release change")?;
+                self.index.undo();
+                if !self.log.rollback(mark) {
+                    return Err(rusqlite::Error::InvalidQuery);
+                }
+                Ok(Err(error))
+            }
+            Err(Refusal::Database(error)) => Err(error),
+        }
+    }
+
+    /// Says on some tombstones that their bytes are gone; gives how many.
+    fn mark_scrubbed(&mut self, now: Time) -> rusqlite::Result<usize> {
+        let from = self.scrubbed.len().saturating_sub(SCRUBBED_BATCH);
+        let some = self.scrubbed.get(from..).unwrap_or_default();
+        for token in some {
+            self.conn
+                .prepare_cached(include_str!("sql/card_scrubbed.sql"))?
+                .execute((token.bytes(), now.micros))?;
+            self.index.delete(&keys::scrub(*token));
+        }
+        Ok(some.len())
+    }
+
+    /// Copies the last pages into the database, so that the next commit begins the write-ahead log again; to scrub, empties
+    /// it. The checkpointer has done the bulk.
+    fn checkpoint(&mut self, scrub: bool) -> rusqlite::Result<()> {
+        let mode = if scrub { "truncate" } else { "passive" };
+        // Nobody is waited for: a reader ends in microseconds, and the checkpointer asks again.
+        self.conn.busy_timeout(Duration::from_millis(5))?;
+        let sql = format!("pragma wal_checkpoint({mode})");
+        let busy: i64 = self.conn.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
+        self.conn.busy_timeout(Duration::from_secs(10))?;
+        if scrub && busy == 0 && self.scrubbed.is_empty() {
+            let entries = self.index.scan(&self.conn, keys::scrub_prefix(), usize::MAX)?;
+            let tokens = entries.iter().filter_map(|(key, _)| keys::last_id(key));
+            self.scrubbed = tokens.filter_map(Token::from_slice).collect();
+        }
+        Ok(())
+    }
+
+    fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute(())?;
+        Ok(())
+    }
+}
+
+impl Outcome {
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Change(_, outcome) => outcome.is_ok(),
+            Self::Checkpoint(_) => true,
+        }
+    }
+
+    // Whoever no longer waits needs no answer: hence the drops.
+    fn send(self) {
+        match self {
+            Self::Change(reply, outcome) => drop(reply.send(outcome)),
+            Self::Checkpoint(reply) => drop(reply.send(Ok(()))),
+        }
+    }
+
+    fn refuse(self, word: &'static str) {
+        match self {
+            Self::Change(reply, _) => drop(reply.send(Err(CommitError::Unavailable(word)))),
+            Self::Checkpoint(reply) => drop(reply.send(Err(CommitError::Unavailable(word)))),
+        }
+    }
+}
+
+/// Refuses everything once the writer's thread ends, however it ends.
+struct Closes(Arc<Common>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.figures.writable.store(false, Ordering::SeqCst);
+        self.0.inbox.close();
+    }
+}
+
+fn word(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "disk_full",
+        Some(_) | None => "io",
+    }
+}
