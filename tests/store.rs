@@ -1,0 +1,73 @@
+//! The store's contract, stamped for each implementation: a second one adds a line to `every_store!`.
+
+#[path = "store/cards.rs"]
+mod cards;
+#[path = "store/charges.rs"]
+mod charges;
+#[path = "store/harness.rs"]
+mod harness;
+#[path = "store/keys.rs"]
+mod keys;
+#[path = "store/log.rs"]
+mod log;
+#[path = "store/sqlite.rs"]
+mod sqlite;
+
+/// Stamps the contract's cases for every store. Each implementation is a name and a way to open a directory.
+macro_rules! every_store {
+    ($($topic:ident: [$($case:ident),* $(,)?]),* $(,)?) => {
+        every_store!(@store sqlite, crate::harness::open_sqlite, $($topic: [$($case),*]),*);
+    };
+    (@store $store:ident, $open:path, $($topic:ident: [$($case:ident),*]),*) => {
+        mod $store {
+            $(mod $topic {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::$topic::$case(crate::harness::Harness::new($open)).await;
+                })*
+            })*
+        }
+    };
+}
+
+mod contract {
+    every_store!(
+        cards: [
+            a_card_reads_back_as_it_was_stored,
+            a_tenant_sees_only_its_own_cards,
+            a_customer_has_a_card_once_if_asked,
+            many_at_once_get_one_token,
+            versions_count_up_and_the_old_number_goes,
+            a_number_has_one_fingerprint_id_while_a_token_lives,
+            an_update_moves_fingerprint_and_customer,
+            an_erased_card_leaves_a_tombstone,
+            a_hold_turns_an_erase_into_a_suspension,
+            cards_of_a_customer_come_newest_first,
+            erased_bytes_leave_every_file,
+        ],
+        charges: [
+            a_charge_counts_its_revisions,
+            an_invoice_is_claimed_once,
+            charges_are_found_by_every_filter,
+            open_charges_are_those_that_wait,
+            an_attempt_pins_its_version,
+            an_erase_waits_for_the_last_pin,
+            a_card_that_may_not_be_used_takes_no_charge,
+        ],
+        keys: [
+            a_key_is_claimed_once,
+            a_refused_change_claims_nothing,
+            a_reserved_answer_freezes_once,
+            erasing_a_card_takes_its_body_macs,
+            rows_of_people_and_tenants_are_kept,
+        ],
+        log: [
+            events_are_numbered_without_gaps,
+            refused_changes_leave_no_event,
+            proofs_hold_against_the_head,
+            appended_events_become_durable_by_themselves,
+            checkpoints_are_kept,
+            a_reopened_store_goes_on_where_it_was,
+        ],
+    );
+}

@@ -1,0 +1,245 @@
+//! Charges: revisions, invoices, listings, and what they pin.
+
+use cardvault::card::id::ChargeId;
+use cardvault::edge::store::{
+    CardRow, CardStatus, ChargeFilter, ChargeRow, ChargeStatus, CommitError, OnDuplicate, Operation,
+    OperationKind, RowChange, Store,
+};
+
+use crate::harness::*;
+
+pub(crate) async fn a_charge_counts_its_revisions(harness: Harness) {
+    let store = harness.open();
+    let card = stored(&*store, make_card(ONE, Some("c1")), [7; 32]).await;
+    let charge = make_charge(&card, "i1", ChargeStatus::Processing);
+    let early = ChargeRow { revision: 2, ..charge.clone() };
+    assert!(matches!(store.commit(put(&early)).await, Err(CommitError::Conflict)));
+    store.commit(put(&charge)).await.unwrap();
+    assert!(matches!(store.commit(put(&charge)).await, Err(CommitError::Conflict)));
+    let mut next = moved(&charge, ChargeStatus::Approved);
+    let refund =
+        Operation { id: "rf_000000".into(), kind: OperationKind::Refund, ..next.operations[0].clone() };
+    next.operations.push(refund);
+    store.commit(put(&next)).await.unwrap();
+    for id in [charge.id.to_string(), next.operations[0].id.clone(), "rf_000000".into()] {
+        assert_eq!(store.charge(ONE, &id).await.unwrap(), Some(next.clone()));
+        assert_eq!(store.charge(TWO, &id).await.unwrap(), None);
+    }
+    assert_eq!(store.charge(ONE, "rf_000001").await.unwrap(), None);
+}
+
+pub(crate) async fn an_invoice_is_claimed_once(harness: Harness) {
+    let store = harness.open();
+    let card = stored(&*store, make_card(ONE, Some("c1")), [7; 32]).await;
+    let first = make_charge(&card, "i1", ChargeStatus::Processing);
+    store.commit(put(&first)).await.unwrap();
+    let taken = store.commit(put(&make_charge(&card, "i1", ChargeStatus::Processing))).await;
+    let Err(CommitError::InvoiceTaken { charge }) = taken else { panic!("{taken:?}") };
+    assert_eq!(charge, first.id);
+    // Another period, another tenant and no invoice are no obstacle.
+    let period = ChargeRow { period: "2026-11".into(), ..make_charge(&card, "i1", ChargeStatus::Processing) };
+    store.commit(put(&period)).await.unwrap();
+    let other = stored(&*store, make_card(TWO, None), [7; 32]).await;
+    store.commit(put(&make_charge(&other, "i1", ChargeStatus::Approved))).await.unwrap();
+    for _ in 0..2 {
+        store.commit(put(&make_charge(&card, "", ChargeStatus::Approved))).await.unwrap();
+    }
+    // Only a charge that came to nothing frees it.
+    let mut holder = first;
+    for (status, frees) in
+        [(ChargeStatus::Unknown, false), (ChargeStatus::Manual, false), (ChargeStatus::Declined, true)]
+    {
+        holder = moved(&holder, status);
+        store.commit(put(&holder)).await.unwrap();
+        let again = make_charge(&card, "i1", ChargeStatus::Processing);
+        let answer = store.commit(put(&again)).await;
+        assert_eq!(answer.is_ok(), frees, "{status:?}");
+        if frees {
+            let back = store.commit(put(&moved(&holder, ChargeStatus::Approved))).await;
+            assert!(matches!(back, Err(CommitError::InvoiceTaken { charge }) if charge == again.id));
+        }
+    }
+}
+
+pub(crate) async fn charges_are_found_by_every_filter(harness: Harness) {
+    let store = harness.open();
+    let cards = [
+        stored(&*store, make_card(ONE, Some("c1")), [7; 32]).await,
+        stored(&*store, make_card(ONE, Some("c2")), [8; 32]).await,
+    ];
+    let mut all = Vec::new();
+    for number in 0..12_usize {
+        let status = if number.is_multiple_of(3) { ChargeStatus::Declined } else { ChargeStatus::Approved };
+        let mut charge = make_charge(&cards[number % 2], &format!("i{}", number / 2), status);
+        charge.period = number.to_string();
+        charge.destination = if number.is_multiple_of(4) { "sandbox".into() } else { "stripe".into() };
+        charge.created_at = NOW.plus_seconds(number as i64);
+        charge.operations[0].attempts[0].transaction_id = Some(format!("t{}", number / 3));
+        store.commit(put(&charge)).await.unwrap();
+        all.push(charge);
+    }
+    all.sort_by_key(|charge| std::cmp::Reverse(charge.id));
+    let text = |word: &str| Some(word.to_owned());
+    let filters: [(ChargeFilter, fn(&ChargeRow) -> bool); 9] = [
+        (ChargeFilter::default(), |_| true),
+        (ChargeFilter { invoice: text("i3"), ..Default::default() }, |c| c.invoice == "i3"),
+        (ChargeFilter { customer: text("c2"), ..Default::default() }, |c| {
+            c.customer.as_deref() == Some("c2")
+        }),
+        (ChargeFilter { status: Some(ChargeStatus::Declined), ..Default::default() }, |c| {
+            c.status == ChargeStatus::Declined
+        }),
+        (ChargeFilter { destination: text("stripe"), ..Default::default() }, |c| c.destination == "stripe"),
+        (ChargeFilter { processor_transaction_id: text("t2"), ..Default::default() }, |c| {
+            c.operations[0].attempts[0].transaction_id.as_deref() == Some("t2")
+        }),
+        (ChargeFilter { created_from: Some(NOW.plus_seconds(5)), ..Default::default() }, |c| {
+            c.created_at >= NOW.plus_seconds(5)
+        }),
+        (ChargeFilter { created_before: Some(NOW.plus_seconds(5)), ..Default::default() }, |c| {
+            c.created_at < NOW.plus_seconds(5)
+        }),
+        (
+            ChargeFilter {
+                customer: text("c1"),
+                status: Some(ChargeStatus::Approved),
+                destination: text("sandbox"),
+                created_before: Some(NOW.plus_seconds(9)),
+                ..Default::default()
+            },
+            |c| {
+                c.customer.as_deref() == Some("c1")
+                    && c.status == ChargeStatus::Approved
+                    && c.destination == "sandbox"
+                    && c.created_at < NOW.plus_seconds(9)
+            },
+        ),
+    ];
+    for (filter, wanted) in &filters {
+        let expected: Vec<ChargeId> = all.iter().filter(|c| wanted(c)).map(|c| c.id).collect();
+        assert!(!expected.is_empty());
+        for size in [1, 2, 100] {
+            assert_eq!(walk(&*store, filter, size).await, expected, "{filter:?}");
+        }
+        assert!(store.charges(TWO, filter, None, 10).await.unwrap().rows.is_empty());
+    }
+}
+
+async fn walk(store: &dyn Store, filter: &ChargeFilter, size: usize) -> Vec<ChargeId> {
+    let mut seen = Vec::new();
+    loop {
+        let page = store.charges(ONE, filter, seen.last().copied(), size).await.unwrap();
+        assert!(page.rows.len() == size || !page.more);
+        seen.extend(page.rows.iter().map(|charge| charge.id));
+        if !page.more {
+            return seen;
+        }
+    }
+}
+
+pub(crate) async fn open_charges_are_those_that_wait(harness: Harness) {
+    let store = harness.open();
+    let card = stored(&*store, make_card(ONE, None), [7; 32]).await;
+    let statuses = [
+        ChargeStatus::Processing,
+        ChargeStatus::Pending,
+        ChargeStatus::Unknown,
+        ChargeStatus::Authorized,
+        ChargeStatus::Approved,
+        ChargeStatus::Declined,
+        ChargeStatus::Failed,
+        ChargeStatus::Voided,
+        ChargeStatus::Manual,
+    ];
+    let mut open = Vec::new();
+    for (number, status) in statuses.into_iter().enumerate() {
+        let charge = make_charge(&card, &format!("i{number}"), status);
+        store.commit(put(&charge)).await.unwrap();
+        if number < 3 {
+            open.push(charge);
+        }
+    }
+    let ids = |charges: &[ChargeRow]| {
+        let mut ids: Vec<ChargeId> = charges.iter().map(|charge| charge.id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(ids(&store.open_charges(100).await.unwrap()), ids(&open));
+    assert_eq!(store.open_charges(2).await.unwrap().len(), 2);
+    for charge in &open {
+        store.commit(put(&moved(charge, ChargeStatus::Approved))).await.unwrap();
+    }
+    assert!(store.open_charges(100).await.unwrap().is_empty());
+}
+
+pub(crate) async fn an_attempt_pins_its_version(harness: Harness) {
+    let store = harness.open();
+    let first = stored(&*store, make_card(ONE, None), [7; 32]).await;
+    let charge = make_charge(&first, "i1", ChargeStatus::Processing);
+    let other = make_charge(&first, "i2", ChargeStatus::Authorized);
+    store.commit(put(&charge)).await.unwrap();
+    store.commit(put(&other)).await.unwrap();
+    let second = CardRow { version: 2, sealed: Some(make_sealed()), ..first.clone() };
+    store.commit(update(&second, Some([8; 32]))).await.unwrap();
+    assert_eq!(store.card_version(ONE, first.token, 1).await.unwrap(), Some(first.clone()));
+    store.commit(put(&moved(&charge, ChargeStatus::Approved))).await.unwrap();
+    assert_eq!(store.card_version(ONE, first.token, 1).await.unwrap(), Some(first.clone()));
+    store.commit(put(&moved(&other, ChargeStatus::Voided))).await.unwrap();
+    let bare = store.card_version(ONE, first.token, 1).await.unwrap().unwrap().sealed.unwrap();
+    assert!(bare.pan.envelope.is_empty());
+    assert_eq!(Some(bare.expiry), first.sealed.map(|sealed| sealed.expiry));
+}
+
+pub(crate) async fn an_erase_waits_for_the_last_pin(harness: Harness) {
+    let store = harness.open();
+    let first = stored(&*store, make_card(ONE, Some("c1")), [7; 32]).await;
+    let sent = make_charge(&first, "i1", ChargeStatus::Unknown);
+    store.commit(put(&sent)).await.unwrap();
+    let second = CardRow { version: 2, sealed: Some(make_sealed()), ..first.clone() };
+    store.commit(update(&second, None)).await.unwrap();
+    let held = make_charge(&second, "i2", ChargeStatus::Authorized);
+    store.commit(put(&held)).await.unwrap();
+    store.commit(erase(&second)).await.unwrap();
+    let read = |version| store.card_version(ONE, first.token, version);
+    let waiting = read(2).await.unwrap().unwrap();
+    assert_eq!((waiting.status, &waiting.sealed), (CardStatus::Erasing, &second.sealed));
+    assert_eq!(read(1).await.unwrap().unwrap().sealed, first.sealed);
+    // No new use, and no match.
+    let third = CardRow { version: 3, ..second.clone() };
+    assert!(matches!(store.commit(update(&third, None)).await, Err(CommitError::Conflict)));
+    let late = put(&make_charge(&second, "i3", ChargeStatus::Processing));
+    assert!(matches!(store.commit(late).await, Err(CommitError::NotFound)));
+    let again = make_card(ONE, Some("c1"));
+    let fresh = store.commit(insert(&again, [7; 32], OnDuplicate::ReturnExisting)).await.unwrap();
+    assert_eq!(fresh.fingerprint, Some(again.fingerprint));
+
+    store.commit(put(&moved(&sent, ChargeStatus::Declined))).await.unwrap();
+    assert_eq!(read(2).await.unwrap().unwrap().status, CardStatus::Erasing);
+    let captured = moved(&held, ChargeStatus::Approved);
+    store.commit(put(&captured)).await.unwrap();
+    let gone = read(2).await.unwrap().unwrap();
+    assert_eq!((gone.status, gone.sealed), (CardStatus::Erased, None));
+    assert!(gone.erased_at.is_some());
+    assert_eq!(read(1).await.unwrap(), None);
+    // A refund needs no card.
+    let refund = ChargeRow { status: ChargeStatus::Approved, ..moved(&captured, ChargeStatus::Unknown) };
+    store.commit(put(&refund)).await.unwrap();
+}
+
+pub(crate) async fn a_card_that_may_not_be_used_takes_no_charge(harness: Harness) {
+    let store = harness.open();
+    let card = stored(&*store, make_card(ONE, None), [7; 32]).await;
+    let old = ChargeRow { card_version: 2, ..make_charge(&card, "i1", ChargeStatus::Processing) };
+    assert!(matches!(store.commit(put(&old)).await, Err(CommitError::Conflict)));
+    let foreign = ChargeRow { tenant: TWO, ..make_charge(&card, "i1", ChargeStatus::Processing) };
+    assert!(matches!(store.commit(put(&foreign)).await, Err(CommitError::NotFound)));
+    let suspend = RowChange::SetCardStatus {
+        tenant: ONE,
+        token: card.token,
+        status: CardStatus::Suspended,
+        legal_hold: false,
+    };
+    store.commit(change(suspend)).await.unwrap();
+    let late = put(&make_charge(&card, "i1", ChargeStatus::Processing));
+    assert!(matches!(store.commit(late).await, Err(CommitError::Conflict)));
+}
