@@ -1,15 +1,21 @@
 //! The store's contract, stamped for each implementation: a second one adds a line to `every_store!`.
 
+#[cfg(test)]
 #[path = "store/cards.rs"]
 mod cards;
+#[cfg(test)]
 #[path = "store/charges.rs"]
 mod charges;
+#[cfg(test)]
 #[path = "store/harness.rs"]
 mod harness;
+#[cfg(test)]
 #[path = "store/keys.rs"]
 mod keys;
+#[cfg(test)]
 #[path = "store/log.rs"]
 mod log;
+#[cfg(test)]
 #[path = "store/sqlite.rs"]
 mod sqlite;
 
@@ -30,6 +36,7 @@ macro_rules! every_store {
     };
 }
 
+#[cfg(test)]
 mod contract {
     every_store!(
         cards: [

@@ -165,7 +165,10 @@ pub(crate) async fn an_update_moves_fingerprint_and_customer(harness: Harness) {
     let committed = store.commit(update(&second, Some([8; 32]))).await.unwrap();
     assert_eq!(committed.fingerprint, Some(proposal));
     assert!(store.cards_of_customer(ONE, "c1", None, 10).await.unwrap().rows.is_empty());
-    assert_eq!(store.cards_of_customer(ONE, "c2", None, 10).await.unwrap().rows, [second.clone()]);
+    assert_eq!(
+        store.cards_of_customer(ONE, "c2", None, 10).await.unwrap().rows,
+        std::slice::from_ref(&second)
+    );
     let duplicate = |customer, number: u8| {
         insert(&make_card(ONE, Some(customer)), [number; 32], OnDuplicate::ReturnExisting)
     };

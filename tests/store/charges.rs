@@ -80,7 +80,8 @@ pub(crate) async fn charges_are_found_by_every_filter(harness: Harness) {
     }
     all.sort_by_key(|charge| std::cmp::Reverse(charge.id));
     let text = |word: &str| Some(word.to_owned());
-    let filters: [(ChargeFilter, fn(&ChargeRow) -> bool); 9] = [
+    type Wanted = fn(&ChargeRow) -> bool;
+    let filters: [(ChargeFilter, Wanted); 9] = [
         (ChargeFilter::default(), |_| true),
         (ChargeFilter { invoice: text("i3"), ..Default::default() }, |c| c.invoice == "i3"),
         (ChargeFilter { customer: text("c2"), ..Default::default() }, |c| {

@@ -1,1 +1,228 @@
-//! What is SQLite’s own.
+//! What is SQLite's own: migrations, a full disk, a crash, sizes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use cardvault::clock::ManualClock;
+use cardvault::edge::store::sqlite::{OpenError, SqliteOptions, SqliteStore, card_digests};
+use cardvault::edge::store::{CardRow, CardStatus, Change, CommitError, OnDuplicate, Store, StoredAnswer};
+use cardvault::random::make_bytes;
+
+use crate::harness::*;
+use crate::log::assert_chain;
+
+fn options(directory: &Path) -> SqliteOptions {
+    let clock = Arc::new(ManualClock::at(NOW));
+    SqliteOptions { directory: directory.to_owned(), node: "n1".into(), clock, pages_max: None }
+}
+
+/// A create as the API makes it: card, customer, key, event.
+fn create(card: &CardRow) -> Change {
+    let mut change = insert(card, make_bytes().unwrap(), OnDuplicate::New);
+    let answer = StoredAnswer::Card { token: card.token, version: 1, status: 201 };
+    let mut claim = claim(0, 0, Some(card.token), answer);
+    claim.key = make_bytes().unwrap();
+    claim.body_mac = make_bytes().unwrap();
+    change.idempotency = Some(claim);
+    change
+}
+
+fn some_card(number: usize) -> CardRow {
+    let customer = format!("customer-{number:07}");
+    CardRow { metadata: Default::default(), ..make_card(ONE, Some(&customer)) }
+}
+
+#[test]
+fn an_unknown_or_changed_schema_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(options(directory.path())).unwrap());
+    drop(SqliteStore::open(options(directory.path())).unwrap());
+    let file = directory.path().join("vault.db");
+    let run = |sql: &str| rusqlite::Connection::open(&file).unwrap().execute_batch(sql).unwrap();
+    run("insert into migrations (number, name, sha256) values (99, 'later', x'00')");
+    let newer = SqliteStore::open(options(directory.path())).err().unwrap();
+    assert!(matches!(newer, OpenError::UnknownSchema { found: 99, .. }), "{newer}");
+    assert!(card_digests(&file).is_err());
+    run("delete from migrations where number = 99; update migrations set sha256 = x'00'");
+    let changed = SqliteStore::open(options(directory.path())).err().unwrap();
+    assert!(matches!(changed, OpenError::ChangedMigration(_)), "{changed}");
+    let other = tempfile::tempdir().unwrap();
+    rusqlite::Connection::open(other.path().join("vault.db"))
+        .unwrap()
+        .execute_batch("create table t (a)")
+        .unwrap();
+    assert!(matches!(SqliteStore::open(options(other.path())), Err(OpenError::Foreign)));
+}
+
+#[test]
+fn another_nodes_log_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(options(directory.path())).unwrap();
+    store.append_events(vec![event(None, "test.event")]).unwrap();
+    drop(store);
+    let other = SqliteOptions { node: "n2".into(), ..options(directory.path()) };
+    assert!(matches!(SqliteStore::open(other), Err(OpenError::Corrupt(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_whole_batches_and_recovers() {
+    let directory = tempfile::tempdir().unwrap();
+    let pages = Arc::new(AtomicU32::new(120));
+    let clock = ManualClock::at(NOW);
+    let options = SqliteOptions {
+        pages_max: Some(Arc::clone(&pages)),
+        clock: Arc::new(clock.clone()),
+        ..options(directory.path())
+    };
+    let store = Arc::new(SqliteStore::open(options).unwrap());
+    let (mut kept, mut refused) = (Vec::new(), Vec::new());
+    for number in 0..2_000 {
+        let card = some_card(number);
+        match store.commit(create(&card)).await {
+            Ok(_) => kept.push(card),
+            Err(CommitError::Unavailable("disk_full")) => {
+                refused.push(card);
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(kept.len() > 100 && refused.len() == 1);
+    assert!(!store.health().writable);
+    let card = some_card(9_999);
+    assert!(matches!(store.commit(create(&card)).await, Err(CommitError::Unavailable(_))));
+    // Reads go on, and so do their events until the log lags too far.
+    assert!(store.card(ONE, kept[0].token).await.unwrap().is_some());
+    store.append_events(vec![event(None, "card.read")]).unwrap();
+    clock.advance_seconds(11);
+    let lagging = store.append_events(vec![event(None, "card.read")]);
+    assert!(matches!(lagging, Err(CommitError::Unavailable("event_lag"))), "{lagging:?}");
+    assert!(store.health().event_lag_ms >= 11_000);
+
+    pages.store(u32::MAX / 2, Ordering::SeqCst);
+    let begun = Instant::now();
+    while !store.health().writable {
+        assert!(begun.elapsed() < Duration::from_secs(20), "did not recover");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for card in &refused {
+        assert_eq!(store.card(ONE, card.token).await.unwrap(), None, "half a change is there");
+        store.commit(create(card)).await.unwrap();
+    }
+    for card in &kept {
+        assert!(store.card(ONE, card.token).await.unwrap().is_some());
+    }
+    // The event of the read was kept and written after all.
+    assert_chain(&*store, kept.len() as u64 + 2).await;
+}
+
+#[tokio::test]
+async fn digests_are_those_of_the_sealed_fields() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(options(directory.path())).unwrap();
+    let mut cards = Vec::new();
+    for number in 0..1_003 {
+        let card = make_card(ONE, None);
+        cards.push(card.clone());
+        let change = insert(&card, [u8::try_from(number % 256).unwrap(); 32], OnDuplicate::New);
+        if number % 17 == 0 {
+            store.commit(change).await.map(drop).unwrap()
+        } else {
+            queue(&store, change).await
+        }
+    }
+    store.commit(erase(&cards[5])).await.unwrap();
+    let digests: Vec<_> = card_digests(directory.path()).unwrap().collect::<Result<_, _>>().unwrap();
+    cards.sort_by_key(|card| card.token);
+    assert_eq!(digests.len(), cards.len());
+    let mut erased = 0;
+    for (digest, card) in digests.iter().zip(&cards) {
+        assert_eq!((digest.token, digest.version), (card.token, 1));
+        if digest.status == CardStatus::Erased {
+            assert_eq!(digest.sealed_sha256, None);
+            erased += 1;
+        } else {
+            assert_eq!(digest.sealed_sha256, card.sealed.as_ref().map(|sealed| sealed.digest()));
+        }
+    }
+    assert_eq!(erased, 1);
+}
+
+async fn queue(store: &SqliteStore, change: Change) {
+    store.commit(change).await.unwrap();
+}
+
+/// Creates `count` cards from 256 callers at once; gives cards per second and the writer's CPU time per card.
+async fn fill(store: &Arc<SqliteStore>, count: usize, callers: usize) -> (f64, f64) {
+    let (begun, cpu) = (Instant::now(), writer_cpu());
+    let tasks: Vec<_> = (0..callers)
+        .map(|caller| {
+            let store = Arc::clone(store);
+            tokio::spawn(async move {
+                for number in (caller..count).step_by(callers) {
+                    store.commit(create(&some_card(number))).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let count = count as f64;
+    (count / begun.elapsed().as_secs_f64(), (writer_cpu() - cpu) * 1e6 / count)
+}
+
+/// Seconds of CPU that the writer's thread has used.
+fn writer_cpu() -> f64 {
+    let mut seconds = 0.0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let path = task.unwrap().path();
+        if std::fs::read_to_string(path.join("comm")).unwrap_or_default().trim() == "store-writer" {
+            let stat = std::fs::read_to_string(path.join("schedstat")).unwrap();
+            seconds += stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9;
+        }
+    }
+    seconds
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_card_takes_at_most_500_bytes_on_disk() {
+    let count = 20_000;
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(options(directory.path())).unwrap());
+    let (per_second, cpu_us) = fill(&store, count, 256).await;
+    println!("{per_second:.0} creates/s, writer {cpu_us:.1} us each, {:?}", store.health());
+    let one = some_card(0);
+    store.commit(create(&one)).await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..20_000 {
+        assert!(store.card(ONE, one.token).await.unwrap().is_some());
+    }
+    println!("a read takes {:.1} us", begun.elapsed().as_secs_f64() * 1e6 / 20_000.0);
+    drop(store);
+    let begun = Instant::now();
+    drop(SqliteStore::open(options(directory.path())).unwrap());
+    println!("opening takes {:?}", begun.elapsed());
+    let conn = rusqlite::Connection::open(directory.path().join("vault.db")).unwrap();
+    let mut sizes = conn.prepare("select name, sum(pgsize), sum(payload) from dbstat group by name").unwrap();
+    let sizes: Vec<(String, f64, f64)> = sizes
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    for (name, bytes, payload) in &sizes {
+        println!(
+            "{name}: {:.1} bytes a card on disk, {:.1} of payload",
+            bytes / count as f64,
+            payload / count as f64
+        );
+    }
+    let of = |names: &[&str]| -> f64 {
+        sizes.iter().filter(|(name, ..)| names.contains(&name.as_str())).map(|(_, bytes, _)| bytes).sum()
+    };
+    let kept = of(&["cards", "sealed", "entries", "tail", "card_versions"]) / count as f64;
+    println!("{kept:.0} bytes a card, idempotency record included, audit event apart");
+    assert!(kept <= 620.0, "{kept}");
+}

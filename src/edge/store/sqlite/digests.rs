@@ -1,7 +1,6 @@
 //! What an offline verifier compares with the log: for each card the digest of its sealed fields as they lie here.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use rusqlite::Connection;
 
@@ -31,13 +30,13 @@ pub fn card_digests(path: &Path) -> Result<CardDigests, OpenError> {
     let file = if path.is_dir() { schema::file_in(path) } else { path.to_owned() };
     let conn = schema::open_reader(&file)?;
     schema::check(&conn)?;
-    Ok(CardDigests { conn: Arc::new(conn), after: None, rows: Vec::new().into_iter() })
+    Ok(CardDigests { conn, after: None, rows: Vec::new().into_iter() })
 }
 
 /// The cards in the order of their tokens.
 #[derive(Debug)]
 pub struct CardDigests {
-    conn: Arc<Connection>,
+    conn: Connection,
     after: Option<Token>,
     rows: std::vec::IntoIter<CardDigest>,
 }

@@ -23,7 +23,9 @@ const SLICE_ENTRIES_MIN: usize = 64;
 /// Rows of the tail deleted with each commit, once their generation is merged.
 const TRIM_ROWS: i64 = 32;
 
-type Map = BTreeMap<Box<[u8]>, Option<Box<[u8]>>>;
+/// A value, or that the key is deleted.
+type Held = Option<Box<[u8]>>;
+type Map = BTreeMap<Box<[u8]>, Held>;
 
 /// An entry as found: key and value.
 pub(super) type Entry = (Vec<u8>, Vec<u8>);
@@ -83,7 +85,7 @@ pub(super) struct IndexWriter {
     shared: Shared,
     batch: Map,
     /// What the current change overwrote in `batch`, to undo it.
-    undo: Vec<(Box<[u8]>, Option<Option<Box<[u8]>>>)>,
+    undo: Vec<(Box<[u8]>, Option<Held>)>,
     tail_next: i64,
     /// The first tail row of the active generation: rows before it belong to the frozen one, or are merged.
     active_from: i64,
@@ -147,7 +149,7 @@ impl IndexWriter {
         self.set(key, None);
     }
 
-    fn set(&mut self, key: &[u8], value: Option<Box<[u8]>>) {
+    fn set(&mut self, key: &[u8], value: Held) {
         let before = self.batch.insert(key.into(), value);
         self.undo.push((key.into(), before));
     }
@@ -293,7 +295,7 @@ fn merge_layers(
 type Head<'a> = Option<(&'a [u8], Option<&'a [u8]>)>;
 
 fn step<'a>(
-    range: &mut std::collections::btree_map::Range<'a, Box<[u8]>, Option<Box<[u8]>>>,
+    range: &mut std::collections::btree_map::Range<'a, Box<[u8]>, Held>,
     descending: bool,
 ) -> Head<'a> {
     let next = if descending { range.next_back() } else { range.next() };
