@@ -1,0 +1,509 @@
+//! The edge's line to the keeper: many calls in flight over one pair, writes coalesced, answers given out by request id.
+//!
+//! A call appends its frame to one buffer and wakes the writer; the writer takes all that has gathered with one system call. When a
+//! pair breaks, everything that waits fails as [`KeeperError::Down`]; a fresh pair ([`Keeper::connect`]) takes over.
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, oneshot, watch};
+use zeroize::Zeroize;
+
+use crate::card::expiry::Expiry;
+use crate::card::id::{AttemptId, EventId};
+use crate::wire::forwarder::Outcome;
+use crate::wire::frame::{self, FrameError};
+use crate::wire::keeper::{
+    ChargeRead, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Prepare, Prepared, ReadCharge,
+    Refusal, Seal, Sealed, SignCheckpoint, Stated, ToKeeper, Unacknowledged,
+};
+
+/// Calls that may wait at once; past it the edge is asking more than a keeper can ever answer in time.
+const IN_FLIGHT_MAX: usize = 32_768;
+/// A keeper answers in microseconds; one that has not in this time is not answering.
+const ANSWER_SECONDS_MAX: u64 = 15;
+/// A processor's answer takes as long as the destination's own limit, which the forwarder keeps; this is the limit above it.
+const PROCESSOR_SECONDS_MAX: u64 = 150;
+/// How long a call waits for a fresh pair while the supervisor restarts a keeper.
+const PAIR_WAIT: Duration = Duration::from_secs(2);
+const READ_BYTES: usize = 64 << 10;
+
+/// Why the keeper did not do it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// There is no keeper, it went away, or it does not answer; what was asked may or may not have been done.
+    #[error("the keeper does not answer")]
+    Down,
+    /// More calls are waiting than may.
+    #[error("too many calls wait for the keeper")]
+    Busy,
+    /// It answered something else than was asked.
+    #[error("the keeper's answer does not fit the question")]
+    Confused,
+    /// It said no, and why.
+    #[error("the keeper refused")]
+    Refused(Refusal),
+}
+
+/// How much was asked, for metrics.
+#[derive(Debug, Default)]
+pub struct KeeperStats {
+    /// Calls answered.
+    pub calls: AtomicU64,
+    /// Sum of their round trips, in microseconds.
+    pub micros: AtomicU64,
+    /// Calls that got no answer.
+    pub failures: AtomicU64,
+}
+
+/// The line to the keeper; clones share it.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    link: watch::Sender<Option<Arc<Link>>>,
+    stats: KeeperStats,
+}
+
+impl Default for Keeper {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Keeper {
+    /// A line without a pair yet.
+    pub fn new() -> Self {
+        Self { shared: Arc::new(Shared { link: watch::Sender::new(None), stats: KeeperStats::default() }) }
+    }
+
+    /// Takes a fresh pair into use; whatever waits on the one before fails. Call it inside the runtime.
+    pub fn connect(&self, pair: StdStream) -> std::io::Result<()> {
+        pair.set_nonblocking(true)?;
+        let (read, write) = UnixStream::from_std(pair)?.into_split();
+        let link = Arc::new(Link::default());
+        tokio::spawn(Arc::clone(&link).write_all(write));
+        tokio::spawn(Arc::clone(&link).read_all(read, self.clone()));
+        if let Some(old) = self.shared.link.send_replace(Some(link)) {
+            old.close();
+        }
+        Ok(())
+    }
+
+    /// Whether there is a pair.
+    pub fn is_connected(&self) -> bool {
+        self.shared.link.borrow().is_some()
+    }
+
+    /// Waits until another pair than the present one is in use (a keeper that restarted has to be asked what it knows).
+    pub async fn reconnected(&self) {
+        let mut changes = self.shared.link.subscribe();
+        changes.mark_unchanged();
+        loop {
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            if changes.borrow_and_update().is_some() {
+                return;
+            }
+        }
+    }
+
+    /// How much was asked.
+    pub fn stats(&self) -> &KeeperStats {
+        &self.shared.stats
+    }
+
+    /// Who are you, and what did you sign last?
+    pub async fn hello(&self) -> Result<Hello, KeeperError> {
+        let FromKeeper::Hello(hello) = self.call(ToKeeper::Hello).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(hello)
+    }
+
+    /// Reads a submitted card and seals it.
+    pub async fn seal(&self, seal: Box<Seal>) -> Result<Box<Sealed>, KeeperError> {
+        let FromKeeper::Sealed(sealed) = self.call(ToKeeper::Seal(seal)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(sealed)
+    }
+
+    /// Opens an expiry, to show it.
+    pub async fn open_expiry(&self, open: OpenExpiry) -> Result<Expiry, KeeperError> {
+        let FromKeeper::Expiry(expiry) = self.call(ToKeeper::OpenExpiry(open)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(expiry)
+    }
+
+    /// Opens many expiries in one go; the answers stand in the order of the questions.
+    pub async fn open_expiries(
+        &self,
+        opens: impl Iterator<Item = OpenExpiry>,
+    ) -> Result<Vec<Expiry>, KeeperError> {
+        let link = self.link().await?;
+        let asked: Result<Vec<_>, _> = opens.map(|open| link.begin(&ToKeeper::OpenExpiry(open))).collect();
+        let asked = asked?;
+        let mut expiries = Vec::with_capacity(asked.len());
+        for answer in asked {
+            let FromKeeper::Expiry(expiry) = self.finish(answer, ANSWER_SECONDS_MAX).await? else {
+                return Err(KeeperError::Confused);
+            };
+            expiries.push(expiry);
+        }
+        Ok(expiries)
+    }
+
+    /// Reads the body of a charge or verification; what must not leave stays there.
+    pub async fn read_charge(&self, read: ReadCharge) -> Result<Box<ChargeRead>, KeeperError> {
+        let FromKeeper::ChargeRead(read) = self.call(ToKeeper::ReadCharge(read)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(read)
+    }
+
+    /// Opens, renders, holds the bytes, answers with their MAC.
+    pub async fn prepare(&self, prepare: Box<Prepare>) -> Result<Box<Prepared>, KeeperError> {
+        let FromKeeper::Prepared(prepared) = self.call(ToKeeper::Prepare(prepare)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(prepared)
+    }
+
+    /// Sends what is held, against a commit's grant; waits for the processor.
+    pub async fn release(&self, held: u64, grant: u64) -> Result<Box<Outcome>, KeeperError> {
+        let asked = ToKeeper::Release { held, grant };
+        let FromKeeper::Outcome(outcome) = self.call_within(asked, PROCESSOR_SECONDS_MAX).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(outcome)
+    }
+
+    /// Wipes what is held.
+    pub async fn discard(&self, held: u64) -> Result<(), KeeperError> {
+        self.done(ToKeeper::Discard { held }).await
+    }
+
+    /// Asks the processor what became of an attempt; waits for it.
+    pub async fn look_up(&self, ask: Box<LookUp>) -> Result<Box<Outcome>, KeeperError> {
+        let asked = ToKeeper::LookUp(ask);
+        let FromKeeper::Outcome(outcome) = self.call_within(asked, PROCESSOR_SECONDS_MAX).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(outcome)
+    }
+
+    /// Keyed hashes of an idempotency key and a body that holds no card.
+    pub async fn digest(&self, digest: Digest) -> Result<Digested, KeeperError> {
+        let FromKeeper::Digested(digested) = self.call(ToKeeper::Digest(digest)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(digested)
+    }
+
+    /// What was opened, signed.
+    pub async fn state(&self) -> Result<Stated, KeeperError> {
+        let FromKeeper::Stated(stated) = self.call(ToKeeper::State).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(stated)
+    }
+
+    /// Signs the log's checkpoint: the Ed25519 signature.
+    pub async fn sign_checkpoint(&self, sign: SignCheckpoint) -> Result<Vec<u8>, KeeperError> {
+        let FromKeeper::Signed(signature) = self.call(ToKeeper::SignCheckpoint(sign)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(signature)
+    }
+
+    /// Outcomes and openings that no edge has acknowledged.
+    pub async fn unacknowledged(&self) -> Result<Unacknowledged, KeeperError> {
+        let FromKeeper::Unacknowledged(waiting) = self.call(ToKeeper::Unacknowledged).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(waiting)
+    }
+
+    /// Says that these outcomes and openings are in the log.
+    pub async fn acknowledge(
+        &self,
+        outcomes: Vec<AttemptId>,
+        openings: Vec<EventId>,
+    ) -> Result<(), KeeperError> {
+        self.done(ToKeeper::Acknowledge { outcomes, openings }).await
+    }
+
+    async fn done(&self, message: ToKeeper) -> Result<(), KeeperError> {
+        let FromKeeper::Done = self.call(message).await? else { return Err(KeeperError::Confused) };
+        Ok(())
+    }
+
+    async fn call(&self, message: ToKeeper) -> Result<FromKeeper, KeeperError> {
+        self.call_within(message, ANSWER_SECONDS_MAX).await
+    }
+
+    async fn call_within(&self, message: ToKeeper, seconds_max: u64) -> Result<FromKeeper, KeeperError> {
+        let began = Instant::now();
+        let answer = self.link().await?.begin(&message)?;
+        drop(message);
+        let answer = self.finish(answer, seconds_max).await;
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.shared.stats.calls.fetch_add(1, Ordering::Relaxed);
+        self.shared.stats.micros.fetch_add(micros, Ordering::Relaxed);
+        answer
+    }
+
+    async fn finish(&self, answer: Answer, seconds_max: u64) -> Result<FromKeeper, KeeperError> {
+        match tokio::time::timeout(Duration::from_secs(seconds_max), answer).await {
+            Ok(Ok(answer)) => match answer {
+                Ok(answer) => Ok(answer),
+                Err(refusal) => Err(KeeperError::Refused(refusal)),
+            },
+            Ok(Err(_)) | Err(_) => {
+                self.shared.stats.failures.fetch_add(1, Ordering::Relaxed);
+                Err(KeeperError::Down)
+            }
+        }
+    }
+
+    async fn link(&self) -> Result<Arc<Link>, KeeperError> {
+        if let Some(link) = self.shared.link.borrow().as_ref() {
+            return Ok(Arc::clone(link));
+        }
+        let mut changes = self.shared.link.subscribe();
+        match tokio::time::timeout(PAIR_WAIT, changes.wait_for(Option::is_some)).await {
+            Ok(Ok(link)) => link.as_ref().map(Arc::clone).ok_or(KeeperError::Down),
+            Ok(Err(_)) | Err(_) => Err(KeeperError::Down),
+        }
+    }
+}
+
+type Told = Result<FromKeeper, Refusal>;
+type Answer = oneshot::Receiver<Told>;
+
+/// One pair in use.
+#[derive(Debug, Default)]
+struct Link {
+    state: Mutex<LinkState>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct LinkState {
+    last_id: u64,
+    out: Vec<u8>,
+    waiting: HashMap<u64, oneshot::Sender<Told>>,
+    closed: bool,
+}
+
+impl std::fmt::Debug for LinkState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinkState").field("closed", &self.closed).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a question in the line.
+    fn begin(&self, message: &ToKeeper) -> Result<Answer, KeeperError> {
+        let (tell, answer) = oneshot::channel();
+        let mut state = self.state();
+        if state.closed {
+            return Err(KeeperError::Down);
+        }
+        if state.waiting.len() >= IN_FLIGHT_MAX {
+            return Err(KeeperError::Busy);
+        }
+        state.last_id += 1;
+        let id = state.last_id;
+        let first = state.out.is_empty();
+        frame::encode(id, message, &mut state.out).map_err(|_| KeeperError::Busy)?;
+        state.waiting.insert(id, tell);
+        drop(state);
+        if first {
+            self.wake.notify_one();
+        }
+        Ok(answer)
+    }
+
+    fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.out.zeroize();
+        state.waiting.clear();
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    async fn write_all(self: Arc<Self>, mut to: OwnedWriteHalf) {
+        let mut batch = Vec::with_capacity(READ_BYTES);
+        loop {
+            self.wake.notified().await;
+            {
+                let mut state = self.state();
+                if state.closed {
+                    return;
+                }
+                std::mem::swap(&mut batch, &mut state.out);
+            }
+            let written = to.write_all(&batch).await;
+            // A submitted card was in these bytes.
+            batch.zeroize();
+            if written.is_err() {
+                self.close();
+                return;
+            }
+        }
+    }
+
+    async fn read_all(self: Arc<Self>, mut from: OwnedReadHalf, keeper: Keeper) {
+        let mut bytes = Vec::with_capacity(READ_BYTES);
+        let mut arrived = Vec::new();
+        while let Ok(1..) = from.read_buf(&mut bytes).await {
+            if take_frames(&mut bytes, &mut arrived).is_err() {
+                break;
+            }
+            self.give_out(&mut arrived);
+            bytes.reserve(READ_BYTES / 2);
+        }
+        self.close();
+        keeper.shared.link.send_if_modified(|current| {
+            let mine = current.as_ref().is_some_and(|link| Arc::ptr_eq(link, &self));
+            if mine {
+                *current = None;
+            }
+            mine
+        });
+    }
+
+    fn give_out(&self, arrived: &mut Vec<(u64, FromKeeper)>) {
+        let mut state = self.state();
+        let told: Vec<_> = arrived
+            .drain(..)
+            .filter_map(|(id, answer)| state.waiting.remove(&id).map(|tell| (tell, answer)))
+            .collect();
+        drop(state);
+        for (tell, answer) in told {
+            // The asker may have gone away meanwhile; then nobody wants the answer.
+            drop(match answer {
+                FromKeeper::Refused(refusal) => tell.send(Err(refusal)),
+                FromKeeper::Hello(_)
+                | FromKeeper::Sealed(_)
+                | FromKeeper::Expiry(_)
+                | FromKeeper::ChargeRead(_)
+                | FromKeeper::Prepared(_)
+                | FromKeeper::Outcome(_)
+                | FromKeeper::Digested(_)
+                | FromKeeper::Stated(_)
+                | FromKeeper::Signed(_)
+                | FromKeeper::Unacknowledged(_)
+                | FromKeeper::Done => tell.send(Ok(answer)),
+            });
+        }
+    }
+}
+
+/// Takes all whole frames off the front of `bytes`.
+fn take_frames(bytes: &mut Vec<u8>, arrived: &mut Vec<(u64, FromKeeper)>) -> Result<(), FrameError> {
+    let mut start = 0;
+    while let Some(waiting) = bytes.get(start..)
+        && let Some(length) = frame::announced(waiting)?
+        && let Some(whole) = waiting.get(4..4 + length)
+    {
+        arrived.push(frame::decode(whole)?);
+        start += 4 + length;
+    }
+    bytes.drain(..start);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::id::{IdBytes, Token};
+    use crate::card::sealed::SealedField;
+    use crate::card::tenant::TenantId;
+    use crate::wire::frame::FrameReader;
+    use crate::wire::pair::make_pair;
+
+    fn question(month: u8) -> OpenExpiry {
+        let sealed = SealedField { version: 1, envelope: vec![month] };
+        OpenExpiry { tenant: TenantId(1), token: Token(IdBytes([0; 18])), policy: 0, sealed }
+    }
+
+    /// A keeper that answers an expiry with the month that the envelope says, two at a time and the later first.
+    fn backwards_keeper(pair: StdStream) -> std::thread::JoinHandle<()> {
+        std::thread::spawn(move || {
+            let mut reader = FrameReader::new(pair.try_clone().unwrap());
+            let mut held = Vec::new();
+            while let Ok((id, ToKeeper::OpenExpiry(open))) = reader.read::<ToKeeper>() {
+                held.push((id, open.sealed.envelope[0]));
+                if held.len() == 2 {
+                    for (id, month) in held.drain(..).rev() {
+                        let answer = FromKeeper::Expiry(Expiry { month, year: 2030 });
+                        frame::write(&mut &pair, id, &answer).unwrap();
+                    }
+                }
+            }
+        })
+    }
+
+    #[tokio::test]
+    async fn each_asker_gets_its_own_answer_whatever_the_order() {
+        let (ours, theirs) = make_pair().unwrap();
+        let thread = backwards_keeper(theirs);
+        let keeper = Keeper::new();
+        keeper.connect(ours).unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        for month in 0..200_u8 {
+            let keeper = keeper.clone();
+            tasks.spawn(async move { (month, keeper.open_expiry(question(month)).await.unwrap().month) });
+        }
+        while let Some(done) = tasks.join_next().await {
+            let (asked, got) = done.unwrap();
+            assert_eq!(asked, got);
+        }
+        let many = keeper.open_expiries((0..10).map(question)).await.unwrap();
+        assert_eq!(many.iter().map(|e| e.month).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        drop(keeper);
+        drop(thread);
+    }
+
+    #[tokio::test]
+    async fn a_lost_pair_fails_what_waits_and_a_fresh_one_takes_over() {
+        let keeper = Keeper::new();
+        let (ours, theirs) = make_pair().unwrap();
+        keeper.connect(ours).unwrap();
+        let waiting = tokio::spawn({
+            let keeper = keeper.clone();
+            async move { keeper.open_expiry(question(1)).await }
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(theirs);
+        assert!(matches!(waiting.await.unwrap(), Err(KeeperError::Down)));
+        let (ours, theirs) = make_pair().unwrap();
+        let thread = backwards_keeper(theirs);
+        let late = tokio::spawn({
+            let keeper = keeper.clone();
+            async move { keeper.open_expiries([question(3), question(4)].into_iter()).await }
+        });
+        keeper.connect(ours).unwrap();
+        assert_eq!(late.await.unwrap().unwrap().len(), 2);
+        drop((keeper, thread));
+    }
+}
