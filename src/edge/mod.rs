@@ -1,5 +1,83 @@
 //! The edge: TLS, HTTP, who may do what, charges, store, audit. It holds no keys and opens no card.
+//!
+//! - [`http`]: connections, routes, problems.
+//! - [`vault`]: the verbs on tokens.
+//! - [`store`]: what is kept; [`audit`]: what is logged.
+//! - [`keeper`]: the line to the keeper.
+//! - [`directory`], [`scope`]: who may call, and what there is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::Notify;
+
+use self::directory::Directory;
+use self::keeper::Keeper;
+use self::metrics::Metrics;
+use self::store::Store;
+use crate::clock::Clock;
+use crate::wire::control::Limits;
 
 pub mod audit;
+pub mod directory;
+pub mod http;
 pub mod keeper;
+pub mod metrics;
+pub mod scope;
 pub mod store;
+
+/// Denials that are written as events of their own in a second; what is above is counted in the next.
+const DENIALS_PER_SECOND_MAX: std::num::NonZeroU32 = std::num::NonZeroU32::new(200).unwrap();
+
+/// What every handler works with.
+pub struct Edge {
+    /// What is kept.
+    pub store: Arc<dyn Store>,
+    /// The line to the keeper.
+    pub keeper: Keeper,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Limits of the listener.
+    pub limits: Limits,
+    /// Who may call, and what there is.
+    pub directory: Directory,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+    /// Woken by important events: a checkpoint follows within two seconds.
+    pub important: Notify,
+    denials: DefaultDirectRateLimiter,
+    denials_unlogged: AtomicU64,
+    recovered: AtomicBool,
+}
+
+/// The edge, shared by all that runs in it.
+pub type App = Arc<Edge>;
+
+impl Edge {
+    /// An edge over these parts; its tables are empty.
+    pub fn new(store: Arc<dyn Store>, keeper: Keeper, clock: Arc<dyn Clock>, limits: Limits) -> Self {
+        Self {
+            store,
+            keeper,
+            clock,
+            directory: Directory::new(&limits),
+            limits,
+            metrics: Arc::new(Metrics::new()),
+            important: Notify::new(),
+            denials: RateLimiter::direct(Quota::per_second(DENIALS_PER_SECOND_MAX)),
+            denials_unlogged: AtomicU64::new(0),
+            recovered: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether what was in flight when the edge started has been taken up.
+    pub fn is_recovered(&self) -> bool {
+        self.recovered.load(Ordering::Acquire)
+    }
+
+    /// Says that what was in flight when the edge started has been taken up.
+    pub fn set_recovered(&self) {
+        self.recovered.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,121 @@
+//! Connections: an accept loop with a cap, a time limit on handshake and request head, small buffers, and an orderly end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tower::Service;
+
+use super::guard::Peer;
+use super::tls::Tls;
+use crate::edge::metrics::Metrics;
+use crate::wire::control::Limits;
+
+/// The least that hyper takes; a head that does not fit is refused, and less of what passes by stays in buffers.
+const BUFFER_BYTES_MAX: usize = 8192;
+/// Accepting fails while descriptors are short; a breath lets some come back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a listener serves.
+pub struct Serving {
+    /// Where connections come from.
+    pub listener: TcpListener,
+    /// What answers them.
+    pub router: Router,
+    /// TLS, or none for plain HTTP on loopback.
+    pub tls: Option<Arc<Tls>>,
+    /// Limits.
+    pub limits: Limits,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Serving {
+    /// Serves until `stop` says so, then lets what is under way finish, for at most the drain limit.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let graceful = GracefulShutdown::new();
+        let permits = Arc::new(Semaphore::new(self.limits.connections_max));
+        let drain = Duration::from_secs(self.limits.drain_seconds_max);
+        let listener = self.listener;
+        let connections = Arc::new(Connections {
+            router: self.router,
+            tls: self.tls,
+            head_time: Duration::from_secs(self.limits.header_seconds_max),
+            metrics: self.metrics,
+        });
+        loop {
+            // At the cap, new connections wait in the kernel's queue.
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            let Ok((stream, peer)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let connection = Arc::clone(&connections).serve(stream, peer, graceful.watcher());
+            tokio::spawn(async move {
+                connection.await;
+                drop(permit);
+            });
+        }
+        drop(listener);
+        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+            tracing::warn!(code = "drain_timeout", "connections were cut at the end of the drain time");
+        }
+    }
+}
+
+struct Connections {
+    router: Router,
+    tls: Option<Arc<Tls>>,
+    head_time: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Connections {
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+        let _counted = self.metrics.connection();
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let Some(config) = self.tls.as_ref().and_then(|tls| tls.current()) else {
+            return self.exchange(stream, peer, watcher).await;
+        };
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        match tokio::time::timeout(self.head_time, handshake).await {
+            Ok(Ok(stream)) => self.exchange(stream, peer, watcher).await,
+            Ok(Err(_)) | Err(_) => self.metrics.handshake_failed(),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        peer: SocketAddr,
+        watcher: Watcher,
+    ) {
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            self.router.clone().call(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_time)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        // A connection that breaks is the peer's affair; what it asked for is settled by its own rules.
+        drop(watcher.watch(connection).await);
+    }
+}

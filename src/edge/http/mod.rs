@@ -1,0 +1,18 @@
+//! HTTP: the accept loop, the routes as a table, extractors that quote nothing, problems.
+//!
+//! - [`routes`]: the table; [`openapi`] describes it.
+//! - [`guard`]: what stands before and after every handler.
+//! - [`extract`], [`reply`]: what a handler takes and gives.
+//! - [`problem`], [`code`]: the one place where an error gets its status.
+//! - [`listener`], [`tls`]: connections.
+
+pub mod code;
+pub mod extract;
+pub mod guard;
+pub mod health;
+pub mod listener;
+pub mod openapi;
+pub mod problem;
+pub mod reply;
+pub mod routes;
+pub mod tls;

@@ -1,0 +1,89 @@
+//! Every route of the API on one screen: method, path, scope, name, what it does, its query parameters, its handler. The router and
+//! `/openapi.json` are both made from this table.
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::code::Code;
+use super::guard::{self, Guarded};
+use super::{health, openapi};
+use crate::edge::App;
+use crate::edge::scope::Scope;
+
+/// One row.
+pub struct Route {
+    /// GET, POST, PATCH, DELETE.
+    pub method: &'static str,
+    /// With `{names}`.
+    pub path: &'static str,
+    /// What the caller must hold; none for what anyone may ask.
+    pub scope: Option<Scope>,
+    /// Its name in `/openapi.json`, metrics and logs.
+    pub operation: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// The query parameters it knows; any other is refused.
+    pub query: &'static [&'static str],
+    /// The schema of its body in `/openapi.json`; empty for no body.
+    pub body: &'static str,
+    /// Makes its handler.
+    pub handler: fn() -> MethodRouter<App>,
+}
+
+const ROW: Route = Route {
+    method: "GET",
+    path: "",
+    scope: None,
+    operation: "",
+    summary: "",
+    query: &[],
+    body: "",
+    handler: MethodRouter::new,
+};
+
+/// The table.
+pub const ROUTES: &[Route] = &[
+    Route {
+        path: "/livez",
+        operation: "livez",
+        summary: "Says that the process answers.",
+        handler: || on(MethodFilter::GET, health::livez),
+        ..ROW
+    },
+    Route {
+        path: "/readyz",
+        operation: "readyz",
+        summary: "Says whether the vault can do its work, and which part cannot.",
+        handler: || on(MethodFilter::GET, health::readyz),
+        ..ROW
+    },
+    Route {
+        path: "/openapi.json",
+        operation: "openapi",
+        summary: "This API, described.",
+        handler: || on(MethodFilter::GET, openapi::show),
+        ..ROW
+    },
+];
+
+/// What requests that fit no row are counted and logged as.
+static NO_ROUTE: Route = Route { operation: "no_route", ..ROW };
+
+/// The router of the API listener.
+pub fn router(app: &App) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let guarded = Guarded { app: app.clone(), route };
+        let handler = (route.handler)().layer(from_fn_with_state(guarded, guard::guard));
+        router = router.route(route.path, handler);
+    }
+    let of = Guarded { app: app.clone(), route: &NO_ROUTE };
+    let wrong_method = of.clone();
+    router
+        .fallback(move |request| guard::no_route(of.clone(), request, Code::RouteUnknown))
+        .method_not_allowed_fallback(move |request| {
+            guard::no_route(wrong_method.clone(), request, Code::MethodNotAllowed)
+        })
+        .with_state(app.clone())
+}

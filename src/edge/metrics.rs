@@ -1,0 +1,177 @@
+//! Figures for Prometheus. Labels are our own words: routes, statuses, never a caller's.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::http::routes::Route;
+use super::keeper::Keeper;
+use super::store::Store;
+
+/// Seconds; from a cached read to a slow processor.
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 90.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    route: &'static str,
+}
+
+/// All figures of the edge.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<Answered, Counter>,
+    seconds: Family<Of, Histogram, fn() -> Histogram>,
+    connections: Gauge,
+    connections_total: Counter,
+    handshakes_failed: Counter,
+    keeper_calls: Gauge<i64, AtomicI64>,
+    keeper_micros: Gauge<i64, AtomicI64>,
+    keeper_failures: Gauge<i64, AtomicI64>,
+    store: StoreFigures,
+    checkpoint_size: Gauge<u64, AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct StoreFigures {
+    commits: Gauge,
+    changes: Gauge,
+    commit_micros: Gauge,
+    changes_waiting: Gauge,
+    event_lag_ms: Gauge,
+    scrub_waiting: Gauge,
+    writable: Gauge,
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers all figures.
+    pub fn new() -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("cardvault")),
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(histogram),
+            connections: Gauge::default(),
+            connections_total: Counter::default(),
+            handshakes_failed: Counter::default(),
+            keeper_calls: Gauge::default(),
+            keeper_micros: Gauge::default(),
+            keeper_failures: Gauge::default(),
+            store: StoreFigures::default(),
+            checkpoint_size: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&self) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let r = &mut *registry;
+        r.register("requests", "Requests answered, by route and status", self.requests.clone());
+        let help = "Time from the request's head to the answer's, by route";
+        r.register_with_unit("request", help, Unit::Seconds, self.seconds.clone());
+        r.register("connections", "Connections open now", self.connections.clone());
+        r.register("connections_accepted", "Connections accepted", self.connections_total.clone());
+        let help = "TLS handshakes that failed";
+        r.register("handshakes_failed", help, self.handshakes_failed.clone());
+        r.register("keeper_calls", "Calls of the keeper so far", self.keeper_calls.clone());
+        let help = "Sum of the keeper's round trips in microseconds";
+        r.register("keeper_micros", help, self.keeper_micros.clone());
+        let help = "Calls that the keeper did not answer";
+        r.register("keeper_failures", help, self.keeper_failures.clone());
+        let store = &self.store;
+        r.register("store_commits", "Commits so far", store.commits.clone());
+        r.register("store_changes", "Changes committed so far", store.changes.clone());
+        let help = "Sum of the commits' time in microseconds";
+        r.register("store_commit_micros", help, store.commit_micros.clone());
+        r.register("store_changes_waiting", "Changes that wait", store.changes_waiting.clone());
+        let help = "Age of the oldest event that is not durable, in milliseconds";
+        r.register("event_lag_ms", help, store.event_lag_ms.clone());
+        let help = "Erased cards whose bytes may still be on disk";
+        r.register("scrub_waiting", help, store.scrub_waiting.clone());
+        r.register("store_writable", "1 if commits are taken", store.writable.clone());
+        let help = "Size of the tree that was signed last";
+        r.register("checkpoint_size", help, self.checkpoint_size.clone());
+    }
+
+    /// Counts an answer.
+    pub fn request(&self, route: &'static Route, status: u16, took: Duration) {
+        self.requests.get_or_create(&Answered { route: route.operation, status }).inc();
+        self.seconds.get_or_create(&Of { route: route.operation }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a connection; it ends when the guard is dropped.
+    pub fn connection(&self) -> Connection {
+        self.connections_total.inc();
+        self.connections.inc();
+        Connection(self.connections.clone())
+    }
+
+    /// Counts a TLS handshake that failed.
+    pub fn handshake_failed(&self) {
+        self.handshakes_failed.inc();
+    }
+
+    /// A checkpoint was signed.
+    pub fn checkpoint(&self, size: u64) {
+        self.checkpoint_size.set(size);
+    }
+
+    /// All figures as Prometheus reads them.
+    pub fn write(&self, keeper: &Keeper, store: &dyn Store) -> String {
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let stats = keeper.stats();
+        self.keeper_calls.set(signed(stats.calls.load(Ordering::Relaxed)));
+        self.keeper_micros.set(signed(stats.micros.load(Ordering::Relaxed)));
+        self.keeper_failures.set(signed(stats.failures.load(Ordering::Relaxed)));
+        let health = store.health();
+        self.store.commits.set(signed(health.commits));
+        self.store.changes.set(signed(health.changes));
+        self.store.commit_micros.set(signed(health.commit_micros));
+        self.store.changes_waiting.set(signed(health.changes_waiting));
+        self.store.event_lag_ms.set(signed(health.event_lag_ms));
+        self.store.scrub_waiting.set(signed(health.scrub_waiting));
+        self.store.writable.set(i64::from(health.writable));
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if encode(&mut text, &registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+}
+
+/// A connection that is counted while it lives.
+#[derive(Debug)]
+pub struct Connection(Gauge);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
