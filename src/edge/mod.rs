@@ -16,6 +16,7 @@ use self::directory::Directory;
 use self::keeper::Keeper;
 use self::metrics::Metrics;
 use self::store::Store;
+use self::vault::Vault;
 use crate::clock::Clock;
 use crate::wire::control::Limits;
 
@@ -26,6 +27,7 @@ pub mod keeper;
 pub mod metrics;
 pub mod scope;
 pub mod store;
+pub mod vault;
 
 /// Denials that are written as events of their own in a second; what is above is counted in the next.
 const DENIALS_PER_SECOND_MAX: std::num::NonZeroU32 = std::num::NonZeroU32::new(200).unwrap();
@@ -36,6 +38,8 @@ pub struct Edge {
     pub store: Arc<dyn Store>,
     /// The line to the keeper.
     pub keeper: Keeper,
+    /// The verbs on tokens.
+    pub vault: Vault,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Limits of the listener.
@@ -58,6 +62,7 @@ impl Edge {
     /// An edge over these parts; its tables are empty.
     pub fn new(store: Arc<dyn Store>, keeper: Keeper, clock: Arc<dyn Clock>, limits: Limits) -> Self {
         Self {
+            vault: Vault::new(Arc::clone(&store), keeper.clone(), Arc::clone(&clock)),
             store,
             keeper,
             clock,

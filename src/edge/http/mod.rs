@@ -4,8 +4,10 @@
 //! - [`guard`]: what stands before and after every handler.
 //! - [`extract`], [`reply`]: what a handler takes and gives.
 //! - [`problem`], [`code`]: the one place where an error gets its status.
+//! - `tokens`, `agreements`, …: one file per resource.
 //! - [`listener`], [`tls`]: connections.
 
+mod agreements;
 pub mod code;
 pub mod extract;
 pub mod guard;
@@ -16,3 +18,4 @@ pub mod problem;
 pub mod reply;
 pub mod routes;
 pub mod tls;
+mod tokens;

@@ -11,6 +11,7 @@ use super::code::Code;
 use crate::edge::directory::Denied;
 use crate::edge::keeper::KeeperError;
 use crate::edge::store::{CommitError, Outbound, StoreError};
+use crate::edge::vault;
 use crate::random::NoRandomness;
 use crate::wire::keeper::{Refusal, RefusalCode};
 
@@ -247,6 +248,25 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable(_) => Code::StoreUnavailable,
             StoreError::Corrupt(_) => Code::StoreCorrupt,
         })
+    }
+}
+
+impl From<vault::Error> for Problem {
+    fn from(error: vault::Error) -> Self {
+        match error {
+            vault::Error::Keeper(error) => Self::from(error),
+            vault::Error::Commit(error) => Self::from(error),
+            vault::Error::Store(error) => Self::from(error),
+            vault::Error::Randomness(error) => Self::from(error),
+            vault::Error::TokenUnknown => Self::of(Code::TokenNotFound),
+            vault::Error::TokenErased { scrubbed_at } => {
+                Self::of(Code::TokenErased).scrubbed_at(scrubbed_at.map(|at| at.to_string()))
+            }
+            vault::Error::TokenErasing => Self::of(Code::TokenErasing),
+            vault::Error::AgreementUnknown => Self::of(Code::AgreementNotFound),
+            vault::Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
+            vault::Error::LogLagging => Self::of(Code::LogLagging),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::code::Code;
 use super::guard::{self, Guarded};
-use super::{health, openapi};
+use super::{agreements, health, openapi, tokens};
 use crate::edge::App;
 use crate::edge::scope::Scope;
 
@@ -44,6 +44,79 @@ const ROW: Route = Route {
 
 /// The table.
 pub const ROUTES: &[Route] = &[
+    Route {
+        method: "POST",
+        path: "/v1/tokens",
+        scope: Some(Scope::TokensCreate),
+        operation: "create_token",
+        summary: "Stores a card and answers with its token.",
+        body: "NewToken",
+        handler: || on(MethodFilter::POST, tokens::create),
+        ..ROW
+    },
+    Route {
+        path: "/v1/tokens",
+        scope: Some(Scope::TokensRead),
+        operation: "list_tokens",
+        summary: "Lists a customer's cards, newest first.",
+        query: tokens::LIST_QUERY,
+        handler: || on(MethodFilter::GET, tokens::list),
+        ..ROW
+    },
+    Route {
+        path: "/v1/tokens/{token}",
+        scope: Some(Scope::TokensRead),
+        operation: "read_token",
+        summary: "Shows a card, masked.",
+        handler: || on(MethodFilter::GET, tokens::read),
+        ..ROW
+    },
+    Route {
+        method: "PATCH",
+        path: "/v1/tokens/{token}",
+        scope: Some(Scope::TokensUpdate),
+        operation: "update_token",
+        summary: "Changes expiry, zip, number, customer, metadata or status in place.",
+        body: "TokenChange",
+        handler: || on(MethodFilter::PATCH, tokens::update),
+        ..ROW
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/tokens/{token}",
+        scope: Some(Scope::TokensErase),
+        operation: "erase_token",
+        summary: "Erases a card.",
+        handler: || on(MethodFilter::DELETE, tokens::erase),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/tokens/{token}/agreements",
+        scope: Some(Scope::TokensUpdate),
+        operation: "create_agreement",
+        summary: "Makes a stored-credential agreement.",
+        body: "NewAgreement",
+        handler: || on(MethodFilter::POST, agreements::create),
+        ..ROW
+    },
+    Route {
+        path: "/v1/tokens/{token}/agreements",
+        scope: Some(Scope::TokensRead),
+        operation: "list_agreements",
+        summary: "Lists a card's agreements.",
+        handler: || on(MethodFilter::GET, agreements::list),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/tokens/{token}/agreements/{agreement}/end",
+        scope: Some(Scope::TokensUpdate),
+        operation: "end_agreement",
+        summary: "Ends an agreement.",
+        handler: || on(MethodFilter::POST, agreements::end),
+        ..ROW
+    },
     Route {
         path: "/livez",
         operation: "livez",

@@ -1,0 +1,266 @@
+//! Storing a card: sealed by the keeper under a token that is proposed here, deduplicated and claimed by the store's writer.
+
+use super::{Card, Error, POLICY, TRIES_MAX, Vault};
+use crate::card::expiry::Expiry;
+use crate::card::id::{FingerprintId, Token};
+use crate::card::sealed::{SealedCard, SealedField};
+use crate::card::tenant::TenantId;
+use crate::edge::audit::catalogue;
+use crate::edge::audit::event::EventDraft;
+use crate::edge::directory::Caller;
+use crate::edge::keeper::KeeperError;
+use crate::edge::store::{
+    CardRow, CardStatus, Change, CommitError, Idempotency, OnDuplicate, RowChange, StoredAnswer,
+    StoredIdempotency,
+};
+use crate::wire::keeper::{Digested, Seal, SealAs, Sealed};
+
+const ROUTE: &str = "POST /v1/tokens";
+
+/// A card that was stored, or found.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// The card.
+    pub card: Card,
+    /// 201 for a new one, 200 for one that was there.
+    pub status: u16,
+    /// What of the submitted card differs from the one that was there.
+    pub differs: Option<Vec<&'static str>>,
+    /// Whether this was answered before.
+    pub replayed: bool,
+}
+
+/// What a submitted card was sealed into; the parts that a new card must have.
+struct Fresh {
+    card: SealedCard,
+    shown_expiry: Expiry,
+    fingerprint: [u8; 32],
+    digests: Digested,
+    on_duplicate: OnDuplicate,
+    rest: Box<Sealed>,
+}
+
+impl Vault {
+    /// Stores a card. The body goes to the keeper unopened.
+    pub async fn create(&self, caller: &Caller, key: &str, body: &[u8]) -> Result<Created, Error> {
+        let tenant = caller.tenant_id();
+        let token = Token::make(self.clock.now())?;
+        let seal = |seal_as, token, policy, versions| {
+            Box::new(Seal {
+                seal_as,
+                tenant,
+                token,
+                policy,
+                versions,
+                route: ROUTE.to_owned(),
+                idempotency_key: Some(key.to_owned()),
+                allow_expired: false,
+                body: body.to_vec(),
+            })
+        };
+        let sealed = self.keeper.seal(seal(SealAs::Create, token, POLICY, [0; 3])).await?;
+        let mut fresh = Fresh::read(sealed)?;
+        for _ in 0..TRIES_MAX {
+            let existing = match self.insert(caller, token, &mut fresh).await {
+                Ok(card) => return Ok(Created { card, status: 201, differs: None, replayed: false }),
+                Err(CommitError::KeyTaken(stored)) => return self.replay(caller, &fresh, *stored).await,
+                Err(CommitError::DuplicateCard { token }) => token,
+                Err(error) => return Err(error.into()),
+            };
+            let Ok(row) = self.changeable_row(tenant, existing).await else { continue };
+            let settled = match fresh.on_duplicate {
+                OnDuplicate::New | OnDuplicate::ReturnExisting => {
+                    self.return_existing(caller, &fresh, row).await
+                }
+                OnDuplicate::UpdateExisting => {
+                    let versions = versions_of(&row);
+                    let policy = row.sealed.as_ref().map_or(POLICY, |sealed| sealed.policy);
+                    let merged = self.keeper.seal(seal(SealAs::Merge, existing, policy, versions)).await?;
+                    self.update_existing(caller, &fresh, *merged, row).await
+                }
+            };
+            match settled {
+                Err(Error::Commit(CommitError::KeyTaken(stored))) => {
+                    return self.replay(caller, &fresh, *stored).await;
+                }
+                Err(Error::Commit(CommitError::Conflict | CommitError::NotFound)) => {}
+                settled => return settled,
+            }
+        }
+        Err(CommitError::Conflict.into())
+    }
+
+    /// Commits the new card with its event and the claim on the key.
+    async fn insert(&self, caller: &Caller, token: Token, fresh: &mut Fresh) -> Result<Card, CommitError> {
+        let unavailable = |_| CommitError::Unavailable("randomness");
+        let now = self.clock.now();
+        let row = CardRow {
+            token,
+            tenant: caller.tenant_id(),
+            customer: fresh.rest.customer.clone(),
+            metadata: fresh.rest.metadata.clone().unwrap_or_default(),
+            shown: fresh.rest.shown.clone(),
+            fingerprint: FingerprintId::make(now).map_err(unavailable)?,
+            sealed: Some(fresh.card.clone()),
+            version: 1,
+            status: CardStatus::Active,
+            legal_hold: false,
+            created_at: now,
+            updated_at: now,
+            erased_at: None,
+            scrubbed_at: None,
+        };
+        let mut event = self
+            .row_event(caller, catalogue::CARD_CREATE, &row)
+            .map_err(|_| CommitError::Unavailable("randomness"))?;
+        event.facts.customer = fresh.rest.customer_pseudonym.clone();
+        let mut card = Card::of(CardRow { sealed: None, ..row.clone() }, fresh.shown_expiry);
+        let insert = RowChange::InsertCard {
+            card: Box::new(row),
+            fingerprint: fresh.fingerprint,
+            on_duplicate: fresh.on_duplicate,
+        };
+        let answer = StoredAnswer::Card { token, version: 1, status: 201 };
+        let change = fresh.change(caller.tenant_id(), vec![insert], vec![event], token, answer);
+        let committed = self.store.commit(change).await?;
+        if let Some(kept) = committed.fingerprint {
+            card.fingerprint = kept;
+        }
+        Ok(card)
+    }
+
+    /// Answers with the card that is there, unchanged, and says what differs.
+    async fn return_existing(&self, caller: &Caller, fresh: &Fresh, row: CardRow) -> Result<Created, Error> {
+        let event = self.read_event(caller, &row)?;
+        let (token, version) = (row.token, row.version);
+        let has_zip = row.sealed.as_ref().is_some_and(|sealed| sealed.zip.is_some());
+        let card = self.show(row).await?;
+        let differs = fresh.differs(&card, has_zip);
+        let answer = StoredAnswer::Card { token, version, status: 200 };
+        let change = fresh.change(caller.tenant_id(), Vec::new(), vec![event], token, answer);
+        self.store.commit(change).await?;
+        Ok(Created { card, status: 200, differs: Some(differs), replayed: false })
+    }
+
+    /// Gives the card that is there the expiry and zip of the submitted one.
+    async fn update_existing(
+        &self,
+        caller: &Caller,
+        fresh: &Fresh,
+        merged: Sealed,
+        mut row: CardRow,
+    ) -> Result<Created, Error> {
+        let expiry = merged.shown_expiry.ok_or(KeeperError::Confused)?;
+        let mut fields = vec!["expiry".to_owned()];
+        if let Some(sealed) = &mut row.sealed {
+            sealed.expiry = merged.expiry.ok_or(KeeperError::Confused)?;
+            if let Some(zip) = merged.zip {
+                sealed.zip = Some(zip);
+                fields.push("zip".to_owned());
+            }
+        }
+        row.version += 1;
+        row.updated_at = self.clock.now();
+        let mut event = self.row_event(caller, catalogue::CARD_UPDATE, &row)?;
+        event.facts.fields = fields;
+        event.facts.customer = merged.customer_pseudonym;
+        let card = Card::of(CardRow { sealed: None, ..row.clone() }, expiry);
+        let answer = StoredAnswer::Card { token: row.token, version: row.version, status: 200 };
+        let update = RowChange::UpdateCard { card: Box::new(row), fingerprint: None };
+        let change = fresh.change(caller.tenant_id(), vec![update], vec![event], card.token, answer);
+        self.store.commit(change).await?;
+        Ok(Created { card, status: 200, differs: None, replayed: false })
+    }
+
+    /// Answers again what was answered, from the sealed version that was answered.
+    async fn replay(
+        &self,
+        caller: &Caller,
+        fresh: &Fresh,
+        stored: StoredIdempotency,
+    ) -> Result<Created, Error> {
+        let tenant = caller.tenant_id();
+        let StoredAnswer::Card { token, version, status } = stored.answer else {
+            return Err(Error::KeyReused);
+        };
+        let current = self.live_row(tenant, token).await?;
+        match stored.body_mac {
+            None => return Err(Error::TokenErased { scrubbed_at: current.scrubbed_at }),
+            Some(mac) if mac != fresh.digests.body => return Err(Error::KeyReused),
+            Some(_) => {}
+        }
+        let row = if current.version == version {
+            current
+        } else {
+            let kept = self.store.card_version(tenant, token, version).await?;
+            kept.ok_or(Error::TokenErased { scrubbed_at: None })?
+        };
+        self.log_reads(caller, vec![self.read_event(caller, &row)?]).await?;
+        let has_zip = row.sealed.as_ref().is_some_and(|sealed| sealed.zip.is_some());
+        let card = self.show(row).await?;
+        let returned = status == 200 && fresh.on_duplicate == OnDuplicate::ReturnExisting;
+        let differs = returned.then(|| fresh.differs(&card, has_zip));
+        Ok(Created { card, status, differs, replayed: true })
+    }
+}
+
+impl Fresh {
+    fn read(mut sealed: Box<Sealed>) -> Result<Self, KeeperError> {
+        let on_duplicate = match sealed.on_duplicate.as_deref() {
+            None | Some("new") => OnDuplicate::New,
+            Some("return_existing") => OnDuplicate::ReturnExisting,
+            Some("update_existing") => OnDuplicate::UpdateExisting,
+            Some(_) => return Err(KeeperError::Confused),
+        };
+        let (Some(pan), Some(expiry), Some(shown_expiry), Some(fingerprint), Some(digests)) = (
+            sealed.pan.take(),
+            sealed.expiry.take(),
+            sealed.shown_expiry,
+            sealed.fingerprint,
+            sealed.digests,
+        ) else {
+            return Err(KeeperError::Confused);
+        };
+        let card = SealedCard { policy: POLICY, pan, expiry, zip: sealed.zip.take() };
+        Ok(Self { card, shown_expiry, fingerprint, digests, on_duplicate, rest: sealed })
+    }
+
+    fn change(
+        &self,
+        tenant: TenantId,
+        rows: Vec<RowChange>,
+        events: Vec<EventDraft>,
+        subject: Token,
+        answer: StoredAnswer,
+    ) -> Change {
+        let idempotency = Idempotency {
+            tenant,
+            route: ROUTE,
+            key: self.digests.key,
+            body_mac: self.digests.body,
+            subject_token: Some(subject),
+            answer,
+        };
+        Change { rows, events, idempotency: Some(idempotency) }
+    }
+
+    /// Zips are sealed and cannot be compared here: one that was given where none was, or the reverse, does differ.
+    fn differs(&self, card: &Card, has_zip: bool) -> Vec<&'static str> {
+        let mut differs = Vec::new();
+        if self.shown_expiry != card.expiry {
+            differs.push("expiry");
+        }
+        if self.card.zip.is_some() != has_zip {
+            differs.push("zip");
+        }
+        differs
+    }
+}
+
+/// Versions of PAN, expiry and zip as they are; zero for none.
+pub(super) fn versions_of(row: &CardRow) -> [u32; 3] {
+    let version = |field: Option<&SealedField>| field.map_or(0, |field| field.version);
+    row.sealed.as_ref().map_or([0; 3], |sealed| {
+        [version(Some(&sealed.pan)), version(Some(&sealed.expiry)), version(sealed.zip.as_ref())]
+    })
+}

@@ -1,0 +1,101 @@
+//! Erasing a card: gone at once for every caller; a legal hold or an open attempt makes it wait.
+
+use super::{Error, TRIES_MAX, Vault};
+use crate::card::id::Token;
+use crate::clock::Time;
+use crate::edge::audit::catalogue;
+use crate::edge::directory::Caller;
+use crate::edge::store::{CardRow, CardStatus, Change, CommitError, RowChange};
+
+/// What an erasure came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Erasure {
+    /// Gone.
+    Done,
+    /// Suspended: a legal hold keeps it until released.
+    Held,
+    /// No new use; an attempt or authorization still needs it.
+    Waiting,
+}
+
+/// A card that was erased, or will be.
+#[derive(Clone, Copy, Debug)]
+pub struct Erased {
+    /// Its token.
+    pub token: Token,
+    /// What it came to.
+    pub erasure: Erasure,
+    /// Where it stands.
+    pub status: CardStatus,
+    /// When it was erased.
+    pub erased_at: Option<Time>,
+    /// When its bytes were gone from every file.
+    pub scrubbed_at: Option<Time>,
+}
+
+impl Erased {
+    fn of(row: &CardRow, erasure: Erasure) -> Self {
+        Self {
+            token: row.token,
+            erasure,
+            status: row.status,
+            erased_at: row.erased_at,
+            scrubbed_at: row.scrubbed_at,
+        }
+    }
+}
+
+impl Vault {
+    /// Erases a card. Asking again says how it stands.
+    pub async fn erase(&self, caller: &Caller, token: Token) -> Result<Erased, Error> {
+        let tenant = caller.tenant_id();
+        for _ in 0..TRIES_MAX {
+            let row = self.store.card(tenant, token).await?.ok_or(Error::TokenUnknown)?;
+            let settled = match row.status {
+                CardStatus::Erased => return Ok(Erased::of(&row, Erasure::Done)),
+                CardStatus::Erasing => return Ok(Erased::of(&row, Erasure::Waiting)),
+                CardStatus::Active | CardStatus::Suspended if row.legal_hold => self.hold(caller, row).await,
+                CardStatus::Active | CardStatus::Suspended => self.erase_row(caller, &row).await,
+            };
+            match settled {
+                Err(Error::Commit(CommitError::Conflict)) => {}
+                settled => return settled,
+            }
+        }
+        Err(CommitError::Conflict.into())
+    }
+
+    async fn erase_row(&self, caller: &Caller, row: &CardRow) -> Result<Erased, Error> {
+        let (tenant, token) = (row.tenant, row.token);
+        let mut change = Change {
+            rows: vec![RowChange::EraseCard { tenant, token }],
+            events: vec![self.row_event(caller, catalogue::CARD_ERASE, row)?],
+            idempotency: None,
+        };
+        self.end_agreements(caller, token, "erased", &mut change).await?;
+        self.store.commit(change).await?;
+        let row = self.store.card(tenant, token).await?.ok_or(Error::TokenUnknown)?;
+        let erasure = match row.status {
+            CardStatus::Erased => Erasure::Done,
+            CardStatus::Erasing | CardStatus::Active | CardStatus::Suspended => Erasure::Waiting,
+        };
+        Ok(Erased::of(&row, erasure))
+    }
+
+    /// Under a legal hold the card is only suspended.
+    async fn hold(&self, caller: &Caller, mut row: CardRow) -> Result<Erased, Error> {
+        if row.status == CardStatus::Active {
+            row.status = CardStatus::Suspended;
+            let set = RowChange::SetCardStatus {
+                tenant: row.tenant,
+                token: row.token,
+                status: row.status,
+                legal_hold: true,
+            };
+            let mut event = self.row_event(caller, catalogue::CARD_SUSPEND, &row)?;
+            event.facts.note = Some("legal_hold".to_owned());
+            self.store.commit(Change { rows: vec![set], events: vec![event], idempotency: None }).await?;
+        }
+        Ok(Erased::of(&row, Erasure::Held))
+    }
+}

@@ -1,0 +1,37 @@
+//! Showing cards, masked.
+
+use super::{Card, Error, Vault, expiry_of};
+use crate::card::id::Token;
+use crate::edge::directory::Caller;
+use crate::edge::store::Page;
+
+impl Vault {
+    /// What may be shown of a card.
+    pub async fn read(&self, caller: &Caller, token: Token) -> Result<Card, Error> {
+        let row = self.live_row(caller.tenant_id(), token).await?;
+        let event = self.read_event(caller, &row)?;
+        let card = self.show(row).await?;
+        self.log_reads(caller, vec![event]).await?;
+        Ok(card)
+    }
+
+    /// A customer's cards, newest first, older than `after`.
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        customer: &str,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Result<Page<Card>, Error> {
+        let page = self.store.cards_of_customer(caller.tenant_id(), customer, after, limit).await?;
+        let opens: Result<Vec<_>, _> = page.rows.iter().map(expiry_of).collect();
+        let events: Result<Vec<_>, _> = page.rows.iter().map(|row| self.read_event(caller, row)).collect();
+        let (opens, events) = (opens?, events?);
+        let expiries = self.keeper.open_expiries(opens.into_iter()).await?;
+        if !events.is_empty() {
+            self.log_reads(caller, events).await?;
+        }
+        let rows = page.rows.into_iter().zip(expiries).map(|(row, expiry)| Card::of(row, expiry)).collect();
+        Ok(Page { rows, more: page.more })
+    }
+}
