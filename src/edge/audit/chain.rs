@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use super::canonical::{Leaf, TenantPlace};
-use super::event::EventDraft;
+use super::canonical::{LEAF_BYTES_MAX, Leaf, TenantPlace};
+use super::event::{EventDraft, Facts};
 use super::read::{LeafError, OwnedLeaf};
 use super::tree::{Frontier, Nodes, Tile, TreeError};
 use crate::attest::merkle::{Hash, leaf_hash, sha256};
@@ -144,22 +144,30 @@ impl Chain {
             TenantPlace { tenant, seq: head.next_seq, prev: head.prev }
         });
         let mut leaf = Vec::with_capacity(LEAF_BYTES_USUAL);
-        Leaf {
-            node: &self.node,
-            seq,
-            prev: self.prev,
-            tenant,
-            time,
-            id: draft.id,
-            actor: &draft.actor,
-            origin: &draft.origin,
-            action: draft.action,
-            outcome: &draft.outcome,
-            target: &draft.target,
-            keys: &draft.keys,
-            facts: &draft.facts,
+        let write = |facts: &Facts, out: &mut Vec<u8>| {
+            Leaf {
+                node: &self.node,
+                seq,
+                prev: self.prev,
+                tenant,
+                time,
+                id: draft.id,
+                actor: &draft.actor,
+                origin: &draft.origin,
+                action: draft.action,
+                outcome: &draft.outcome,
+                target: &draft.target,
+                keys: &draft.keys,
+                facts,
+            }
+            .write(out)
+        };
+        write(&draft.facts, &mut leaf);
+        if leaf.len() > LEAF_BYTES_MAX {
+            // A leaf that no verifier reads would spoil the log for good; its words are the least of it.
+            leaf.clear();
+            write(&without_words(&draft.facts), &mut leaf);
         }
-        .write(&mut leaf);
         let (hash, digest, mut tiles) = (leaf_hash(&leaf), sha256(&leaf), Vec::new());
         self.frontier.push(hash, |tile| tiles.push(tile));
         (self.prev, self.last_time) = (digest, time);
@@ -203,11 +211,15 @@ impl Chain {
     }
 }
 
+fn without_words(facts: &Facts) -> Facts {
+    Facts { fields: Vec::new(), note: Some("cut: the event was too long".to_owned()), ..facts.clone() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::card::id::{EventId, IdBytes};
-    use crate::edge::audit::event::{Actor, EventOutcome, Facts, Origin, Target};
+    use crate::edge::audit::event::{Actor, EventOutcome, Origin, Target};
     use crate::edge::audit::tree::tests::Kept;
     use proptest::prelude::*;
 
@@ -252,6 +264,15 @@ mod tests {
         chain.append(&draft(None, 0), NOW);
         assert_eq!(chain.append(&draft(None, 1), NOW.plus_seconds(-60)).time, NOW);
         assert_eq!(chain.append(&draft(None, 2), NOW.plus_seconds(1)).time, NOW.plus_seconds(1));
+    }
+
+    #[test]
+    fn an_event_with_too_many_words_still_makes_a_leaf() {
+        let (mut long, mut chain) = (draft(None, 3), Chain::new("n1"));
+        long.facts.fields = vec!["expiry".into(); 10_000];
+        let leaf = OwnedLeaf::read(&chain.append(&long, NOW).leaf).unwrap();
+        assert_eq!((leaf.facts.count, leaf.facts.fields.len()), (Some(3), 0));
+        assert!(leaf.facts.note.is_some());
     }
 
     #[test]

@@ -3,9 +3,13 @@
 //! Openings of one boot and purpose are numbered from 1 and chained by a running hash; their events may be committed in
 //! any order. A statement says "so many, and the hash after the last": every opening that it counts must have exactly
 //! one event, and the hashes must meet. Openings after a boot's last statement are only counted: the next statement
-//! covers them, or the boot ended before it made one.
+//! covers them, or the boot ended before it made one. But a boot that is seen to go on must have stated them in time, or
+//! somebody who keeps the statements out of the log could keep openings out of it too.
+//!
+//! So that an honest log never fails, the keeper counts an opening in a statement only once its event must be there: it was
+//! released with a grant, or acknowledged as unused, or it is older than an edge needs to come back and account for it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::event::{Opening, Statement};
 use super::read::read_hash;
@@ -13,9 +17,12 @@ use crate::attest::merkle::Hash;
 use crate::attest::note::VerifierKey;
 use crate::attest::{NO_OPENING, Opened, Stated, opening_hash, statement_bytes};
 use crate::card::id::EventId;
+use crate::clock::Time;
 
 /// How many openings a statement may lag behind the log: it is made just before each checkpoint.
 const STATEMENT_LAG_MAX: usize = 1 << 20;
+/// How long an opening may go unstated while its boot goes on: ten times the longest time between checkpoints.
+const UNSTATED_SECONDS_MAX: i64 = 600;
 
 /// What is wrong with an opening or a statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +60,12 @@ pub enum OpeningFault {
         /// What it counts.
         stated: u64,
     },
+    /// The keeper's statements are kept out of the log.
+    #[error("opening {seq} was not stated within {UNSTATED_SECONDS_MAX} seconds although its keeper went on")]
+    NotStated {
+        /// Its number.
+        seq: u64,
+    },
     /// An opening without an event.
     #[error("the statement counts {stated} openings, but opening {missing} has no event")]
     Missing {
@@ -81,17 +94,37 @@ pub struct OpeningCounts {
 }
 
 /// All openings of a log so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Openings {
     accounts: BTreeMap<(String, String), Account>,
     latest_boot: String,
+    /// When each boot last opened or stated something.
+    seen: HashMap<String, Time>,
+    now: Time,
     statements: u64,
+}
+
+impl Default for Openings {
+    fn default() -> Self {
+        Self {
+            accounts: BTreeMap::new(),
+            latest_boot: String::new(),
+            seen: HashMap::new(),
+            now: Time::from_micros(0),
+            statements: 0,
+        }
+    }
 }
 
 /// A place in the log with what is wrong there.
 pub type Found = (u64, OpeningFault);
 
 impl Openings {
+    /// The log has come to this instant.
+    pub const fn tick(&mut self, now: Time) {
+        self.now = now;
+    }
+
     /// Takes an opening event at this place of the log.
     pub fn open(&mut self, at: u64, event: EventId, opening: &Opening, faults: &mut Vec<Found>) {
         self.live(&opening.boot);
@@ -104,7 +137,8 @@ impl Openings {
             faults.push((at, OpeningFault::Twice { seq: opening.seq }));
             return;
         }
-        account.waiting.insert(opening.seq, Waiting { at, event, hash, opening: opening.clone() });
+        let time = self.now;
+        account.waiting.insert(opening.seq, Waiting { at, time, event, hash, opening: opening.clone() });
         account.join(faults);
     }
 
@@ -140,6 +174,11 @@ impl Openings {
             for (stated, (at, _)) in &account.ahead {
                 faults.push((*at, OpeningFault::Missing { stated: *stated, missing: account.last + 1 }));
             }
+            let seen = self.seen.get(&boot).copied().unwrap_or(self.now);
+            let deadline = seen.plus_seconds(-UNSTATED_SECONDS_MAX);
+            if let Some(unstated) = account.first_unstated().filter(|unstated| unstated.time < deadline) {
+                faults.push((unstated.at, OpeningFault::NotStated { seq: unstated.seq }));
+            }
             let waiting = u64::try_from(account.waiting.len()).unwrap_or(u64::MAX);
             let open = account.last - account.stated + waiting;
             counts.openings += account.last + waiting;
@@ -155,11 +194,14 @@ impl Openings {
         counts
     }
 
-    /// A boot that was not heard of before is the latest.
+    /// This boot is alive now; one that was not heard of before is the latest.
     pub fn live(&mut self, boot: &str) {
-        if self.latest_boot != boot && !self.accounts.keys().any(|(known, _)| known == boot) {
-            boot.clone_into(&mut self.latest_boot);
+        if let Some(seen) = self.seen.get_mut(boot) {
+            *seen = self.now;
+            return;
         }
+        self.seen.insert(boot.to_owned(), self.now);
+        boot.clone_into(&mut self.latest_boot);
     }
 }
 
@@ -168,8 +210,8 @@ impl Openings {
 struct Account {
     /// The last opening up to which all have their events.
     last: u64,
-    /// The running hashes up to `last`, its own at the end; those before the last statement are dropped.
-    hashes: VecDeque<Hash>,
+    /// The openings up to `last`, itself at the end; those before the last stated are dropped.
+    joined: VecDeque<Joined>,
     /// What the last statement counted.
     stated: u64,
     /// Events whose predecessors have not come yet.
@@ -178,9 +220,19 @@ struct Account {
     ahead: BTreeMap<u64, (u64, Hash)>,
 }
 
+/// An opening that was chained.
+#[derive(Clone, Copy, Debug)]
+struct Joined {
+    seq: u64,
+    at: u64,
+    time: Time,
+    hash: Hash,
+}
+
 #[derive(Debug)]
 struct Waiting {
     at: u64,
+    time: Time,
     event: EventId,
     hash: Hash,
     opening: Opening,
@@ -190,7 +242,7 @@ impl Default for Account {
     fn default() -> Self {
         Self {
             last: 0,
-            hashes: VecDeque::from([NO_OPENING]),
+            joined: VecDeque::from([Joined { seq: 0, at: 0, time: Time::from_micros(0), hash: NO_OPENING }]),
             stated: 0,
             waiting: BTreeMap::new(),
             ahead: BTreeMap::new(),
@@ -210,15 +262,16 @@ impl Account {
                 destination: &waiting.opening.destination,
                 event: waiting.event,
             };
-            let before = self.hashes.back().copied().unwrap_or(NO_OPENING);
+            let before = self.joined.back().map_or(NO_OPENING, |joined| joined.hash);
             if opening_hash(&before, &opened) != waiting.hash {
                 faults.push((waiting.at, OpeningFault::Hash { seq: opened.seq }));
             }
             // Going on from what the event says keeps one bad event from spoiling all that follow.
-            self.hashes.push_back(waiting.hash);
+            let Waiting { at, time, hash, .. } = waiting;
             self.last += 1;
-            if self.hashes.len() > STATEMENT_LAG_MAX {
-                self.hashes.pop_front();
+            self.joined.push_back(Joined { seq: self.last, at, time, hash });
+            if self.joined.len() > STATEMENT_LAG_MAX {
+                self.joined.pop_front();
             }
             if let Some((at, hash)) = self.ahead.remove(&self.last) {
                 self.meet(at, self.last, hash, faults);
@@ -243,12 +296,21 @@ impl Account {
 
     fn meet(&mut self, at: u64, stated: u64, hash: Hash, faults: &mut Vec<Found>) {
         let back = usize::try_from(self.last - stated).unwrap_or(usize::MAX);
-        let index = self.hashes.len().checked_sub(back.saturating_add(1));
-        if index.and_then(|index| self.hashes.get(index)) != Some(&hash) {
+        let index = self.joined.len().checked_sub(back.saturating_add(1));
+        if index.and_then(|index| self.joined.get(index)).map(|joined| joined.hash) != Some(hash) {
             faults.push((at, OpeningFault::StatementHash { stated }));
             return;
         }
         self.stated = stated;
-        self.hashes.drain(..index.unwrap_or(0));
+        self.joined.drain(..index.unwrap_or(0));
+    }
+
+    /// The first opening that has an event and that no statement counts.
+    fn first_unstated(&self) -> Option<Joined> {
+        let joined = self.joined.iter().find(|joined| joined.seq > self.stated).copied();
+        joined.or_else(|| {
+            let (seq, waiting) = self.waiting.first_key_value()?;
+            Some(Joined { seq: *seq, at: waiting.at, time: waiting.time, hash: waiting.hash })
+        })
     }
 }

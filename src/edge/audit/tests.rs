@@ -475,6 +475,31 @@ fn openings_that_no_statement_covers_are_counted_by_whether_their_boot_lives() {
 }
 
 #[test]
+fn openings_that_a_living_keeper_leaves_unstated_are_found() {
+    let opened = openings("b1", 3);
+    let stated = statement_event(Signer::of(7).statement("b1", &[("charge", 1, opened[0].1)]));
+    // The second opening goes unstated; after so many seconds comes the last event.
+    let after = |seconds: i64, last: &EventDraft| {
+        let mut chain = Chain::new("n1");
+        let early = [&opened[0].0, &stated, &opened[1].0];
+        let mut leaves: Vec<_> = early.iter().map(|event| chain.append(event, START).leaf).collect();
+        leaves.push(chain.append(last, START.plus_seconds(seconds)).leaf);
+        faults(&check(&signed(&leaves)))
+    };
+    let not_stated = [(Some(2), Fault::Opening(OpeningFault::NotStated { seq: 2 }))];
+    assert_eq!(after(600, &opened[2].0), []);
+    assert_eq!(after(601, &opened[2].0), not_stated);
+    // A statement that leaves it out shows as well that the keeper went on.
+    assert_eq!(after(601, &stated), not_stated);
+    let all = statement_event(Signer::of(7).statement("b1", &[("charge", 2, opened[1].1)]));
+    assert_eq!(after(601, &all), []);
+    // A vault that stood still, or was started anew, did not go on.
+    let read = draft(catalogue::LOG_READ, 1, Facts::default());
+    assert_eq!(after(9_000, &read), []);
+    assert_eq!(after(9_000, &openings("b2", 1)[0].0), []);
+}
+
+#[test]
 fn a_card_row_that_is_not_what_the_log_says_is_found() {
     let mut drafts = story();
     drafts.push(card_event(catalogue::CARD_CREATE, 3, Some(1), Some(13)));

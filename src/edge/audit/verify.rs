@@ -329,6 +329,7 @@ impl<'a> Pass<'a> {
     /// Openings, statements and cards.
     fn account(&mut self, leaf: &OwnedLeaf) {
         let mut found = Vec::new();
+        self.openings.tick(leaf.time);
         if let Some(opening) = &leaf.facts.opening {
             self.openings.open(leaf.seq, leaf.id, opening, &mut found);
         }
