@@ -1,6 +1,7 @@
 //! The running account of every opening: a sequence number and a hash chain for each purpose, from this boot on.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::attest;
 use crate::card::id::{EventId, Token};
@@ -10,11 +11,23 @@ use crate::wire::keeper::Opened;
 /// Openings that the edge may leave unacknowledged before the keeper opens no more: an edge that never writes events is stopped.
 const UNACKNOWLEDGED_MAX: usize = 8192;
 
+/// How long an edge may take, if need be through a restart, until the event of an opening is in the log. A statement counts an
+/// opening once it is acknowledged or older than this: sooner, and an honest log would lack an event that is still on its way
+/// (or that a crash has overtaken); never, and an edge that acknowledges nothing could hide what it had opened.
+const ACCOUNTED_WITHIN: Duration = Duration::from_secs(30);
+
 /// Counts openings.
 pub(in crate::keeper) struct Openings {
     boot: String,
     lines: BTreeMap<&'static str, (u64, [u8; 32])>,
-    unacknowledged: BTreeMap<EventId, Opened>,
+    unacknowledged: BTreeMap<EventId, Unacknowledged>,
+}
+
+struct Unacknowledged {
+    opened: Opened,
+    purpose: &'static str,
+    previous: [u8; 32],
+    at: Instant,
 }
 
 impl Openings {
@@ -59,7 +72,8 @@ impl Openings {
             destination: destination.to_owned(),
             hash: data_encoding::HEXLOWER.encode(&hash),
         };
-        self.unacknowledged.insert(event, opened.clone());
+        let unacknowledged = Unacknowledged { opened: opened.clone(), purpose, previous, at: Instant::now() };
+        self.unacknowledged.insert(event, unacknowledged);
         opened
     }
 
@@ -72,9 +86,32 @@ impl Openings {
 
     /// Openings whose events are not known to be in the log.
     pub(in crate::keeper) fn unacknowledged(&self) -> Vec<Opened> {
-        self.unacknowledged.values().cloned().collect()
+        self.unacknowledged.values().map(|waiting| waiting.opened.clone()).collect()
     }
 
+    /// The account that a statement makes at this instant, so that lines and signed bytes are of the same moment.
+    pub(in crate::keeper) fn state(&self, now: Instant) -> Account<'_> {
+        let mut lines = self.lines.clone();
+        for waiting in self.unacknowledged.values() {
+            let before = waiting.opened.seq.saturating_sub(1);
+            if now.duration_since(waiting.at) < ACCOUNTED_WITHIN
+                && let Some(line) = lines.get_mut(waiting.purpose)
+                && before < line.0
+            {
+                *line = (before, waiting.previous);
+            }
+        }
+        Account { boot: &self.boot, lines }
+    }
+}
+
+/// What a statement says: of each purpose the openings up to the first that is still on its way to the log.
+pub(in crate::keeper) struct Account<'a> {
+    boot: &'a str,
+    lines: BTreeMap<&'static str, (u64, [u8; 32])>,
+}
+
+impl Account<'_> {
     /// (purpose, last sequence number, running hash in hex), sorted by purpose.
     pub(in crate::keeper) fn lines(&self) -> Vec<(String, u64, String)> {
         let line = |(purpose, (seq, hash)): (&&str, &(u64, [u8; 32]))| {
@@ -83,13 +120,41 @@ impl Openings {
         self.lines.iter().map(line).collect()
     }
 
-    /// What a statement of the account so far covers, for its signature.
+    /// The bytes that are signed.
     pub(in crate::keeper) fn statement_bytes(&self) -> Vec<u8> {
         let stated = |(purpose, (seq, hash)): (&&'static str, &(u64, [u8; 32]))| attest::Stated {
             purpose,
             seq: *seq,
             hash: *hash,
         };
-        attest::statement_bytes(&self.boot, &self.lines.iter().map(stated).collect::<Vec<_>>())
+        attest::statement_bytes(self.boot, &self.lines.iter().map(stated).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::id::IdBytes;
+
+    fn event(number: u8) -> EventId {
+        EventId(IdBytes([number; 18]))
+    }
+
+    #[test]
+    fn a_statement_counts_what_is_in_the_log_or_should_long_have_been() {
+        let mut openings = Openings::new("b1".to_owned());
+        let opened: Vec<Opened> = (1..=3)
+            .map(|n| openings.count("charge", TenantId(1), Token(IdBytes([9; 18])), "sandbox", event(n)))
+            .collect();
+        let seconds = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let line = |openings: &Openings, after: u64| openings.state(seconds(after)).lines();
+        let counted = |seq: u64| ("charge".to_owned(), seq, opened[seq as usize - 1].hash.clone());
+        assert_eq!(line(&openings, 0), [("charge".to_owned(), 0, "0".repeat(64))]);
+        // The third is in the log, but the chain shows it only through the second.
+        openings.acknowledge(&[event(1), event(3)]);
+        assert_eq!(line(&openings, 0), [counted(1)]);
+        assert_eq!(line(&openings, 31), [counted(3)]);
+        openings.acknowledge(&[event(2)]);
+        assert_eq!(line(&openings, 0), [counted(3)]);
     }
 }

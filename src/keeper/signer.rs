@@ -60,8 +60,9 @@ impl Signer {
     /// What was opened so far, signed.
     pub(super) fn state(&self, keys: &KeyRing, openings: &Openings) -> Result<Stated, Refusal> {
         let pair = keys.signing().map_err(|_| Refusal::of(RefusalCode::KeyUnavailable))?;
-        let signature = sign(pair, &openings.statement_bytes());
-        Ok(Stated { boot: openings.boot().to_owned(), openings: openings.lines(), signature })
+        let account = openings.state(std::time::Instant::now());
+        let signature = sign(pair, &account.statement_bytes());
+        Ok(Stated { boot: openings.boot().to_owned(), openings: account.lines(), signature })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a person runs beside the service.
 
+pub mod audit;
 pub mod client;
 pub mod connector;
 pub mod sandbox;
-pub mod audit;
 pub mod terminal;
