@@ -20,8 +20,8 @@ use crate::card::id::{AttemptId, EventId};
 use crate::wire::forwarder::Outcome;
 use crate::wire::frame::{self, FrameError};
 use crate::wire::keeper::{
-    ChargeRead, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Prepare, Prepared, ReadCharge,
-    Refusal, Seal, Sealed, SignCheckpoint, Stated, ToKeeper, Unacknowledged,
+    ChargeRead, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Opened, Prepare, Prepared,
+    ReadCharge, Refusal, Seal, Sealed, SignCheckpoint, Stated, ToKeeper, Unacknowledged,
 };
 
 /// Calls that may wait at once; past it the edge is asking more than a keeper can ever answer in time.
@@ -49,6 +49,9 @@ pub enum KeeperError {
     /// It said no, and why.
     #[error("the keeper refused")]
     Refused(Refusal),
+    /// It said no after it had opened a card: the opening has to be told in the log.
+    #[error("the keeper refused after it had opened a card")]
+    RefusedAfterOpening(Refusal, Box<Opened>),
 }
 
 /// How much was asked, for metrics.
@@ -175,9 +178,11 @@ impl Keeper {
 
     /// Opens, renders, holds the bytes, answers with their MAC.
     pub async fn prepare(&self, prepare: Box<Prepare>) -> Result<Box<Prepared>, KeeperError> {
-        let FromKeeper::Prepared(prepared) = self.call(ToKeeper::Prepare(prepare)).await? else {
-            return Err(KeeperError::Confused);
-        };
+        let answer = self.call(ToKeeper::Prepare(prepare)).await?;
+        if let FromKeeper::RefusedAfterOpening(refusal, opened) = answer {
+            return Err(KeeperError::RefusedAfterOpening(refusal, opened));
+        }
+        let FromKeeper::Prepared(prepared) = answer else { return Err(KeeperError::Confused) };
         Ok(prepared)
     }
 
@@ -399,21 +404,9 @@ impl Link {
             .collect();
         drop(state);
         for (tell, answer) in told {
+            let told = if let FromKeeper::Refused(refusal) = answer { Err(refusal) } else { Ok(answer) };
             // The asker may have gone away meanwhile; then nobody wants the answer.
-            drop(match answer {
-                FromKeeper::Refused(refusal) => tell.send(Err(refusal)),
-                FromKeeper::Hello(_)
-                | FromKeeper::Sealed(_)
-                | FromKeeper::Expiry(_)
-                | FromKeeper::ChargeRead(_)
-                | FromKeeper::Prepared(_)
-                | FromKeeper::Outcome(_)
-                | FromKeeper::Digested(_)
-                | FromKeeper::Stated(_)
-                | FromKeeper::Signed(_)
-                | FromKeeper::Unacknowledged(_)
-                | FromKeeper::Done => tell.send(Ok(answer)),
-            });
+            drop(tell.send(told));
         }
     }
 }

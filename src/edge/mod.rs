@@ -4,6 +4,8 @@
 //! - [`vault`]: the verbs on tokens.
 //! - [`store`]: what is kept; [`audit`]: what is logged.
 //! - [`keeper`]: the line to the keeper.
+//! - [`attest`]: statements and checkpoints; `admin`: what administrators have done here.
+//! - `process`: start, the supervisor's words, stop.
 //! - [`directory`], [`scope`]: who may call, and what there is.
 
 use std::sync::Arc;
@@ -20,14 +22,19 @@ use self::vault::Vault;
 use crate::clock::Clock;
 use crate::wire::control::Limits;
 
+mod admin;
+pub mod attest;
 pub mod audit;
 pub mod directory;
 pub mod http;
 pub mod keeper;
 pub mod metrics;
+mod process;
 pub mod scope;
 pub mod store;
 pub mod vault;
+
+pub use process::run;
 
 /// Denials that are written as events of their own in a second; what is above is counted in the next.
 const DENIALS_PER_SECOND_MAX: std::num::NonZeroU32 = std::num::NonZeroU32::new(200).unwrap();

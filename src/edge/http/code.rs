@@ -116,6 +116,7 @@ codes! {
     StoreUnavailable "store_unavailable" 503 soon, "The store cannot be written or read now.", "Nothing was changed: try again with the same Idempotency-Key.";
     DiskFull "disk_full" 503 later, "The disk is full.", "Nothing was changed. An operator has to make room.";
     StoreCorrupt "store_corrupt" 500 never, "The store holds something that cannot be read.", "An operator should run cardvault doctor --deep.";
+    CheckpointPending "checkpoint_pending" 409 soon, "No signed checkpoint covers this yet.", "One is being made: ask again in two seconds.";
     LogLagging "log_lagging" 503 soon, "The audit log lags, so reads stop.", "Try again.";
     LogInconsistent "log_inconsistent" 500 never, "The log does not extend what was signed.", "An operator should verify the log.";
     ShuttingDown "shutting_down" 503 soon, "The vault is stopping.", "Try again.";

@@ -7,15 +7,20 @@
 //! - `tokens`, `agreements`, …: one file per resource.
 //! - [`listener`], [`tls`]: connections.
 
+mod admin;
 mod agreements;
 pub mod code;
 pub mod extract;
 pub mod guard;
 pub mod health;
 pub mod listener;
+mod log;
 pub mod openapi;
 pub mod problem;
 pub mod reply;
 pub mod routes;
 pub mod tls;
 mod tokens;
+
+#[cfg(test)]
+mod tests;

@@ -180,7 +180,9 @@ impl From<KeeperError> for Problem {
             KeeperError::Down => Self::of(Code::KeeperDown),
             KeeperError::Busy => Self::of(Code::Busy),
             KeeperError::Confused => Self::of(Code::Internal),
-            KeeperError::Refused(refusal) => Self::from(refusal),
+            KeeperError::Refused(refusal) | KeeperError::RefusedAfterOpening(refusal, _) => {
+                Self::from(refusal)
+            }
         }
     }
 }

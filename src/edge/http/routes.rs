@@ -7,7 +7,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::code::Code;
 use super::guard::{self, Guarded};
-use super::{agreements, health, openapi, tokens};
+use super::{admin, agreements, health, log, openapi, tokens};
 use crate::edge::App;
 use crate::edge::scope::Scope;
 
@@ -115,6 +115,55 @@ pub const ROUTES: &[Route] = &[
         operation: "end_agreement",
         summary: "Ends an agreement.",
         handler: || on(MethodFilter::POST, agreements::end),
+        ..ROW
+    },
+    Route {
+        path: "/v1/audit/events",
+        scope: Some(Scope::AuditRead),
+        operation: "list_events",
+        summary: "Lists events of the audit log, in order.",
+        query: log::EVENTS_QUERY,
+        handler: || on(MethodFilter::GET, log::events),
+        ..ROW
+    },
+    Route {
+        path: "/v1/audit/checkpoint",
+        scope: Some(Scope::AuditRead),
+        operation: "read_checkpoint",
+        summary: "Gives the log's newest signed checkpoint.",
+        handler: || on(MethodFilter::GET, log::checkpoint),
+        ..ROW
+    },
+    Route {
+        path: "/v1/audit/proofs/{event}",
+        scope: Some(Scope::AuditRead),
+        operation: "read_proof",
+        summary: "Proves that an event is in the log.",
+        handler: || on(MethodFilter::GET, log::proof),
+        ..ROW
+    },
+    Route {
+        path: "/v1/admin/principals",
+        scope: Some(Scope::AdminRead),
+        operation: "list_principals",
+        summary: "Shows the principals.",
+        handler: || on(MethodFilter::GET, admin::principals),
+        ..ROW
+    },
+    Route {
+        path: "/v1/admin/tenants",
+        scope: Some(Scope::AdminRead),
+        operation: "list_tenants",
+        summary: "Shows the tenants.",
+        handler: || on(MethodFilter::GET, admin::tenants),
+        ..ROW
+    },
+    Route {
+        path: "/v1/admin/destinations",
+        scope: Some(Scope::AdminRead),
+        operation: "list_destinations",
+        summary: "Shows the destinations.",
+        handler: || on(MethodFilter::GET, admin::destinations),
         ..ROW
     },
     Route {

@@ -1,0 +1,287 @@
+//! What administrators have the edge do, over the supervisor's local socket: tenants, principals and their credentials, and what
+//! the supervisor did that the log has to know.
+
+use data_encoding::BASE32_NOPAD;
+
+use super::App;
+use super::audit::catalogue;
+use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
+use super::directory::hash_of;
+use super::scope::Scope;
+use super::store::{Change, CommitError, PrincipalKind, PrincipalRow, RowChange, StoreError, TenantRow};
+use crate::card::id::{EventId, PrincipalId};
+use crate::card::tenant::TenantId;
+use crate::clock::Time;
+use crate::random::{self, NoRandomness};
+use crate::wire::control::{AdminAnswer, AdminCommand, KeyOrder, PrincipalOrder, TenantInfo};
+
+const NAME_BYTES_MAX: usize = 64;
+/// An old credential may overlap a new one for a week; who needs longer has not rotated.
+const OVERLAP_SECONDS_MAX: u64 = 7 * 24 * 3600;
+
+/// Why a command was not carried out; each sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the store did not take it: {0}")]
+    Commit(#[from] CommitError),
+    #[error("the store cannot be read: {0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Randomness(#[from] NoRandomness),
+    #[error("use 1 to 64 letters, digits, '-', '_', '.' or '@' for a name")]
+    Name,
+    #[error("there is a principal of this name; take another, or rotate or disable that one")]
+    NameTaken,
+    #[error("name at least one scope")]
+    NoScope,
+    #[error("unknown scope; the scopes are: {}", scope_names())]
+    ScopeUnknown,
+    #[error("admin scopes are for persons only: add --person")]
+    ScopeForPersons,
+    #[error("these scopes work on a tenant's cards: name the tenant")]
+    TenantMissing,
+    #[error("there is no such tenant, or it is disabled; see `cardvault tenant list`")]
+    TenantUnknown,
+    #[error("the expiry is past")]
+    Expired,
+    #[error("limits are positive amounts by three-letter currency")]
+    Limits,
+    #[error("there is no such principal; see `cardvault principal list`")]
+    PrincipalUnknown,
+    #[error("the principal is disabled; add a new one")]
+    PrincipalDisabled,
+    #[error("an old credential may stay good for at most 7 days")]
+    Overlap,
+}
+
+fn scope_names() -> String {
+    Scope::ALL.map(Scope::name).join(" ")
+}
+
+/// Carries a command out.
+pub(super) async fn carry_out(app: &App, command: AdminCommand) -> AdminAnswer {
+    let done = match command {
+        AdminCommand::PutTenant { tenant, actor } => put_tenant(app, tenant, actor).await,
+        AdminCommand::AddPrincipal { order, actor } => add_principal(app, order, actor).await,
+        AdminCommand::ListPrincipals => Ok(list_principals(app)),
+        AdminCommand::DisablePrincipal { principal, actor } => disable(app, &principal, actor).await,
+        AdminCommand::RotatePrincipal { principal, overlap_seconds, actor } => {
+            rotate(app, &principal, overlap_seconds, actor).await
+        }
+        AdminCommand::KeysMade { keys } => keys_made(app, &keys).await,
+        AdminCommand::Reloaded { actor } => reloaded(app, actor).await,
+    };
+    app.important.notify_one();
+    done.unwrap_or_else(|refusal| AdminAnswer::Refused(refusal.to_string()))
+}
+
+/// Brings the table of principals to what the store has.
+pub(super) async fn load_principals(app: &App) -> Result<(), StoreError> {
+    app.directory.set_principals(app.store.principals().await?);
+    Ok(())
+}
+
+async fn put_tenant(app: &App, tenant: TenantInfo, actor: String) -> Result<AdminAnswer, Refusal> {
+    let action = if tenant.disabled { catalogue::TENANT_DISABLE } else { catalogue::TENANT_CREATE };
+    let mut event = event(app, action, actor, "tenant", tenant.id.to_string())?;
+    event.tenant = Some(tenant.id);
+    event.facts.note = Some(tenant.mode.name().to_owned());
+    let row = TenantRow {
+        id: tenant.id,
+        name: tenant.name.clone(),
+        mode: tenant.mode,
+        disabled: tenant.disabled,
+        created_at: tenant.created_at,
+    };
+    commit(app, RowChange::PutTenant(row), event).await?;
+    let name = tenant.name.clone();
+    let mut tenants: Vec<_> = app.directory.tenants().values().cloned().collect();
+    tenants.retain(|other| other.id != tenant.id);
+    tenants.push(tenant);
+    app.directory.set_tenants(tenants);
+    Ok(AdminAnswer::Done(name))
+}
+
+async fn add_principal(app: &App, order: PrincipalOrder, actor: String) -> Result<AdminAnswer, Refusal> {
+    let now = app.clock.now();
+    let tenant = check(app, &order, now)?;
+    let (credential, hash) = make_credential()?;
+    let row = PrincipalRow {
+        id: PrincipalId::make(now)?,
+        name: order.name,
+        kind: if order.person { PrincipalKind::Person } else { PrincipalKind::Application },
+        tenant,
+        scopes: order.scopes,
+        credentials: vec![(hash, None)],
+        charge_max: order.charge_max,
+        day_max: order.day_max,
+        created_at: now,
+        expires_at: order.expires_at,
+        disabled: false,
+    };
+    let id = row.id.to_string();
+    let mut event = event(app, catalogue::PRINCIPAL_CREATE, actor, "principal", id.clone())?;
+    event.tenant = tenant;
+    event.facts.fields = row.scopes.clone();
+    commit(app, RowChange::PutPrincipal(Box::new(row)), event).await?;
+    load_principals(app).await?;
+    Ok(AdminAnswer::Credential { principal: id, credential })
+}
+
+/// Checks an order; gives its tenant.
+fn check(app: &App, order: &PrincipalOrder, now: Time) -> Result<Option<TenantId>, Refusal> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@');
+    if !(1..=NAME_BYTES_MAX).contains(&order.name.len()) || !order.name.bytes().all(plain) {
+        return Err(Refusal::Name);
+    }
+    if app.directory.principals().iter().any(|p| p.name == order.name && !p.row.disabled) {
+        return Err(Refusal::NameTaken);
+    }
+    let scopes: Option<Vec<_>> = order.scopes.iter().map(|name| Scope::from_name(name)).collect();
+    let scopes = scopes.ok_or(Refusal::ScopeUnknown)?;
+    if scopes.is_empty() {
+        return Err(Refusal::NoScope);
+    }
+    if !order.person && scopes.iter().any(|scope| scope.is_for_persons()) {
+        return Err(Refusal::ScopeForPersons);
+    }
+    if order.expires_at.is_some_and(|at| at <= now) {
+        return Err(Refusal::Expired);
+    }
+    let good = |(currency, amount): (&String, &i64)| {
+        *amount > 0 && currency.len() == 3 && currency.bytes().all(|b| b.is_ascii_uppercase())
+    };
+    if !order.charge_max.iter().chain(&order.day_max).all(good) {
+        return Err(Refusal::Limits);
+    }
+    match &order.tenant {
+        None if scopes.iter().any(|scope| scope.needs_tenant()) => Err(Refusal::TenantMissing),
+        None => Ok(None),
+        Some(name) => {
+            let tenants = app.directory.tenants();
+            let tenant = tenants.values().find(|tenant| tenant.name == *name && !tenant.disabled);
+            tenant.map(|tenant| Some(tenant.id)).ok_or(Refusal::TenantUnknown)
+        }
+    }
+}
+
+/// A credential of 256 random bits, and what is kept of it.
+fn make_credential() -> Result<(String, [u8; 32]), NoRandomness> {
+    let random = random::make_bytes::<32>()?;
+    let credential = format!("cv_{}", BASE32_NOPAD.encode(&random).to_ascii_lowercase());
+    let hash = hash_of(credential.as_bytes());
+    Ok((credential, hash))
+}
+
+fn list_principals(app: &App) -> AdminAnswer {
+    let head = ["id", "name", "kind", "tenant", "scopes", "expires", "state"].map(str::to_owned).to_vec();
+    let tenants = app.directory.tenants();
+    let line = |row: &PrincipalRow| {
+        let kind = match row.kind {
+            PrincipalKind::Person => "person",
+            PrincipalKind::Application => "application",
+        };
+        let tenant = row.tenant.and_then(|id| tenants.get(&id)).map_or("", |tenant| &tenant.name);
+        let expires = row.expires_at.map(|at| at.to_string()).unwrap_or_default();
+        let state = if row.disabled { "disabled" } else { "active" };
+        let (id, scopes) = (row.id.to_string(), row.scopes.join(" "));
+        vec![id, row.name.clone(), kind.to_owned(), tenant.to_owned(), scopes, expires, state.to_owned()]
+    };
+    let lines = app.directory.principals();
+    AdminAnswer::Table(std::iter::once(head).chain(lines.iter().map(|p| line(&p.row))).collect())
+}
+
+fn find(app: &App, name_or_id: &str) -> Result<PrincipalRow, Refusal> {
+    let principals = app.directory.principals();
+    let id = PrincipalId::parse(name_or_id);
+    let found = principals
+        .iter()
+        .filter(|p| Some(p.id) == id || p.name == name_or_id)
+        .min_by_key(|principal| principal.row.disabled);
+    found.map(|principal| principal.row.clone()).ok_or(Refusal::PrincipalUnknown)
+}
+
+async fn disable(app: &App, principal: &str, actor: String) -> Result<AdminAnswer, Refusal> {
+    let mut row = find(app, principal)?;
+    row.disabled = true;
+    row.credentials.clear();
+    let id = row.id.to_string();
+    let mut event = event(app, catalogue::PRINCIPAL_DISABLE, actor, "principal", id.clone())?;
+    event.tenant = row.tenant;
+    commit(app, RowChange::PutPrincipal(Box::new(row)), event).await?;
+    load_principals(app).await?;
+    Ok(AdminAnswer::Done(id))
+}
+
+/// Gives a principal a new credential; the newest old one stays good for the overlap.
+async fn rotate(
+    app: &App,
+    principal: &str,
+    overlap_seconds: u64,
+    actor: String,
+) -> Result<AdminAnswer, Refusal> {
+    if overlap_seconds > OVERLAP_SECONDS_MAX {
+        return Err(Refusal::Overlap);
+    }
+    let mut row = find(app, principal)?;
+    if row.disabled {
+        return Err(Refusal::PrincipalDisabled);
+    }
+    let end = app.clock.now().plus_seconds(i64::try_from(overlap_seconds).unwrap_or(0));
+    let (credential, hash) = make_credential()?;
+    let before = row.credentials.drain(..).next_back();
+    row.credentials.extend(before.map(|(old, until)| (old, Some(until.map_or(end, |until| until.min(end))))));
+    row.credentials.push((hash, None));
+    let id = row.id.to_string();
+    let mut event = event(app, catalogue::PRINCIPAL_ROTATE, actor, "principal", id.clone())?;
+    event.tenant = row.tenant;
+    commit(app, RowChange::PutPrincipal(Box::new(row)), event).await?;
+    load_principals(app).await?;
+    Ok(AdminAnswer::Credential { principal: id, credential })
+}
+
+async fn keys_made(app: &App, keys: &[KeyOrder]) -> Result<AdminAnswer, Refusal> {
+    let events: Result<Vec<_>, NoRandomness> = keys
+        .iter()
+        .map(|key| {
+            let mut event = event(app, catalogue::KEY_CREATE, String::new(), "key", key.id.to_string())?;
+            event.actor = Actor::System("supervisor".to_owned());
+            event.tenant = key.tenant;
+            event.keys = vec![key.id];
+            event.facts.note = Some(key.purpose.name().to_owned());
+            Ok(event)
+        })
+        .collect();
+    app.store.commit(Change { events: events?, ..Change::default() }).await?;
+    Ok(AdminAnswer::Done(String::new()))
+}
+
+async fn reloaded(app: &App, actor: String) -> Result<AdminAnswer, Refusal> {
+    let event = event(app, catalogue::CONFIG_RELOAD, actor, "configuration", String::new())?;
+    app.store.commit(Change { events: vec![event], ..Change::default() }).await?;
+    Ok(AdminAnswer::Done(String::new()))
+}
+
+async fn commit(app: &App, row: RowChange, event: EventDraft) -> Result<(), CommitError> {
+    app.store.commit(Change { rows: vec![row], events: vec![event], idempotency: None }).await.map(drop)
+}
+
+fn event(
+    app: &App,
+    action: &'static str,
+    actor: String,
+    kind: &str,
+    id: String,
+) -> Result<EventDraft, NoRandomness> {
+    Ok(EventDraft {
+        id: EventId::make(app.clock.now())?,
+        tenant: None,
+        actor: Actor::Person(actor),
+        origin: Origin::default(),
+        action,
+        outcome: EventOutcome::Ok,
+        target: Target { kind: kind.to_owned(), id, version: None },
+        keys: Vec::new(),
+        facts: Facts::default(),
+    })
+}

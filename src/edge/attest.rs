@@ -1,0 +1,193 @@
+//! What keeps the log believable: the keeper's statements and signed checkpoints, openings that no event accounts for, and the
+//! log's own start and end.
+
+use std::time::Duration;
+
+use super::App;
+use super::audit::catalogue;
+use super::audit::event::{
+    Actor, EventDraft, EventOutcome, Facts, Opening, Origin, Statement, StatementLine, Target,
+};
+use super::keeper::KeeperError;
+use super::store::{Change, CommitError, StoreError};
+use crate::attest::note;
+use crate::card::id::EventId;
+use crate::card::tenant::TenantId;
+use crate::random::NoRandomness;
+use crate::wire::keeper::{Opened, SignCheckpoint, Stated};
+
+/// A checkpoint follows within this time when the log grew.
+const EVERY: Duration = Duration::from_secs(60);
+/// After an important event one follows within two seconds; those that come meanwhile share it.
+const SOON: Duration = Duration::from_millis(1_000);
+/// After a failure.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Why the log could not be attested now.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestError {
+    /// The keeper did not answer or refused.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// The store did not commit.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No randomness for an id.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    /// The log is shorter than what was signed: it was rolled back.
+    #[error("the log is shorter than what was signed")]
+    RolledBack,
+}
+
+impl AttestError {
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Keeper(_) => "keeper",
+            Self::Commit(_) | Self::Store(_) => "store",
+            Self::Randomness(_) => "randomness",
+            Self::RolledBack => "log_rolled_back",
+        }
+    }
+}
+
+/// Makes checkpoints for as long as the edge runs.
+pub(super) async fn run(app: App) {
+    loop {
+        let wait = match make_checkpoint(&app).await {
+            Ok(()) => EVERY,
+            Err(error) => {
+                tracing::warn!(code = error.code(), "no checkpoint could be made");
+                AGAIN
+            }
+        };
+        tokio::select! {
+            () = app.important.notified() => tokio::time::sleep(SOON).await,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Signs the log as it stands, if it grew since it was signed last: the keeper's statement goes in just before.
+pub async fn make_checkpoint(app: &App) -> Result<(), AttestError> {
+    let keeper = app.keeper.hello().await?;
+    let (size, _) = app.store.tree_head().await?;
+    if size < keeper.signed_size {
+        return Err(AttestError::RolledBack);
+    }
+    if size == keeper.signed_size && app.store.checkpoint().await?.is_some() {
+        return Ok(());
+    }
+    let statement = statement_of(app.keeper.state().await?);
+    let facts = Facts { statement: Some(statement), ..Facts::default() };
+    let event = system_event(app, catalogue::KEEPER_STATEMENT, "keeper", "log", facts)?;
+    app.store.commit(only(event)).await?;
+    let (size, root) = app.store.tree_head().await?;
+    let consistency = app.store.consistency_proof(keeper.signed_size, size).await?;
+    let signature = app.keeper.sign_checkpoint(SignCheckpoint { size, root, consistency }).await?;
+    let signature: [u8; 64] = signature.try_into().map_err(|_| KeeperError::Confused)?;
+    let text = note::checkpoint_text(&keeper.origin, size, &root);
+    let note = note::signed_note(&text, &keeper.origin, &keeper.public_key, &signature);
+    app.store.put_checkpoint(size, note).await?;
+    app.metrics.checkpoint(size);
+    tracing::debug!(size, "checkpoint");
+    Ok(())
+}
+
+fn statement_of(stated: Stated) -> Statement {
+    let line = |(purpose, seq, hash)| StatementLine { purpose, seq, hash };
+    Statement {
+        boot: stated.boot,
+        openings: stated.openings.into_iter().map(line).collect(),
+        signature: data_encoding::BASE64.encode(&stated.signature),
+    }
+}
+
+/// Commits an event for each opening that the keeper counted and the log does not have, then acknowledges them all.
+pub async fn account_for_openings(app: &App) -> Result<(), AttestError> {
+    let openings = app.keeper.unacknowledged().await?.openings;
+    if openings.is_empty() {
+        return Ok(());
+    }
+    let ids = openings.iter().map(|opened| opened.event).collect();
+    for opened in openings {
+        if app.store.event(opened.event).await?.is_none() {
+            app.store.commit(only(unused_event(opened))).await?;
+        }
+    }
+    app.keeper.acknowledge(Vec::new(), ids).await?;
+    app.important.notify_one();
+    Ok(())
+}
+
+/// The event of an opening whose card went nowhere: the edge that asked for it ended before it could commit.
+pub fn unused_event(opened: Opened) -> EventDraft {
+    let target = Target { kind: "card".to_owned(), id: opened.token.to_string(), version: None };
+    EventDraft {
+        id: opened.event,
+        tenant: Some(opened.tenant),
+        actor: Actor::System("keeper".to_owned()),
+        origin: Origin::default(),
+        action: catalogue::OPENING_UNUSED,
+        outcome: EventOutcome::Ok,
+        target,
+        keys: Vec::new(),
+        facts: Facts { opening: Some(opening_of(opened)), ..Facts::default() },
+    }
+}
+
+/// An opening as an event carries it.
+pub fn opening_of(opened: Opened) -> Opening {
+    Opening {
+        boot: opened.boot,
+        seq: opened.seq,
+        purpose: opened.purpose,
+        token: opened.token,
+        destination: opened.destination,
+        hash: opened.hash,
+    }
+}
+
+/// Says in the log that it was opened.
+pub(super) async fn log_start(app: &App) -> Result<(), AttestError> {
+    let event = system_event(app, catalogue::LOG_START, "edge", "log", Facts::default())?;
+    app.store.commit(only(event)).await?;
+    Ok(())
+}
+
+/// Says in the log that it was closed in order; the events that still wait are committed with it.
+pub(super) async fn log_stop(app: &App) {
+    if let Ok(event) = system_event(app, catalogue::LOG_STOP, "edge", "log", Facts::default())
+        && app.store.commit(only(event)).await.is_err()
+    {
+        tracing::warn!(code = "store", "the end of the log could not be written");
+    }
+}
+
+/// An event of the vault itself.
+pub(super) fn system_event(
+    app: &App,
+    action: &'static str,
+    actor: &str,
+    kind: &str,
+    facts: Facts,
+) -> Result<EventDraft, NoRandomness> {
+    Ok(EventDraft {
+        id: EventId::make(app.clock.now())?,
+        tenant: None::<TenantId>,
+        actor: Actor::System(actor.to_owned()),
+        origin: Origin::default(),
+        action,
+        outcome: EventOutcome::Ok,
+        target: Target { kind: kind.to_owned(), ..Target::default() },
+        keys: Vec::new(),
+        facts,
+    })
+}
+
+fn only(event: EventDraft) -> Change {
+    Change { events: vec![event], ..Change::default() }
+}

@@ -1,0 +1,178 @@
+//! What is refused, with which code, and that nothing of it is quoted or changed.
+
+use axum::http::Method;
+use serde_json::Value;
+
+use super::{Got, Vault, card, credential};
+use crate::edge::http::routes::ROUTES;
+use crate::wire::control::Limits;
+
+const VISA: &str = "4242424242424242";
+
+#[tokio::test]
+async fn who_is_unknown_or_lacks_the_scope_gets_no_further() {
+    let vault = Vault::start().await;
+    let nobody = vault.get("nobody", "/v1/tokens/tok_x").await;
+    assert_eq!(nobody.code(), (401, "unauthenticated"));
+    assert_eq!(nobody.head["www-authenticate"], "Bearer");
+    let reader = vault.create("reader", "k1", &card(VISA, "")).await;
+    assert_eq!(reader.code(), (403, "scope_missing"));
+    let admin = vault.create("admin", "k1", &card(VISA, "")).await;
+    assert_eq!(admin.code(), (403, "tenant_required"));
+    assert_eq!(vault.get("billing", "/v1/admin/principals").await.code(), (403, "scope_missing"));
+    let shown = vault.get("admin", "/v1/admin/principals").await;
+    assert_eq!(shown.body["data"].as_array().unwrap().len(), 5);
+    assert!(!shown.text.contains(&credential("admin")));
+    let flushed = vault.app.store.commit(crate::edge::store::Change::default());
+    drop(flushed.await);
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let denied = vault.actions().await.iter().filter(|action| *action == "auth.denied").count();
+    assert_eq!(denied, 4);
+}
+
+#[tokio::test]
+async fn a_credential_ends_with_its_time_its_principal_and_its_tenant() {
+    let vault = Vault::start().await;
+    let now = crate::clock::Clock::now(&vault.clock);
+    let change = |edit: fn(&mut crate::edge::store::PrincipalRow, crate::clock::Time)| {
+        let rows = vault.app.directory.principals();
+        let rows = rows.iter().map(|p| {
+            let mut row = p.row.clone();
+            edit(&mut row, now);
+            row
+        });
+        vault.app.directory.set_principals(rows.collect());
+    };
+    change(|row, now| row.expires_at = Some(now.plus_seconds(60)));
+    assert_eq!(vault.get("billing", "/v1/tokens/x").await.status, 404);
+    vault.clock.advance_seconds(61);
+    assert_eq!(vault.get("billing", "/v1/tokens/x").await.status, 401);
+    change(|row, _| row.expires_at = None);
+    assert_eq!(vault.get("billing", "/v1/tokens/x").await.status, 404);
+    change(|row, _| row.disabled = true);
+    assert_eq!(vault.get("billing", "/v1/tokens/x").await.status, 401);
+    change(|row, _| row.disabled = false);
+    vault.app.directory.set_tenants(Vec::new());
+    assert_eq!(vault.get("billing", "/v1/tokens/x").await.code(), (403, "tenant_disabled"));
+}
+
+#[tokio::test]
+async fn another_tenant_s_token_looks_like_an_unknown_one() {
+    let vault = Vault::start().await;
+    let path = format!("/v1/tokens/{}", vault.create("billing", "k1", &card(VISA, "")).await.id());
+    let unknown = "/v1/tokens/tok_00000000v00000000v00000000v00000";
+    for method in [Method::GET, Method::DELETE] {
+        let [other, none, garbled] = [path.as_str(), unknown, "/v1/tokens/whatever"]
+            .map(|path| vault.ask("other", method.clone(), path).header("request-id", "same-request-1"));
+        let (other, none, garbled) = (other.send().await, none.send().await, garbled.send().await);
+        assert_eq!(other.code(), (404, "token_not_found"));
+        assert_eq!(other.text, none.text);
+        assert_eq!(other.text, garbled.text);
+    }
+    let patch = vault.ask("other", Method::PATCH, &path).json("{}").send().await;
+    assert_eq!(patch.code(), (404, "token_not_found"));
+    assert_eq!(vault.get("billing", &path).await.status, 200);
+}
+
+#[tokio::test]
+async fn numbers_in_stray_places_are_refused_by_name_and_never_quoted() {
+    let vault = Vault::start().await;
+    let named = |got: &Got, param: &str| {
+        assert_eq!(got.code(), (422, "stray_number"), "{}", got.text);
+        assert_eq!(got.body["param"], param);
+        assert!(!got.text.contains("424242"));
+        assert!(!format!("{:?}", got.head).contains("424242"));
+    };
+    let spaced = "4242%204242%204242%204242";
+    named(&vault.get("billing", &format!("/v1/tokens/{VISA}")).await, "path");
+    named(&vault.get("billing", &format!("/v1/tokens/{spaced}")).await, "path");
+    named(&vault.get("billing", &format!("/nowhere/{VISA}")).await, "path");
+    named(&vault.get("billing", &format!("/v1/tokens?customer={VISA}")).await, "customer");
+    named(&vault.get("billing", &format!("/v1/tokens?customer={spaced}")).await, "customer");
+    named(&vault.create("billing", VISA, &card(VISA, "")).await, "Idempotency-Key");
+    let id = vault.ask("billing", Method::GET, "/v1/tokens/x").header("request-id", VISA).send().await;
+    named(&id, "Request-Id");
+    let name = vault.get("billing", &format!("/v1/tokens?{VISA}=1")).await;
+    assert_eq!(name.code(), (400, "unknown_parameter"));
+    assert!(!name.text.contains("424242"));
+    let consent = format!(
+        r#"{{"type":"recurring","consent":{{"by":"card {VISA} of jane","at":"2026-11-22T10:00:00Z"}}}}"#
+    );
+    let path = format!("/v1/tokens/{}/agreements", vault.create("billing", "k1", &card(VISA, "")).await.id());
+    named(&vault.ask("billing", Method::POST, &path).key("a1").json(&consent).send().await, "consent.by");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_has_its_code() {
+    let vault = Vault::start().await;
+    let post = || vault.ask("billing", Method::POST, "/v1/tokens");
+    let body = card(VISA, "");
+    assert_eq!(post().json(&body).send().await.code(), (400, "idempotency_key_missing"));
+    assert_eq!(post().key("a b").json(&body).send().await.code(), (400, "idempotency_key_invalid"));
+    assert_eq!(post().key("k").send().await.code(), (415, "unsupported_content_type"));
+    let large = format!("{{\"x\":\"{}\"}}", "y".repeat(5_000));
+    assert_eq!(post().key("k").json(&large).send().await.code(), (413, "body_too_large"));
+    assert_eq!(post().key("k").json("{\"card\":").send().await.code(), (400, "malformed_json"));
+    assert_eq!(vault.get("billing", "/v1/nothing").await.code(), (404, "route_unknown"));
+    let put = vault.ask("billing", Method::PUT, "/v1/tokens").send().await;
+    assert_eq!(put.code(), (405, "method_not_allowed"));
+    let allow = put.head["allow"].to_str().unwrap();
+    assert!(allow.contains("POST") && allow.contains("GET"), "{allow}");
+    assert_eq!(vault.get("billing", "/v1/tokens").await.code(), (422, "missing_field"));
+    assert_eq!(
+        vault.get("billing", "/v1/tokens?customer=c&limit=0").await.code(),
+        (400, "invalid_parameter")
+    );
+    assert!(vault.actions().await.iter().all(|action| action != "card.create"));
+}
+
+#[tokio::test]
+async fn every_answer_carries_a_request_id() {
+    let vault = Vault::start().await;
+    let made = vault.get("billing", "/v1/tokens/x").await;
+    let id = made.head["request-id"].to_str().unwrap();
+    assert!(id.starts_with("req_") && made.body["request_id"] == id);
+    let given =
+        vault.ask("billing", Method::GET, "/livez").header("request-id", "job-2026.11_a").send().await;
+    assert_eq!((given.status, given.head["request-id"].to_str().unwrap()), (200, "job-2026.11_a"));
+    let bad = vault.ask("billing", Method::GET, "/livez").header("request-id", "no blanks here").send().await;
+    assert!(bad.head["request-id"].to_str().unwrap().starts_with("req_"));
+}
+
+#[tokio::test]
+async fn the_description_matches_the_router() {
+    let vault = Vault::start().await;
+    let described = vault.get("nobody", "/openapi.json").await.body;
+    let mut count = 0;
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            count += 1;
+            let path = path.replace("{token}", "tok_x").replace("{agreement}", "agr_x");
+            let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).unwrap();
+            let got = vault.ask("nobody", method, &path).send().await;
+            let expected = if operation.get("security").is_some() { 401 } else { 200 };
+            let unready = path == "/readyz" && got.status == 503;
+            assert!(got.status == expected || unready, "{path} {}", got.text);
+        }
+    }
+    assert_eq!(count, ROUTES.len());
+    for route in ROUTES {
+        let got = vault.ask("admin", Method::TRACE, &route.path.replace(['{', '}'], "")).send().await;
+        assert_eq!(got.code(), (405, "method_not_allowed"), "{}", route.path);
+        assert!(got.head["allow"].to_str().unwrap().contains(route.method));
+    }
+}
+
+#[tokio::test]
+async fn a_principal_over_its_rate_is_told_when_to_come_back() {
+    let limits = Limits { requests_per_second_max: 1, requests_burst_max: 3, ..Limits::default() };
+    let vault = Vault::start_with(limits).await;
+    for _ in 0..3 {
+        assert_eq!(vault.get("reader", "/v1/tokens/x").await.status, 404);
+    }
+    let got = vault.get("reader", "/v1/tokens/x").await;
+    assert_eq!(got.code(), (429, "rate_limited"));
+    assert!(got.head["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    assert_eq!(got.body["retryable"], Value::Bool(true));
+    assert_eq!(vault.get("billing", "/v1/tokens/x").await.status, 404);
+}

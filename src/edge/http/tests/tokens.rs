@@ -1,0 +1,172 @@
+//! A card's life, as a caller sees it.
+
+use axum::http::Method;
+use tower::ServiceExt;
+
+use super::{Vault, card};
+
+const VISA: &str = "4242424242424242";
+const OTHER: &str = "4000056655665556";
+
+#[tokio::test]
+async fn a_card_is_stored_shown_changed_and_erased_under_one_token() {
+    let vault = Vault::start().await;
+    let made = vault.create("billing", "k1", &card(VISA, r#","customer":"c-1","metadata":{"a":"b"}"#)).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let token = made.id();
+    assert_eq!(made.body["card"]["last4"], "4242");
+    assert_eq!(made.body["card"]["exp_year"], 2030);
+    assert_eq!(made.body["version"], 1);
+    assert!(made.body["fingerprint"].as_str().unwrap().starts_with("fp_"));
+    let path = format!("/v1/tokens/{token}");
+    let read = vault.get("reader", &path).await;
+    assert_eq!(read.body, made.body);
+    let patch = r#"{"card":{"exp_month":1,"exp_year":2031},"status":"suspended"}"#;
+    let changed = vault.ask("billing", Method::PATCH, &path).json(patch).send().await;
+    assert_eq!(changed.status, 200, "{}", changed.text);
+    assert_eq!(changed.body["version"], 2);
+    assert_eq!(changed.body["card"]["exp_month"], 1);
+    assert_eq!(changed.body["status"], "suspended");
+    assert_eq!(changed.body["fingerprint"], made.body["fingerprint"]);
+    let gone = vault.ask("billing", Method::DELETE, &path).send().await;
+    assert_eq!((gone.status, gone.body["status"].as_str()), (200, Some("erased")), "{}", gone.text);
+    assert_eq!(vault.get("billing", &path).await.code(), (410, "token_erased"));
+    let again = vault.ask("billing", Method::DELETE, &path).send().await;
+    assert_eq!(again.status, 200);
+    let late = vault.create("billing", "k1", &card(VISA, r#","customer":"c-1","metadata":{"a":"b"}"#)).await;
+    assert_eq!(late.code(), (410, "token_erased"));
+    let actions = vault.actions().await;
+    for action in ["card.create", "card.read", "card.update", "card.suspend", "card.erase"] {
+        assert!(actions.iter().any(|a| a == action), "{action} in {actions:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_replay_answers_the_version_that_was_answered() {
+    let vault = Vault::start().await;
+    let body = card(VISA, "");
+    let made = vault.create("billing", "k1", &body).await;
+    let path = format!("/v1/tokens/{}", made.id());
+    let patch = r#"{"card":{"exp_month":1,"exp_year":2031}}"#;
+    assert_eq!(vault.ask("billing", Method::PATCH, &path).json(patch).send().await.status, 200);
+    let replay = vault.create("billing", "k1", &body).await;
+    assert_eq!(replay.status, 201, "{}", replay.text);
+    assert_eq!(replay.body, made.body);
+    assert_eq!(replay.head["idempotent-replayed"], "true");
+    assert!(made.head.get("idempotent-replayed").is_none());
+    let other = vault.create("billing", "k1", &card(OTHER, "")).await;
+    assert_eq!(other.code(), (422, "idempotency_key_reused"));
+    let elsewhere = vault.create("other", "k1", &body).await;
+    assert_eq!(elsewhere.status, 201);
+    assert_ne!(elsewhere.id(), made.id());
+}
+
+#[tokio::test]
+async fn a_duplicate_is_stored_again_returned_or_updated_as_asked() {
+    let vault = Vault::start().await;
+    let first = vault.create("billing", "k1", &card(VISA, r#","customer":"c-1""#)).await;
+    vault.clock.advance_seconds(1);
+    let again = vault.create("billing", "k2", &card(VISA, r#","customer":"c-1""#)).await;
+    assert_eq!(again.status, 201);
+    assert_ne!(again.id(), first.id());
+    assert_eq!(again.body["fingerprint"], first.body["fingerprint"]);
+    let newer = r#"{"card":{"number":"4242424242424242","exp_month":2,"exp_year":2032},"customer":"c-1","on_duplicate":"return_existing"}"#;
+    let found = vault.create("billing", "k3", newer).await;
+    assert_eq!((found.status, found.id()), (200, first.id()));
+    assert_eq!(found.body["card"]["exp_year"], 2030);
+    assert_eq!(found.body["differs"], serde_json::json!(["expiry", "zip"]));
+    let replay = vault.create("billing", "k3", newer).await;
+    assert_eq!(replay.body, found.body);
+    let update = newer.replace("return_existing", "update_existing");
+    let updated = vault.create("billing", "k4", &update).await;
+    assert_eq!((updated.status, updated.id()), (200, first.id()), "{}", updated.text);
+    assert_eq!(updated.body["version"], 2);
+    assert_eq!(updated.body["card"]["exp_year"], 2032);
+    let elsewhere = vault.create("billing", "k5", &newer.replace("c-1", "c-2")).await;
+    assert_eq!(elsewhere.status, 201);
+}
+
+#[tokio::test]
+async fn many_creates_of_one_card_at_once_answer_with_one_token() {
+    let vault = Vault::start().await;
+    let body = card(VISA, r#","customer":"c-1","on_duplicate":"return_existing""#);
+    let asks = (0..64).map(|n| {
+        let ask = vault.ask("billing", Method::POST, "/v1/tokens").key(&format!("k{n}")).json(&body);
+        let (router, request) = (vault.router.clone(), ask.request.body(ask.body).unwrap());
+        tokio::spawn(async move { super::Got::of(router.oneshot(request).await.unwrap()).await })
+    });
+    let mut tokens = std::collections::HashSet::new();
+    let mut made = 0;
+    for ask in asks.collect::<Vec<_>>() {
+        let got = ask.await.unwrap();
+        assert!(matches!(got.status, 200 | 201), "{}", got.text);
+        made += usize::from(got.status == 201);
+        tokens.insert(got.id());
+    }
+    assert_eq!((tokens.len(), made), (1, 1));
+}
+
+#[tokio::test]
+async fn a_customer_is_listed_in_pages_newest_first() {
+    let vault = Vault::start().await;
+    let mut made = Vec::new();
+    for n in 0..5 {
+        made.push(vault.create("billing", &format!("k{n}"), &card(VISA, r#","customer":"c 1""#)).await.id());
+        vault.clock.advance_seconds(1);
+    }
+    made.reverse();
+    let mut listed = Vec::new();
+    let mut path = "/v1/tokens?customer=c%201&limit=2".to_owned();
+    loop {
+        let page = vault.get("billing", &path).await;
+        assert_eq!(page.status, 200, "{}", page.text);
+        let data = page.body["data"].as_array().unwrap();
+        listed.extend(data.iter().map(|card| card["id"].as_str().unwrap().to_owned()));
+        if page.body["has_more"] == false {
+            break;
+        }
+        path = format!("/v1/tokens?customer=c%201&limit=2&starting_after={}", listed.last().unwrap());
+    }
+    assert_eq!(listed, made);
+    let other = vault.get("other", "/v1/tokens?customer=c%201").await;
+    assert_eq!(other.body["data"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_person_s_read_is_in_the_log_before_the_answer() {
+    let vault = Vault::start().await;
+    let path = format!("/v1/tokens/{}", vault.create("billing", "k1", &card(VISA, "")).await.id());
+    assert_eq!(vault.get("person", &path).await.status, 200);
+    let events = vault.app.store.events(None, 0, 100).await.unwrap();
+    let last: serde_json::Value = serde_json::from_slice(&events.last().unwrap().leaf).unwrap();
+    assert_eq!(last["action"], "card.read");
+    assert_eq!(last["actor"]["type"], "person");
+}
+
+#[tokio::test]
+async fn agreements_are_made_listed_and_ended_and_a_new_number_ends_them() {
+    let vault = Vault::start().await;
+    let path = format!("/v1/tokens/{}", vault.create("billing", "k1", &card(VISA, "")).await.id());
+    let list = format!("{path}/agreements");
+    let body = r#"{"type":"recurring","consent":{"by":"jane","at":"2026-11-22T10:00:00Z"},"network_transaction_id":"123456789012345","transaction_link_id":"aB3-_6789012345678901Z"}"#;
+    let make = |key: &'static str| vault.ask("billing", Method::POST, &list).key(key).json(body).send();
+    let made = make("a1").await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    assert_eq!(made.body["transaction_link_id"], "aB3-_6789012345678901Z");
+    let replay = make("a1").await;
+    assert_eq!((replay.status, &replay.body), (201, &made.body));
+    assert_eq!(replay.head["idempotent-replayed"], "true");
+    let end = format!("{list}/{}/end", made.id());
+    let ended = vault.ask("billing", Method::POST, &end).key("e1").send().await;
+    assert_eq!((ended.status, ended.body["ended_reason"].as_str()), (200, Some("requested")));
+    assert_eq!(make("a2").await.status, 201);
+    let patch = format!(r#"{{"card":{{"number":"{OTHER}"}}}}"#);
+    let changed = vault.ask("billing", Method::PATCH, &path).json(&patch).send().await;
+    assert_eq!((changed.status, changed.body["card"]["last4"].as_str()), (200, Some("5556")));
+    assert_eq!(changed.body["card"]["exp_month"], 12);
+    let all = vault.get("billing", &list).await;
+    let reasons: Vec<_> =
+        all.body["data"].as_array().unwrap().iter().map(|a| a["ended_reason"].clone()).collect();
+    assert!(reasons.iter().any(|reason| reason == "number_changed"), "{reasons:?}");
+    assert!(all.body["data"].as_array().unwrap().iter().all(|a| a["status"] == "ended"));
+}

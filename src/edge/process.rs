@@ -1,0 +1,197 @@
+//! The edge as a process: from its settings to ready, what the supervisor tells it, and an orderly end.
+
+use std::net::TcpListener as StdListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::http::listener::Serving;
+use super::http::tls::Tls;
+use super::http::{health, routes};
+use super::keeper::Keeper;
+use super::store::Store;
+use super::store::sqlite::{SqliteOptions, SqliteStore};
+use super::{App, Edge, admin, attest};
+use crate::clock::{Clock, SystemClock};
+use crate::telemetry;
+use crate::wire::control::{EdgeReload, EdgeSettings, FromEdge, Limits, ToEdge};
+use crate::wire::pair;
+
+/// Two cores are the machine this is measured on; more workers would only take turns.
+const WORKERS: usize = 2;
+/// What is still running when everything has been told to end gets this long.
+const END_TIME: Duration = Duration::from_secs(2);
+/// The metrics listener serves scrapers on this machine.
+const METRICS_CONNECTIONS_MAX: usize = 32;
+
+/// What runs the edge until the supervisor says stop or is gone. Everything is confined before it is called.
+pub fn run(
+    control: UnixStream,
+    settings: EdgeSettings,
+    listener: StdListener,
+    metrics: StdListener,
+    keeper: UnixStream,
+) -> Result<(), String> {
+    telemetry::start(&settings.log);
+    let control = Arc::new(control);
+    let ended = start(&control, settings, listener, metrics, keeper);
+    if let Err(sentence) = &ended {
+        tracing::error!(code = "edge_failed", "the edge cannot go on");
+        // If the supervisor is gone, nobody is left to be told.
+        drop(pair::send(&control, &FromEdge::Failed(sentence.clone()), &[]));
+    }
+    ended
+}
+
+fn start(
+    control: &Arc<UnixStream>,
+    settings: EdgeSettings,
+    listener: StdListener,
+    metrics: StdListener,
+    keeper: UnixStream,
+) -> Result<(), String> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let options = SqliteOptions {
+        directory: PathBuf::from(&settings.database),
+        node: settings.node.clone(),
+        clock: Arc::clone(&clock),
+        pages_max: None,
+    };
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).map_err(|error| error.to_string())?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("edge")
+        .enable_all()
+        .build()
+        .map_err(|_| "the asynchronous runtime cannot be started".to_owned())?;
+    let app = Arc::new(Edge::new(Arc::clone(&store), Keeper::new(), clock, settings.limits.clone()));
+    let served = runtime.block_on(serve(control, settings, app, [listener, metrics], keeper));
+    runtime.shutdown_timeout(END_TIME);
+    // The last owner of the store commits what is queued and ends its threads.
+    drop(store);
+    served
+}
+
+async fn serve(
+    control: &Arc<UnixStream>,
+    settings: EdgeSettings,
+    app: App,
+    [listener, metrics]: [StdListener; 2],
+    keeper: UnixStream,
+) -> Result<(), String> {
+    let broken = |_| "a line or listener that was handed over cannot be used".to_owned();
+    let tls = make_tls(&settings)?;
+    app.keeper.connect(keeper).map_err(broken)?;
+    app.directory.set_tenants(settings.reload.tenants);
+    app.directory.set_destinations(settings.reload.destinations);
+    admin::load_principals(&app).await.map_err(|error| error.to_string())?;
+    attest::log_start(&app).await.map_err(|error| error.to_string())?;
+    let (stop, stopped) = watch::channel(false);
+    let mut serving = JoinSet::new();
+    let api = Serving {
+        listener: into_tokio(listener).map_err(broken)?,
+        router: routes::router(&app),
+        tls: Some(Arc::clone(&tls)),
+        limits: settings.limits.clone(),
+        metrics: Arc::clone(&app.metrics),
+    };
+    serving.spawn(api.run(stopped.clone()));
+    let figures = Serving {
+        listener: into_tokio(metrics).map_err(broken)?,
+        router: health::metrics_router(&app),
+        tls: None,
+        limits: Limits { connections_max: METRICS_CONNECTIONS_MAX, ..settings.limits },
+        metrics: Arc::clone(&app.metrics),
+    };
+    serving.spawn(figures.run(stopped.clone()));
+    let recovering = tokio::spawn(recover(Arc::clone(&app)));
+    let attesting = tokio::spawn(attest::run(Arc::clone(&app)));
+    pair::send(control, &FromEdge::Ready, &[]).map_err(|_| "the supervisor is gone".to_owned())?;
+    tracing::info!(node = settings.node, "serving");
+    obey(control, &app, &tls).await;
+    // Both channels have a receiver: the tasks that serve.
+    let _ = stop.send(true);
+    while serving.join_next().await.is_some() {}
+    recovering.abort();
+    attesting.abort();
+    attest::log_stop(&app).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn make_tls(settings: &EdgeSettings) -> Result<Arc<Tls>, String> {
+    let reload = &settings.reload;
+    if reload.key_pem.is_empty() && !settings.development {
+        return Err("plain HTTP is for development only: configure a certificate and its key".to_owned());
+    }
+    Tls::new(&reload.certificate_pem, &reload.key_pem).map(Arc::new).map_err(|error| error.to_string())
+}
+
+fn into_tokio(listener: StdListener) -> std::io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Takes up what was in flight when the edge before this one ended.
+async fn recover(app: App) {
+    while attest::account_for_openings(&app).await.is_err() {
+        tracing::warn!(code = "recovery_waits", "the keeper could not be asked what it opened");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    app.set_recovered();
+}
+
+/// Does what the supervisor says until it says stop, or is gone.
+async fn obey(control: &Arc<UnixStream>, app: &App, tls: &Tls) {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let reading = Arc::clone(control);
+    let reader = std::thread::Builder::new().name("control".into()).spawn(move || {
+        while let Ok(message) = pair::receive::<ToEdge>(&reading) {
+            if tell.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    if reader.is_err() {
+        tracing::error!(code = "no_thread", "the supervisor's line cannot be read");
+        return;
+    }
+    while let Some((message, fds)) = told.recv().await {
+        match message {
+            ToEdge::Stop => return,
+            ToEdge::KeeperPair => take_keeper(app, fds),
+            ToEdge::Reload(reload) => take_reload(app, tls, *reload),
+            ToEdge::Admin(number, command) => {
+                let answer = admin::carry_out(app, command).await;
+                if pair::send(control, &FromEdge::Admin(number, answer), &[]).is_err() {
+                    return;
+                }
+            }
+            // It began long ago.
+            ToEdge::Start(_) => {}
+        }
+    }
+}
+
+fn take_keeper(app: &App, fds: Vec<OwnedFd>) {
+    let connected = fds.into_iter().next().map(|fd| app.keeper.connect(UnixStream::from(fd)));
+    match connected {
+        Some(Ok(())) => tracing::info!("a fresh line to the keeper"),
+        Some(Err(_)) | None => tracing::error!(code = "keeper_pair", "the line to the keeper cannot be used"),
+    }
+}
+
+fn take_reload(app: &App, tls: &Tls, reload: EdgeReload) {
+    // A certificate that does not work leaves the one in use; connections stay in any case.
+    if tls.replace(&reload.certificate_pem, &reload.key_pem).is_err() {
+        tracing::error!(code = "certificate", "the new certificate cannot be used; the old one stays");
+    }
+    app.directory.set_tenants(reload.tenants);
+    app.directory.set_destinations(reload.destinations);
+}
