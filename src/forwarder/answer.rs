@@ -1,0 +1,100 @@
+//! A processor's answer becomes a few bounded, scrubbed fields.
+
+use super::connection::Got;
+use super::fault::Fault;
+use super::scrub::{Field, Scrubber};
+use crate::connector::{Connector, Mapped, Operation, Outcome, Word};
+use crate::wire::forwarder::{Answer, Exchange, Verdict};
+use crate::wire::keeper::Verb;
+
+/// Where the connector cuts a text; a card number may have been cut with it.
+const MESSAGE_CHARS_MAX: usize = 1000;
+const CODE_CHARS_MAX: usize = 64;
+const SHORT_CHARS_MAX: usize = 32;
+
+/// Maps an answer; with a fault of an answer that says nothing of what was done.
+pub(super) fn read(connector: &Connector, exchange: &Exchange, got: Got) -> (Answer, Option<Fault>) {
+    if (300..400).contains(&got.status) {
+        return (unknown(got.status), Some(Fault::Redirect));
+    }
+    if !got.is_identity {
+        return (unknown(got.status), Some(Fault::Encoding));
+    }
+    let mapped = connector.map(operation(exchange.verb), got.status, &got.body);
+    // The body goes before the scrubbed texts come: the least of it is in memory at any time.
+    let status = got.status;
+    drop(got);
+    (scrubbed(mapped, status, &Scrubber::new(&exchange.scrub)), None)
+}
+
+const fn operation(verb: Option<Verb>) -> Operation {
+    match verb {
+        None => Operation::Lookup,
+        Some(Verb::Sale) => Operation::Sale,
+        Some(Verb::Authorize) => Operation::Authorize,
+        Some(Verb::Capture) => Operation::Capture,
+        Some(Verb::Refund) => Operation::Refund,
+        Some(Verb::Void) => Operation::Void,
+        Some(Verb::Verify) => Operation::Verify,
+    }
+}
+
+const fn verdict(outcome: Outcome) -> Verdict {
+    match outcome {
+        Outcome::Approved => Verdict::Approved,
+        Outcome::Declined => Verdict::Declined,
+        Outcome::Pending => Verdict::Pending,
+        Outcome::Error => Verdict::Error,
+        Outcome::NotFound => Verdict::NotFound,
+    }
+}
+
+/// An answer that was not read: perhaps done.
+const fn unknown(http_status: u16) -> Answer {
+    Answer {
+        verdict: Verdict::Error,
+        unknown: true,
+        partial: false,
+        held_for_review: false,
+        duplicate: false,
+        http_status,
+        processor_code: None,
+        decline_class: None,
+        message: None,
+        transaction_id: None,
+        network_transaction_id: None,
+        avs_raw: None,
+        avs_zip: None,
+        advice_code: None,
+        amount_approved: None,
+        processor_us: None,
+    }
+}
+
+fn scrubbed(mapped: Mapped, http_status: u16, scrubber: &Scrubber) -> Answer {
+    let text = |text: Option<String>, field| text.map(|text| scrubber.clean(text, field));
+    Answer {
+        verdict: verdict(mapped.outcome),
+        unknown: mapped.unknown,
+        partial: mapped.partial,
+        held_for_review: mapped.held_for_review,
+        duplicate: mapped.duplicate,
+        http_status,
+        processor_code: text(mapped.processor_code, Field::Code { chars_max: CODE_CHARS_MAX }),
+        decline_class: mapped.decline_class.map(|class| class.text().to_owned()),
+        message: text(mapped.message, Field::Message { chars_max: MESSAGE_CHARS_MAX }),
+        transaction_id: text(mapped.transaction_id, Field::Id),
+        network_transaction_id: text(mapped.network_transaction_id, Field::Id),
+        avs_raw: text(mapped.avs.raw, Field::Code { chars_max: SHORT_CHARS_MAX }),
+        avs_zip: mapped.avs.zip.map(|zip| zip.text().to_owned()),
+        advice_code: text(mapped.advice_code, Field::Code { chars_max: SHORT_CHARS_MAX }),
+        amount_approved: mapped.amount_approved,
+        processor_us: mapped.processor_ms.and_then(microseconds),
+    }
+}
+
+fn microseconds(ms: f64) -> Option<u64> {
+    std::time::Duration::try_from_secs_f64(ms / 1000.0)
+        .ok()
+        .and_then(|time| u64::try_from(time.as_micros()).ok())
+}

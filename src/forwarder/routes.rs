@@ -1,0 +1,140 @@
+//! The loaded destinations: where each is dialed, whom it must prove to be, and how its answers are read.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper::header::HeaderValue;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::TlsConnector;
+
+use super::pool::Pool;
+use crate::connector::Connector;
+use crate::wire::control::Destination;
+
+/// A destination, ready for exchanges.
+pub(super) struct Route {
+    /// How its answers are read.
+    pub(super) connector: Connector,
+    /// How long one exchange may take, dialing included.
+    pub(super) timeout: Duration,
+    /// Where it is.
+    pub(super) target: Arc<Target>,
+}
+
+/// Where a destination is dialed; a reload that does not change it keeps its connections.
+pub(super) struct Target {
+    endpoint: String,
+    trust_pem: String,
+    /// Host name or address.
+    pub(super) host: String,
+    /// Port.
+    pub(super) port: u16,
+    /// The `Host` header.
+    pub(super) host_header: HeaderValue,
+    /// What stands before every path; no slash at its end.
+    pub(super) prefix: String,
+    /// Trust and the name that the certificate must have; `None` for plain HTTP, which only settings can ask for.
+    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Connections that wait for the next request.
+    pub(super) pool: Pool,
+}
+
+/// All destinations by name.
+#[derive(Default)]
+pub(super) struct Routes(HashMap<String, Arc<Route>>);
+
+impl Routes {
+    /// Compiles all destinations, or says what is wrong with the first that does not; targets that are as they were
+    /// `before` keep their connections.
+    pub(super) fn compile(all: Vec<Destination>, before: &Self) -> Result<Self, String> {
+        let mut routes = HashMap::with_capacity(all.len());
+        for one in all {
+            let name = one.name.clone();
+            let known = before.get(&name).map(|route| Arc::clone(&route.target));
+            routes.insert(name, Arc::new(compile(one, known)?));
+        }
+        Ok(Self(routes))
+    }
+
+    /// The destination of that name.
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<Route>> {
+        self.0.get(name)
+    }
+
+    /// The ports that are dialed.
+    pub(super) fn ports(&self) -> BTreeSet<u16> {
+        self.0.values().map(|route| route.target.port).collect()
+    }
+
+    /// Drops connections that waited too long.
+    pub(super) fn sweep(&self) {
+        self.0.values().for_each(|route| route.target.pool.sweep());
+    }
+}
+
+fn compile(one: Destination, known: Option<Arc<Target>>) -> Result<Route, String> {
+    let connector = Connector::parse(&one.connector, &one.connector_toml)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    let same = known.filter(|t| t.endpoint == one.endpoint && t.trust_pem == one.trust_pem);
+    let target = match same {
+        Some(target) => target,
+        None => Arc::new(
+            Target::new(one.endpoint, one.trust_pem)
+                .map_err(|what| format!("destination {}: {what}", one.name))?,
+        ),
+    };
+    Ok(Route { connector, timeout: Duration::from_secs(one.timeout_seconds.max(1)), target })
+}
+
+impl Target {
+    fn new(endpoint: String, trust_pem: String) -> Result<Self, &'static str> {
+        const URL: &str = "the endpoint must be https://host[:port][/path], without credentials or query";
+        let url: Uri = endpoint.parse().map_err(|_| URL)?;
+        let authority = url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or(URL)?;
+        if url.query().is_some() || authority.host().is_empty() {
+            return Err(URL);
+        }
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let (default_port, tls) = match url.scheme_str() {
+            Some("http") => (80, None),
+            Some("https") => {
+                let name = ServerName::try_from(host.clone()).map_err(|_| URL)?;
+                (443, Some((trust(&trust_pem)?, name)))
+            }
+            Some(_) | None => return Err(URL),
+        };
+        Ok(Self {
+            port: authority.port_u16().unwrap_or(default_port),
+            host_header: HeaderValue::from_str(authority.as_str()).map_err(|_| URL)?,
+            prefix: url.path().trim_end_matches('/').to_owned(),
+            host,
+            tls,
+            endpoint,
+            trust_pem,
+            pool: Pool::default(),
+        })
+    }
+}
+
+/// TLS 1.2 or 1.3 to a host whose certificate chains to one of these and to nothing else.
+fn trust(pem: &str) -> Result<TlsConnector, &'static str> {
+    const PEM: &str = "its trust file holds no usable certificate in PEM";
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate.map_err(|_| PEM)?).map_err(|_| PEM)?;
+    }
+    if roots.is_empty() {
+        return Err(PEM);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| "TLS cannot be set up")?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}

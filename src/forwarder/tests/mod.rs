@@ -1,0 +1,1 @@
+//! The forwarder against real sockets.
