@@ -66,6 +66,31 @@ fn another_nodes_log_is_refused() {
     assert!(matches!(SqliteStore::open(other), Err(OpenError::Corrupt(_))));
 }
 
+#[test]
+fn the_store_needs_no_file_outside_its_directory() {
+    use landlock::{
+        ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    // A Landlock domain binds this thread and those it starts, the store's among them.
+    let confined = std::thread::spawn(move || {
+        let all = AccessFs::from_all(ABI::V3);
+        let rules = Ruleset::default().handle_access(all).unwrap().create().unwrap();
+        let rules = rules.add_rule(PathBeneath::new(PathFd::new(&path).unwrap(), all)).unwrap();
+        let confined = rules.restrict_self().unwrap().ruleset != RulesetStatus::NotEnforced;
+        assert!(!confined || std::fs::read("/etc/passwd").is_err());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for round in 0..2 {
+            let store = SqliteStore::open(options(&path)).unwrap();
+            let card = some_card(round);
+            runtime.block_on(store.commit(create(&card))).unwrap();
+            assert!(runtime.block_on(store.card(ONE, card.token)).unwrap().is_some());
+        }
+    });
+    confined.join().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_whole_batches_and_recovers() {
     let directory = tempfile::tempdir().unwrap();
@@ -225,4 +250,73 @@ async fn a_card_takes_at_most_500_bytes_on_disk() {
     let kept = of(&["cards", "sealed", "entries", "tail", "card_versions"]) / count as f64;
     println!("{kept:.0} bytes a card, idempotency record included, audit event apart");
     assert!(kept <= 620.0, "{kept}");
+}
+
+const CRASH_DIRECTORY: &str = "CARDVAULT_TEST_CRASH_DIRECTORY";
+
+/// Not a test by itself: the process that is killed. It prints each card once its commit is acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crash_child() {
+    let Some(directory) = std::env::var_os(CRASH_DIRECTORY) else { return };
+    let store = Arc::new(SqliteStore::open(options(Path::new(&directory))).unwrap());
+    let tasks: Vec<_> = (0..32)
+        .map(|caller| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for number in 0..100_000 {
+                    let card = some_card(caller * 100_000 + number);
+                    store.commit(create(&card)).await.unwrap();
+                    println!(
+                        "card {} {}",
+                        card.token,
+                        data_encoding::HEXLOWER.encode(&card.sealed.unwrap().digest())
+                    );
+                    store.append_events(vec![event(Some(ONE), "card.read")]).unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn every_acknowledged_card_survives_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = std::collections::HashMap::new();
+    for round in 0..3_u64 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "sqlite::crash_child", "--nocapture", "--test-threads=1"])
+            .env(CRASH_DIRECTORY, directory.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = child.stdout.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            use std::io::BufRead;
+            let lines = std::io::BufReader::new(output).lines().map_while(Result::ok);
+            lines.filter_map(|line| Some(line.split_once("card ")?.1.to_owned())).collect::<Vec<_>>()
+        });
+        tokio::time::sleep(Duration::from_millis(400 + round * 150)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let before = known.len();
+        for line in reader.join().unwrap() {
+            // The last line may be cut.
+            if let Some((token, digest)) = line.split_once(' ').filter(|(_, digest)| digest.len() == 64) {
+                known.insert(cardvault::card::id::Token::parse(token).unwrap(), digest.to_owned());
+            }
+        }
+        assert!(known.len() > before, "nothing was acknowledged before the kill");
+        let store = SqliteStore::open(options(directory.path())).unwrap();
+        for (token, digest) in &known {
+            let card = store.card(ONE, *token).await.unwrap().expect("an acknowledged card is lost");
+            assert_eq!(data_encoding::HEXLOWER.encode(&card.sealed.unwrap().digest()), *digest);
+            let listed = store.cards_of_customer(ONE, &card.customer.unwrap(), None, 9).await.unwrap();
+            assert!(listed.rows.iter().any(|row| row.token == *token), "its index entry is lost");
+        }
+        let (size, _) = store.tree_head().await.unwrap();
+        assert_chain(&store, size).await;
+    }
 }

@@ -18,10 +18,6 @@ use super::keys::{self, Key};
 
 /// Entries of the active generation before it is frozen; two generations of about 170 bytes an entry are 11 MB.
 const GENERATION_ENTRIES: usize = 32_768;
-/// Entries merged with each commit beyond what the commit itself brings.
-const SLICE_ENTRIES_MIN: usize = 64;
-/// Rows of the tail deleted with each commit, once their generation is merged.
-const TRIM_ROWS: i64 = 32;
 
 /// A value, or that the key is deleted.
 type Held = Option<Box<[u8]>>;
@@ -83,6 +79,7 @@ pub(super) fn scan(
 /// The writer's side.
 pub(super) struct IndexWriter {
     shared: Shared,
+    sizes: Sizes,
     batch: Map,
     /// What the current change overwrote in `batch`, to undo it.
     undo: Vec<(Box<[u8]>, Option<Held>)>,
@@ -93,6 +90,21 @@ pub(super) struct IndexWriter {
     sweep: Sweep,
     /// What becomes of `sweep` if this transaction commits.
     swept: Option<Sweep>,
+}
+
+/// How much is done at once.
+#[derive(Clone, Copy)]
+struct Sizes {
+    /// Entries of a full generation.
+    generation: usize,
+    /// Entries merged with each commit beyond what the commit itself brings.
+    slice_min: usize,
+    /// Rows of the tail deleted with each commit, once their generation is merged.
+    trim_rows: i64,
+}
+
+impl Sizes {
+    const USUAL: Self = Self { generation: GENERATION_ENTRIES, slice_min: 64, trim_rows: 32 };
 }
 
 #[derive(Clone)]
@@ -107,6 +119,10 @@ enum Sweep {
 impl IndexWriter {
     /// Rebuilds the memory from the tail.
     pub(super) fn load(conn: &Connection, shared: Shared) -> rusqlite::Result<Self> {
+        Self::load_with(conn, shared, Sizes::USUAL)
+    }
+
+    fn load_with(conn: &Connection, shared: Shared, sizes: Sizes) -> rusqlite::Result<Self> {
         let mut map = Map::new();
         let (mut first, mut next) = (None, 1);
         let mut rows = conn.prepare(include_str!("sql/tail_all.sql"))?;
@@ -117,7 +133,7 @@ impl IndexWriter {
             next = seq + 1;
             decode_batch(row.get_ref(1)?.as_blob()?, &mut map);
         }
-        let (active, frozen, sweep, active_from) = if map.len() < GENERATION_ENTRIES / 2 {
+        let (active, frozen, sweep, active_from) = if map.len() < sizes.generation / 2 {
             (map, Map::new(), Sweep::Idle, first.unwrap_or(next))
         } else {
             (Map::new(), map, Sweep::Merging(None), next)
@@ -125,7 +141,7 @@ impl IndexWriter {
         *shared.write().unwrap_or_else(PoisonError::into_inner) = Memory { active, frozen };
         let (batch, undo) = (Map::new(), Vec::new());
         let tail_first = first.unwrap_or(next);
-        Ok(Self { shared, batch, undo, tail_next: next, active_from, tail_first, sweep, swept: None })
+        Ok(Self { shared, sizes, batch, undo, tail_next: next, active_from, tail_first, sweep, swept: None })
     }
 
     pub(super) fn get(&self, conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
@@ -185,7 +201,7 @@ impl IndexWriter {
 
     fn merge_slice(&self, conn: &Connection, after: Option<Box<[u8]>>) -> rusqlite::Result<Sweep> {
         // More than comes in, so that the frozen generation is merged before the active one is full.
-        let limit = SLICE_ENTRIES_MIN + self.batch.len() * 3 / 2;
+        let limit = self.sizes.slice_min + self.batch.len() * 3 / 2;
         let memory = self.shared.read().unwrap_or_else(PoisonError::into_inner);
         let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut put = conn.prepare_cached(include_str!("sql/entry_put.sql"))?;
@@ -207,7 +223,7 @@ impl IndexWriter {
     }
 
     fn trim(&self, conn: &Connection) -> rusqlite::Result<Sweep> {
-        let to = self.active_from.min(self.tail_first + TRIM_ROWS);
+        let to = self.active_from.min(self.tail_first + self.sizes.trim_rows);
         conn.prepare_cached(include_str!("sql/tail_trim.sql"))?.execute((to,))?;
         Ok(if to >= self.active_from { Sweep::Idle } else { Sweep::Trimming })
     }
@@ -226,12 +242,14 @@ impl IndexWriter {
         if let Some(next) = self.swept.take() {
             match (&self.sweep, &next) {
                 (Sweep::Merging(_), Sweep::Trimming) => memory.frozen = Map::new(),
-                (Sweep::Trimming, _) => self.tail_first = self.active_from.min(self.tail_first + TRIM_ROWS),
+                (Sweep::Trimming, _) => {
+                    self.tail_first = self.active_from.min(self.tail_first + self.sizes.trim_rows)
+                }
                 (Sweep::Idle | Sweep::Merging(_), _) => {}
             }
             self.sweep = next;
         }
-        if memory.active.len() >= GENERATION_ENTRIES && matches!(self.sweep, Sweep::Idle) {
+        if memory.active.len() >= self.sizes.generation && matches!(self.sweep, Sweep::Idle) {
             memory.frozen = std::mem::take(&mut memory.active);
             self.active_from = self.tail_next;
             self.sweep = Sweep::Merging(None);
@@ -373,5 +391,81 @@ fn decode_batch(mut bytes: &[u8], into: &mut Map) {
         };
         into.insert(key.into(), Some(value.into()));
         bytes = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn database() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("migrations/0001_first.sql")).unwrap();
+        conn
+    }
+
+    /// What a plain map would hold.
+    type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    fn check(index: &IndexWriter, shared: &Shared, conn: &Connection, model: &Model, committed: bool) {
+        let all = |limit| model.iter().take(limit).map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
+        assert_eq!(index.scan(conn, vec![b'k'], usize::MAX).unwrap(), all(usize::MAX));
+        assert_eq!(index.scan(conn, vec![b'k'], 3).unwrap(), all(3));
+        for key in (0..40).map(|n| vec![b'k', n]) {
+            assert_eq!(index.get(conn, &key).unwrap().as_ref(), model.get(&key));
+        }
+        if committed {
+            let span = Span { order: Order::Descending, ..Span::of_prefix(vec![b'k']) };
+            let mut backwards = scan(shared, conn, span, 5).unwrap();
+            let expected: Vec<_> = model.iter().rev().take(5).map(|(k, v)| (k.clone(), v.clone())).collect();
+            assert_eq!(std::mem::take(&mut backwards), expected);
+        }
+    }
+
+    proptest! {
+        // Through commits, undone changes, failed transactions and restarts at any point of a merge.
+        #[test]
+        fn the_index_is_a_map(
+            steps in prop::collection::vec((0_u8..10, prop::collection::vec((0_u8..40, 0_u8..4), 0..12)), 1..40),
+        ) {
+            let (conn, shared) = (database(), Shared::default());
+            let load = || IndexWriter::load_with(&conn, Arc::clone(&shared), Sizes { generation: 20, slice_min: 2, trim_rows: 1 }).unwrap();
+            let (mut index, mut model) = (load(), Model::new());
+            for (kind, changes) in steps {
+                conn.execute_batch("begin").unwrap();
+                let before = model.clone();
+                for (at, (key, value)) in changes.into_iter().enumerate() {
+                    let key = vec![b'k', key];
+                    index.mark();
+                    let undone = kind == 7 && at % 2 == 0;
+                    if value == 0 {
+                        index.delete(&key);
+                        if !undone { model.remove(&key); }
+                    } else {
+                        index.put(&key, &[value]);
+                        if !undone { model.insert(key, vec![value]); }
+                    }
+                    if undone {
+                        index.undo();
+                    }
+                }
+                check(&index, &shared, &conn, &model, false);
+                index.flush(&conn).unwrap();
+                if kind == 8 {
+                    // The transaction failed: everything is rebuilt.
+                    conn.execute_batch("rollback").unwrap();
+                    model = before;
+                    index = load();
+                } else {
+                    conn.execute_batch("commit").unwrap();
+                    index.committed();
+                    if kind == 9 {
+                        index = load();
+                    }
+                }
+                check(&index, &shared, &conn, &model, true);
+            }
+        }
     }
 }
