@@ -55,11 +55,15 @@ impl Serving {
         });
         loop {
             // At the cap, new connections wait in the kernel's queue.
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let accepting = async {
+                let permit = Arc::clone(&permits).acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                accepted = accepting => accepted,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
+            let Ok(permit) = permit else { break };
             let Ok((stream, peer)) = accepted else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
