@@ -1,3 +1,122 @@
 //! The `cardvault` command: subcommands and wiring only.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cardvault::config::Config;
+use cardvault::edge::audit::export::Log;
+use cardvault::edge::store::sqlite::OfflineLog;
+use cardvault::supervisor::admin::{self, AdminRequest};
+use cardvault::supervisor::role::{self, RoleArgs};
+use cardvault::supervisor::serve;
+use cardvault::supervisor::setup::{self, InitArgs};
+use cardvault::telemetry;
+use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
+use cardvault::tools::terminal::{complain, say};
+use cardvault::tools::{audit, connector, sandbox};
+use clap::{Parser, Subcommand};
+
+// Every freed block is wiped: copies that hyper, serde and TLS make have no other owner who would.
+#[global_allocator]
+static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
+/// Keeps payment cards for a company that must not.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a development installation in a new directory
+    Init(InitArgs),
+    /// Serve an installation until SIGTERM
+    Serve {
+        /// The configuration file
+        #[arg(long)]
+        config: PathBuf,
+        /// Write the addresses of API and metrics here once they are served
+        #[arg(long)]
+        port_file: Option<PathBuf>,
+    },
+    /// Read certificates, connectors and credentials again, as SIGHUP does
+    Reload {
+        /// The configuration file
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Tenants: whose cards these are
+    Tenant {
+        /// The configuration file
+        #[arg(long, global = true, default_value = "cardvault.toml")]
+        config: PathBuf,
+        #[command(subcommand)]
+        command: TenantCommand,
+    },
+    /// Principals: who may call the API
+    Principal {
+        /// The configuration file
+        #[arg(long, global = true, default_value = "cardvault.toml")]
+        config: PathBuf,
+        #[command(subcommand)]
+        command: PrincipalCommand,
+    },
+    /// A payment processor to try everything against
+    Sandbox(sandbox::Args),
+    /// Check, render and map with the connector language
+    #[command(subcommand)]
+    Connector(connector::Command),
+    /// The audit log: export and verify
+    Audit(audit::AuditArgs),
+    #[command(hide = true)]
+    Role(RoleArgs),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Init(args) => end(setup::init(&args).map(|made| {
+            say(&format!("made {}", made.config.display()));
+            say(&format!("first administrator's credential, shown once: {}", made.credential));
+        })),
+        Command::Serve { config, port_file } => {
+            telemetry::start("info");
+            end(on_this_thread(serve::serve(&config, port_file.as_deref())))
+        }
+        Command::Reload { config } => end(administer::report(admin::ask(&config, &[AdminRequest::Reload]))),
+        Command::Tenant { config, command } => end(administer::tenant(&config, command)),
+        Command::Principal { config, command } => end(administer::principal(&config, command)),
+        Command::Sandbox(args) => sandbox::run(args),
+        Command::Connector(command) => connector::run(&command),
+        Command::Audit(args) => ExitCode::from(audit::run(&args, &open_log)),
+        Command::Role(args) => end(role::run(&args)),
+    }
+}
+
+fn open_log(source: &audit::Source) -> std::io::Result<Box<dyn Log>> {
+    let path = match source {
+        audit::Source::Config(path) => {
+            Config::load(path).map_err(|_| std::io::ErrorKind::InvalidInput)?.store.directory
+        }
+        audit::Source::Database(path) => path.clone(),
+    };
+    Ok(Box::new(OfflineLog::open(&path)?))
+}
+
+/// Children die with the thread that started them, so the supervisor stays on the first one.
+fn on_this_thread(future: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("no runtime could be made: {}", error.kind()))?.block_on(future)
+}
+
+fn end(done: Result<(), String>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            complain(&format!("cardvault: {sentence}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -13,7 +13,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::clock::{Clock, SystemClock};
 
 /// The fields that are written: our own words, numbers and ids.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "message",
     "request",
     "route",
@@ -33,6 +33,7 @@ const FIELDS: [&str; 19] = [
     "address",
     "kind",
     "node",
+    "reason",
 ];
 
 /// Starts logging in this process, at most as much as `filter` says (`info`, `cardvault=debug`, …).

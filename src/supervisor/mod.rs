@@ -1,3 +1,20 @@
-//! The supervisor.
+//! The supervisor: the only reader of configuration, connectors, credentials, root key and key store. It starts the other roles,
+//! hands each what it may know, starts again what ends, and takes commands on the local administration socket.
+//!
+//! - [`confine`]: what each role gives up before its first message.
+//! - [`key_store`]: wrapped keys, tenants, identity.
+//! - [`settings`]: configuration and files, turned into what each role is told.
+//! - [`vault`]: the running roles and their pairs.
+//! - [`admin`]: the local socket and the commands that come over it.
+//! - [`setup`]: `cardvault init`.
 
+pub mod admin;
+mod children;
 pub mod confine;
+mod inventory;
+pub mod key_store;
+pub mod role;
+pub mod serve;
+pub mod settings;
+pub mod setup;
+mod vault;

@@ -1,5 +1,6 @@
 //! What a person runs beside the service.
 
+pub mod administer;
 pub mod audit;
 pub mod client;
 pub mod connector;

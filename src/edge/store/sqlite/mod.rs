@@ -31,12 +31,14 @@ mod inbox;
 mod index;
 mod keys;
 mod log;
+mod offline;
 mod read;
 mod schema;
 mod scrub;
 mod writer;
 
 pub use digests::{CardDigest, CardDigests, card_digests};
+pub use offline::OfflineLog;
 pub use schema::OpenError;
 
 use inbox::{Inbox, Job};

@@ -1,0 +1,65 @@
+//! The first steps of a child: confine, then run.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use super::confine::{self, Confinement, Role};
+use crate::wire::control::ToEdge;
+use crate::wire::pair;
+use crate::{edge, forwarder, keeper};
+
+/// `cardvault role …`: what the supervisor starts; not for people.
+#[derive(Debug, clap::Args)]
+pub struct RoleArgs {
+    #[command(flatten)]
+    confinement: Confinement,
+    /// Do not run unless the kernel enforces all of the confinement.
+    #[arg(long)]
+    require_full: bool,
+}
+
+/// Confines this process and runs the role until the supervisor's line ends.
+pub fn run(args: &RoleArgs) -> Result<(), String> {
+    quiet_panics();
+    crate::telemetry::start("info");
+    let confined = confine::enter(&args.confinement).map_err(|error| error.to_string())?;
+    if args.require_full && !confined.landlock_full {
+        return Err(
+            "this kernel does not enforce all of Landlock (files, TCP, signals); use Linux 6.12 or later"
+                .into(),
+        );
+    }
+    let control = pair::from_stdin().map_err(|_| "there is no supervisor on standard input".to_owned())?;
+    match args.confinement.role {
+        Role::Edge => run_edge(control),
+        Role::Keeper => keeper::run(control),
+        Role::Forwarder => forwarder::run(control),
+    }
+}
+
+fn run_edge(control: UnixStream) -> Result<(), String> {
+    let start = pair::receive::<ToEdge>(&control);
+    let Ok((ToEdge::Start(settings), fds)) = start else {
+        return Err("the supervisor did not say how to start".to_owned());
+    };
+    let [api, metrics, keeper]: [OwnedFd; 3] =
+        fds.try_into().map_err(|_| "the supervisor did not hand over listeners and pair".to_owned())?;
+    edge::run(
+        control,
+        *settings,
+        TcpListener::from(api),
+        TcpListener::from(metrics),
+        UnixStream::from(keeper),
+    )
+}
+
+/// A panic's message may hold a value: only its place is printed.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
+        crate::tools::terminal::complain(&format!(
+            "{{\"level\":\"ERROR\",\"message\":\"a fault inside{place}\"}}"
+        ));
+    }));
+}

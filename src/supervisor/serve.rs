@@ -1,0 +1,164 @@
+//! `cardvault serve`: the supervisor's loop.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::admin::{self, Asked};
+use super::confine::Role;
+use super::vault::Vault;
+use crate::config::Config;
+use crate::wire::control::AdminCommand;
+
+/// How often keys are looked over: a new month needs new data keys.
+const KEYS_EVERY: Duration = Duration::from_secs(600);
+/// A role that ends again within this time waits longer before it is started again.
+const QUIET: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Holds the installation's lock: one supervisor, or one command that changes things, at a time.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "the lock lives as long as the file is open")] File);
+
+impl Lock {
+    /// Takes the lock; `None` if another process holds it.
+    pub fn take(config: &Config) -> Result<Option<Self>, String> {
+        let path = config.keys.key_store.with_extension("lock");
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|error| format!("{} cannot be opened: {}", path.display(), error.kind()))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(format!("{} cannot be locked: {error}", path.display())),
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. `port_file`, if given, gets the API's address once it is ready.
+pub async fn serve(config_path: &Path, port_file: Option<&Path>) -> Result<(), String> {
+    let config = Config::load(config_path).map_err(|error| error.to_string())?;
+    let _lock = Lock::take(&config)?.ok_or(
+        "another cardvault serves this installation, or a command is changing it; wait for it to end",
+    )?;
+    harden_supervisor()?;
+    super::setup::check_reach(&config)?;
+    let api = bind(config.listen.api, "listen.api")?;
+    let metrics = bind(config.listen.metrics, "listen.metrics")?;
+    let addresses = [&api, &metrics]
+        .map(|listener| listener.local_addr().map_or_else(|_| String::new(), |a| a.to_string()));
+    let (mut asked, _socket) = admin::listen(&config.admin.socket)?;
+    let mut vault = Vault::start(config, config_path.to_owned(), (api, metrics), true).await?;
+    tracing::info!(address = %addresses[0], "ready");
+    if let Some(path) = port_file {
+        std::fs::write(path, addresses.join("\n"))
+            .map_err(|e| format!("the port file cannot be written: {}", e.kind()))?;
+    }
+    let failed = |_| "signals cannot be received".to_owned();
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut keys = tokio::time::interval(KEYS_EVERY);
+    let mut restarts = Restarts::default();
+    let mut waiting = HashMap::new();
+    loop {
+        tokio::select! {
+            word = vault.next_word() => {
+                let Some(word) = word else { break };
+                if let Err(role) = vault.heed(word) {
+                    restarts.pause(role).await;
+                    start_again(&mut vault, role).await;
+                }
+            }
+            question = asked.recv() => match question {
+                Some(question) => admin::answer(&mut vault, question, &mut waiting).await,
+                None => break,
+            },
+            _ = keys.tick() => tend_keys(&mut vault).await,
+            _ = hangup.recv() => reload(&mut vault, "signal").await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+        admin::deliver(&mut vault, &mut waiting);
+    }
+    vault.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Reads everything again that can be; a fault leaves what runs as it is.
+pub(super) async fn reload(vault: &mut Vault, actor: &str) {
+    match vault.reload().await {
+        Ok(()) => {
+            tracing::info!("configuration, certificates, connectors and credentials were read again");
+            let _ = vault.command_edge(0, AdminCommand::Reloaded { actor: actor.to_owned() });
+        }
+        Err(sentence) => tracing::error!(reason = %sentence, "nothing was reloaded"),
+    }
+}
+
+/// Makes what is missing, and has the log say so.
+pub(super) async fn tend_keys(vault: &mut Vault) {
+    match vault.make_missing_keys().await {
+        Ok(keys) if !keys.is_empty() => {
+            let _ = vault.command_edge(0, AdminCommand::KeysMade { keys });
+        }
+        Ok(_) => {}
+        Err(sentence) => tracing::error!(reason = %sentence, "keys could not be made"),
+    }
+}
+
+async fn start_again(vault: &mut Vault, role: Role) {
+    tracing::warn!(role = role.name(), "a role ended and is started again");
+    let mut pause = Duration::from_millis(100);
+    while let Err(sentence) = vault.start_again(role).await {
+        tracing::error!(role = role.name(), reason = %sentence, "a role could not be started again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// How often each role has ended lately.
+#[derive(Default)]
+struct Restarts(HashMap<Role, (Instant, u32)>);
+
+impl Restarts {
+    /// Waits before a role is started again, longer each time it ends soon after.
+    async fn pause(&mut self, role: Role) {
+        let now = Instant::now();
+        let (last, count) = self.0.entry(role).or_insert((now, 0));
+        *count = if now.duration_since(*last) > QUIET { 0 } else { *count + 1 };
+        *last = now;
+        if *count > 5 {
+            tokio::time::sleep((Duration::from_millis(50) * *count).min(PAUSE_MAX)).await;
+        }
+    }
+}
+
+/// The supervisor has the root key pass through it: no core file, no ptrace, no new privileges.
+pub(super) fn harden_supervisor() -> Result<(), String> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit};
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .and_then(|()| rustix::thread::set_no_new_privs(true))
+        .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))
+        .map_err(|error| format!("the supervisor could not give up core files and ptrace: {error}"))
+}
+
+pub(super) fn bind(address: std::net::SocketAddr, setting: &str) -> Result<TcpListener, String> {
+    let listener = TcpListener::bind(address)
+        .map_err(|error| format!("{setting}: the address cannot be listened on: {}", error.kind()))?;
+    listener.set_nonblocking(true).map_err(|error| format!("{setting}: {}", error.kind()))?;
+    Ok(listener)
+}
+
+/// A question from an administrator, and the number under which the edge answers it.
+pub(super) type Waiting = HashMap<u64, Asked>;

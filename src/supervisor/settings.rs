@@ -1,0 +1,187 @@
+//! Configuration and the files that it names, read and turned into what each role is told.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+use crate::card::tenant::Mode;
+use crate::config::{Config, DestinationConfig, Environment};
+use crate::connector::{self, Connector, Endpoint, IdempotencyKind, Operation};
+use crate::wire::control::{Destination, DestinationInfo, EdgeReload, TenantInfo};
+
+/// Where Debian and most others keep the machine's trusted certificates.
+const MACHINE_TRUST: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
+/// A destination as every role but the caller's needs it.
+pub(super) struct Loaded {
+    pub(super) kept: Destination,
+    pub(super) info: DestinationInfo,
+    pub(super) port: u16,
+}
+
+/// Reads connectors, credentials and trust of all destinations. The sentences name settings and files, never their content.
+pub(super) fn load_destinations(config: &Config) -> Result<Vec<Loaded>, String> {
+    config
+        .destination
+        .iter()
+        .map(|(name, destination)| {
+            load_destination(config, name, destination)
+                .map_err(|fault| format!("destination.{name}: {fault}"))
+        })
+        .collect()
+}
+
+fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Result<Loaded, String> {
+    let (file, text) = connector_text(config, &from.connector)?;
+    let connector = Connector::parse(&file, &text)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    let endpoint = endpoint(config, from, &connector)?;
+    let url: axum::http::Uri = endpoint.parse().map_err(|_| "endpoint: not a URL".to_owned())?;
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    let info = DestinationInfo {
+        name: name.to_owned(),
+        connector: connector.name().to_owned(),
+        connector_version: *connector.version_hash(),
+        mode: from.mode,
+        idempotency: idempotency_word(connector.idempotency().kind).to_owned(),
+        idempotency_seconds: connector.idempotency().ttl.map_or(0, |ttl| ttl.as_secs()),
+        can_look_up: connector.operations().any(|op| op == Operation::Lookup),
+        settle_seconds: connector.settle().map_or(0, |settle| settle.as_secs()),
+        can_verify: connector.operations().any(|op| op == Operation::Verify),
+        authorization_days: from.authorization_days,
+    };
+    let kept = Destination {
+        name: name.to_owned(),
+        connector: from.connector.clone(),
+        connector_toml: text,
+        mode: from.mode,
+        endpoint,
+        trust_pem: trust(from)?,
+        credentials: credentials(from, &connector)?,
+        policies: from.policies.clone(),
+        timeout_seconds: connector.timeout().as_secs(),
+    };
+    Ok(Loaded { kept, info, port })
+}
+
+fn connector_text(config: &Config, name: &str) -> Result<(String, String), String> {
+    let own = config.connectors.directory.as_ref().map(|directory| directory.join(format!("{name}.toml")));
+    if let Some(path) = own.filter(|path| path.exists()) {
+        return Ok((path.display().to_string(), read(&path)?));
+    }
+    connector::builtin_text(name).map(|text| (format!("{name}.toml"), text.to_owned())).ok_or_else(|| {
+        "connector: there is none of this name; see `cardvault connector` for those there are".to_owned()
+    })
+}
+
+fn endpoint(config: &Config, from: &DestinationConfig, connector: &Connector) -> Result<String, String> {
+    let own = match from.mode {
+        Mode::Test => connector.test(),
+        Mode::Live => connector.live(),
+    };
+    let endpoint = from
+        .endpoint
+        .clone()
+        .or_else(|| match own {
+            Some(Endpoint::Fixed(url)) => Some(url.to_string()),
+            Some(Endpoint::Operator) | None => None,
+        })
+        .ok_or_else(|| "endpoint: the connector has none for this mode; give one".to_owned())?;
+    let plain = endpoint.starts_with("http://");
+    if !plain && !endpoint.starts_with("https://") {
+        return Err("endpoint: use an https:// URL".to_owned());
+    }
+    if plain && config.environment == Environment::Production {
+        return Err("endpoint: production does not send cards over plain HTTP; use https://".to_owned());
+    }
+    Ok(endpoint)
+}
+
+const fn idempotency_word(kind: IdempotencyKind) -> &'static str {
+    match kind {
+        IdempotencyKind::Replay => "replay",
+        IdempotencyKind::SuccessOnly => "success-only",
+        IdempotencyKind::NaturalKey => "natural-key",
+        IdempotencyKind::None => "none",
+    }
+}
+
+fn trust(from: &DestinationConfig) -> Result<String, String> {
+    let path =
+        from.trust.as_deref().or_else(|| MACHINE_TRUST.iter().map(Path::new).find(|path| path.exists()));
+    let path =
+        path.ok_or_else(|| "trust: this machine has no certificates of its own; give a PEM file".to_owned())?;
+    let text = read(path)?;
+    let readable = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
+    match readable {
+        Ok(certificates) if !certificates.is_empty() => Ok(text),
+        Ok(_) | Err(_) => Err("trust: the file holds no PEM certificates".to_owned()),
+    }
+}
+
+fn credentials(from: &DestinationConfig, connector: &Connector) -> Result<BTreeMap<String, String>, String> {
+    let wanted: Vec<&str> = connector.credentials().map(|(field, _)| field).collect();
+    if let Some(unknown) = from.credentials.keys().find(|field| !wanted.contains(&field.as_str())) {
+        return Err(format!(
+            "credentials.{unknown}: the connector has no such field; it has {}",
+            wanted.join(", ")
+        ));
+    }
+    wanted
+        .into_iter()
+        .map(|field| {
+            let path = from.credentials.get(field).ok_or_else(|| {
+                format!("credentials.{field}: the connector needs it; give the path of a file")
+            })?;
+            let text = Zeroizing::new(read(path)?);
+            Ok((field.to_owned(), text.trim().to_owned()))
+        })
+        .collect()
+}
+
+/// What the edge may learn again while it runs: certificates, tenants, destinations.
+pub(super) fn edge_reload(
+    config: &Config,
+    tenants: &[TenantInfo],
+    destinations: &[Loaded],
+) -> Result<EdgeReload, String> {
+    let (mut certificate_pem, mut key_pem) = (String::new(), String::new());
+    if !config.listen.plain_http
+        && let (Some(certificate), Some(key)) = (&config.listen.certificate, &config.listen.key)
+    {
+        certificate_pem = read(certificate).map_err(|fault| format!("listen.certificate: {fault}"))?;
+        key_pem = read(key).map_err(|fault| format!("listen.key: {fault}"))?;
+        let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        if chain.map_or(0, |chain| chain.len()) == 0 {
+            return Err("listen.certificate: the file holds no PEM certificates".to_owned());
+        }
+        PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+            .map_err(|_| "listen.key: the file holds no PEM private key".to_owned())?;
+    }
+    let destinations = destinations.iter().map(|loaded| loaded.info.clone()).collect();
+    Ok(EdgeReload { certificate_pem, key_pem, tenants: tenants.to_vec(), destinations })
+}
+
+/// The root key of the file provider: 32 bytes in base64, in a file that only its owner reads.
+pub(super) fn read_root_key(config: &Config) -> Result<Zeroizing<Vec<u8>>, String> {
+    use std::os::unix::fs::MetadataExt;
+    let path = config.keys.root_key.as_deref().ok_or("keys.root_key: the file provider needs it")?;
+    let mode =
+        std::fs::metadata(path).map_err(|e| format!("keys.root_key cannot be read: {}", e.kind()))?.mode();
+    if mode & 0o077 != 0 {
+        return Err("keys.root_key: others may read this file; run chmod 600 on it".to_owned());
+    }
+    let text = Zeroizing::new(read(path)?);
+    let key = data_encoding::BASE64.decode(text.trim().as_bytes()).map(Zeroizing::new);
+    key.ok()
+        .filter(|key| key.len() == 32)
+        .ok_or_else(|| "keys.root_key: the file does not hold 32 bytes in base64".into())
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path)
+        .map_err(|error| format!("{} cannot be read: {}", path.display(), error.kind()))
+}

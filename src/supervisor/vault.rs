@@ -1,0 +1,408 @@
+//! The running roles and the pairs between them: starting, handing over fresh pairs, starting again.
+
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::children::{Running, Said, Word};
+use super::confine::{Confinement, Role};
+use super::key_store::KeyStore;
+use super::settings::{self, Loaded};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Environment};
+use crate::wire::control::{
+    AdminAnswer, AdminCommand, EdgeSettings, FromEdge, FromForwarderControl, FromKeeperControl,
+    KeeperSettings, ToEdge, ToForwarderControl, ToKeeperControl,
+};
+use crate::wire::pair;
+
+/// How long a role may take to say that it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The vault's processes, as the supervisor holds them.
+pub(super) struct Vault {
+    pub(super) config: Config,
+    pub(super) config_path: PathBuf,
+    pub(super) key_store: KeyStore,
+    destinations: Vec<Loaded>,
+    listeners: (TcpListener, TcpListener),
+    words: mpsc::UnboundedReceiver<Word>,
+    speak: mpsc::UnboundedSender<Word>,
+    numbers: u64,
+    edge: Option<Running>,
+    keeper: Option<Running>,
+    forwarder: Option<Running>,
+    /// The public half of the checkpoint key, once the keeper has said it.
+    pub(super) public_key: Option<[u8; 32]>,
+    /// Answers to administrators' commands that arrived while something else was awaited.
+    pub(super) answers: Vec<(u64, AdminAnswer)>,
+    /// Whether the edge accepts connections; commands without a running vault need none.
+    accepts: bool,
+}
+
+impl Vault {
+    /// Reads everything and starts keeper, forwarder and edge, in this order; answers when all are ready.
+    pub(super) async fn start(
+        config: Config,
+        config_path: PathBuf,
+        listeners: (TcpListener, TcpListener),
+        accepts: bool,
+    ) -> Result<Self, String> {
+        if let Some(path) = &config.keys.inventory {
+            super::inventory::check(path)?;
+        }
+        let key_store =
+            KeyStore::open(&config.keys.key_store, &config.installation).map_err(|e| e.to_string())?;
+        let destinations = settings::load_destinations(&config)?;
+        let (speak, words) = mpsc::unbounded_channel();
+        let mut vault = Self {
+            config,
+            config_path,
+            key_store,
+            destinations,
+            listeners,
+            words,
+            speak,
+            numbers: 0,
+            edge: None,
+            keeper: None,
+            forwarder: None,
+            public_key: None,
+            answers: Vec::new(),
+            accepts,
+        };
+        vault.start_keeper().await?;
+        vault.make_missing_keys().await?;
+        vault.start_forwarder().await?;
+        vault.start_edge().await?;
+        Ok(vault)
+    }
+
+    /// The next word of a child that is still the one we started.
+    pub(super) async fn next_word(&mut self) -> Option<Word> {
+        loop {
+            let word = self.words.recv().await?;
+            let current = match word.role {
+                Role::Edge => &self.edge,
+                Role::Keeper => &self.keeper,
+                Role::Forwarder => &self.forwarder,
+            };
+            if current.as_ref().is_some_and(|running| running.number == word.number) {
+                return Some(word);
+            }
+        }
+    }
+
+    /// Takes care of a word that nobody waits for; `Err` says which role has to be started again.
+    pub(super) fn heed(&mut self, word: Word) -> Result<(), Role> {
+        match word.said {
+            Said::Gone => return Err(word.role),
+            Said::Keeper(FromKeeperControl::KeepCheckpoint { size, root }) => {
+                self.keep_checkpoint(size, &root)
+            }
+            Said::Edge(FromEdge::Admin(number, answer)) => self.answers.push((number, answer)),
+            Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => self.public_key = public_key,
+            Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) => {
+                if let Some(reason) = failure(&word.said) {
+                    tracing::error!(role = word.role.name(), reason, "a role could not do what it was told");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a role again that has ended, and hands the others fresh pairs to it.
+    pub(super) async fn start_again(&mut self, role: Role) -> Result<(), String> {
+        match role {
+            Role::Edge => {
+                self.edge = None;
+                self.start_edge().await
+            }
+            Role::Forwarder => {
+                self.forwarder = None;
+                self.start_forwarder().await
+            }
+            Role::Keeper => {
+                self.keeper = None;
+                self.start_keeper().await?;
+                self.pair_keeper_with_forwarder()?;
+                self.pair_keeper_with_edge()
+            }
+        }
+    }
+
+    /// Sends a command to the edge; its answer comes as a word, by number.
+    pub(super) fn command_edge(&self, number: u64, command: AdminCommand) -> Result<(), String> {
+        let edge = self.edge.as_ref().ok_or("the edge is not running")?;
+        edge.tell(&ToEdge::Admin(number, command), &[]).map_err(|_| "the edge does not listen".to_owned())
+    }
+
+    /// Makes the keys that are missing: the keeper makes and wraps them, the key store keeps them, then they are used.
+    pub(super) async fn make_missing_keys(&mut self) -> Result<Vec<crate::wire::control::KeyOrder>, String> {
+        let orders = self.key_store.missing_keys(SystemClock.now());
+        if orders.is_empty() {
+            return Ok(orders);
+        }
+        self.tell_keeper(&ToKeeperControl::MakeKeys(orders.clone()))?;
+        let made = self
+            .await_from(Role::Keeper, |said| match said {
+                Said::Keeper(FromKeeperControl::Keys(keys)) => Some(keys.clone()),
+                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Gone => None,
+            })
+            .await?;
+        self.key_store.add_keys(&made).map_err(|error| error.to_string())?;
+        self.tell_keeper(&ToKeeperControl::UseKeys(made))?;
+        self.await_keeper_ready().await?;
+        Ok(orders)
+    }
+
+    /// Reads certificates, connectors, credentials and tenants again, and hands them on; nothing is dropped.
+    pub(super) async fn reload(&mut self) -> Result<(), String> {
+        let config = Config::load(&self.config_path).map_err(|error| error.to_string())?;
+        let destinations = settings::load_destinations(&config)?;
+        let edge = settings::edge_reload(&config, self.key_store.tenants(), &destinations)?;
+        let new_ports =
+            destinations.iter().any(|new| self.destinations.iter().all(|old| old.port != new.port));
+        // Only what can be reloaded is taken over; listeners, store and keys need a restart.
+        self.config.destination = config.destination;
+        self.config.connectors = config.connectors;
+        self.config.listen.certificate = config.listen.certificate;
+        self.config.listen.key = config.listen.key;
+        self.destinations = destinations;
+        self.tell_keeper(&ToKeeperControl::Reload {
+            tenants: self.key_store.tenants().to_vec(),
+            destinations: self.kept(true),
+        })?;
+        if new_ports {
+            // A Landlock domain cannot be widened: a forwarder with other ports is another process.
+            self.start_again(Role::Forwarder).await?;
+        } else if let Some(forwarder) = &self.forwarder {
+            let reload = ToForwarderControl::Reload(self.kept(false));
+            forwarder.tell(&reload, &[]).map_err(|_| "the forwarder does not listen".to_owned())?;
+        }
+        if let Some(running) = &self.edge {
+            let reload = ToEdge::Reload(Box::new(edge));
+            running.tell(&reload, &[]).map_err(|_| "the edge does not listen".to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// (role, process id) of what runs.
+    pub(super) fn processes(&self) -> Vec<(&'static str, u32)> {
+        [(Role::Edge, &self.edge), (Role::Keeper, &self.keeper), (Role::Forwarder, &self.forwarder)]
+            .into_iter()
+            .filter_map(|(role, running)| running.as_ref().map(|r| (role.name(), r.pid())))
+            .collect()
+    }
+
+    /// Asks edge and forwarder to finish what is under way, and waits for the edge to end.
+    pub(super) async fn stop(mut self) {
+        let grace = Duration::from_secs(self.config.limits.drain_seconds_max + 5);
+        if let Some(edge) = &self.edge {
+            let _ = edge.tell(&ToEdge::Stop, &[]);
+        }
+        let ended = tokio::time::timeout(grace, async {
+            while !self.edge.as_mut().is_none_or(Running::has_ended) {
+                let word = tokio::time::timeout(Duration::from_millis(20), self.next_word()).await;
+                if let Ok(Some(word)) = word {
+                    let _ = self.heed(word);
+                }
+            }
+        });
+        let _ = ended.await;
+        if let Some(forwarder) = &self.forwarder {
+            let _ = forwarder.tell(&ToForwarderControl::Stop, &[]);
+        }
+    }
+
+    async fn start_keeper(&mut self) -> Result<(), String> {
+        let restarts =
+            self.key_store.note_keeper_start(SystemClock.now()).map_err(|error| error.to_string())?;
+        let kek = settings::read_root_key(&self.config)?;
+        let settings = KeeperSettings {
+            environment: self.key_store.environment(),
+            origin: format!("{}/{}", self.config.installation, self.config.node),
+            kek: kek.to_vec(),
+            keys: self.key_store.keys(),
+            tenants: self.key_store.tenants().to_vec(),
+            destinations: self.kept(true),
+            signed: self.key_store.signed(),
+            fingerprints_per_hour_max: self.config.limits.fingerprints_per_hour_max,
+            restarts_last_hour: restarts,
+        };
+        let keeper = self.spawn(&Confinement::keeper())?;
+        keeper
+            .tell(&ToKeeperControl::Start(Box::new(settings)), &[])
+            .map_err(|_| "the keeper does not listen".to_owned())?;
+        self.keeper = Some(keeper);
+        self.await_keeper_ready().await
+    }
+
+    async fn start_forwarder(&mut self) -> Result<(), String> {
+        let ports = self.destinations.iter().map(|loaded| loaded.port).collect();
+        let forwarder = self.spawn(&Confinement::forwarder(ports))?;
+        let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
+        forwarder
+            .hand(&ToForwarderControl::Start(self.kept(false)), &theirs)
+            .map_err(|_| "the forwarder does not listen".to_owned())?;
+        self.forwarder = Some(forwarder);
+        self.await_from(Role::Forwarder, |said| {
+            matches!(said, Said::Forwarder(FromForwarderControl::Ready)).then_some(())
+        })
+        .await?;
+        let keeper = self.keeper.as_ref().ok_or("the keeper is not running")?;
+        keeper
+            .hand(&ToKeeperControl::ForwarderPair, &ours)
+            .map_err(|_| "the keeper does not listen".to_owned())
+    }
+
+    async fn start_edge(&mut self) -> Result<(), String> {
+        let edge = self.spawn(&Confinement::edge(self.config.store.directory.clone()))?;
+        let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
+        let keeper = self.keeper.as_ref().ok_or("the keeper is not running")?;
+        keeper
+            .hand(&ToKeeperControl::EdgePair, &ours)
+            .map_err(|_| "the keeper does not listen".to_owned())?;
+        let mut limits = self.config.limits.clone();
+        if !self.accepts {
+            limits.connections_max = 0;
+        }
+        let settings = EdgeSettings {
+            installation: self.config.installation.clone(),
+            node: self.config.node.clone(),
+            development: self.config.environment == Environment::Development,
+            database: self.config.store.directory.display().to_string(),
+            limits,
+            reload: settings::edge_reload(&self.config, self.key_store.tenants(), &self.destinations)?,
+            log: self.config.log.level.clone(),
+        };
+        let fds = [self.listeners.0.as_fd(), self.listeners.1.as_fd(), theirs.as_fd()];
+        edge.tell(&ToEdge::Start(Box::new(settings)), &fds)
+            .map_err(|_| "the edge does not listen".to_owned())?;
+        self.edge = Some(edge);
+        self.await_from(Role::Edge, |said| matches!(said, Said::Edge(FromEdge::Ready)).then_some(())).await
+    }
+
+    fn pair_keeper_with_forwarder(&self) -> Result<(), String> {
+        let (Some(keeper), Some(forwarder)) = (&self.keeper, &self.forwarder) else { return Ok(()) };
+        let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
+        forwarder
+            .hand(&ToForwarderControl::KeeperPair, &theirs)
+            .and_then(|()| keeper.hand(&ToKeeperControl::ForwarderPair, &ours))
+            .map_err(|_| "keeper and forwarder could not be paired".to_owned())
+    }
+
+    fn pair_keeper_with_edge(&self) -> Result<(), String> {
+        let (Some(keeper), Some(edge)) = (&self.keeper, &self.edge) else { return Ok(()) };
+        let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
+        keeper
+            .hand(&ToKeeperControl::EdgePair, &ours)
+            .and_then(|()| edge.hand(&ToEdge::KeeperPair, &theirs))
+            .map_err(|_| "keeper and edge could not be paired".to_owned())
+    }
+
+    async fn await_keeper_ready(&mut self) -> Result<(), String> {
+        let key = self
+            .await_from(Role::Keeper, |said| match said {
+                Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => Some(*public_key),
+                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Gone => None,
+            })
+            .await?;
+        self.public_key = key;
+        Ok(())
+    }
+
+    /// Waits for a word of one role that `pick` takes; other words are heeded meanwhile. A role that fails, ends, or says
+    /// nothing for long is an error.
+    async fn await_from<T>(&mut self, role: Role, pick: impl Fn(&Said) -> Option<T>) -> Result<T, String> {
+        let waiting = async {
+            while let Some(word) = self.next_word().await {
+                if word.role == role {
+                    if let Some(failure) = failure(&word.said) {
+                        return Err(failure.to_owned());
+                    }
+                    if let Some(picked) = pick(&word.said) {
+                        return Ok(picked);
+                    }
+                }
+                // Another role that ends now is found again by whoever watches: its line stays ended.
+                if let Err(ended) = self.heed(word) {
+                    if ended == role {
+                        return Err(format!("the {} ended while it was starting", role.name()));
+                    }
+                    self.say_gone_again(ended);
+                }
+            }
+            Err("the supervisor is ending".to_owned())
+        };
+        tokio::time::timeout(READY_WITHIN, waiting)
+            .await
+            .unwrap_or_else(|_| Err(format!("the {} did not answer in time", role.name())))
+    }
+
+    fn say_gone_again(&self, role: Role) {
+        let number = match role {
+            Role::Edge => &self.edge,
+            Role::Keeper => &self.keeper,
+            Role::Forwarder => &self.forwarder,
+        }
+        .as_ref()
+        .map_or(0, |running| running.number);
+        let speak = self.speak.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ = speak.send(Word { role, number, said: Said::Gone });
+        });
+    }
+
+    fn keep_checkpoint(&mut self, size: u64, root: &str) {
+        let root = data_encoding::HEXLOWER.decode(root.as_bytes()).ok().and_then(|root| root.try_into().ok());
+        let Some(root) = root else { return };
+        match self.key_store.keep_signed(size, root) {
+            Ok(()) => {
+                // If the keeper is gone the edge asks the next one.
+                let _ = self.tell_keeper(&ToKeeperControl::CheckpointKept(size));
+            }
+            Err(error) => {
+                tracing::error!(reason = %error, "a checkpoint could not be kept and is not signed")
+            }
+        }
+    }
+
+    fn tell_keeper(&self, message: &ToKeeperControl) -> Result<(), String> {
+        let keeper = self.keeper.as_ref().ok_or("the keeper is not running")?;
+        keeper.tell(message, &[]).map_err(|_| "the keeper does not listen".to_owned())
+    }
+
+    fn spawn(&mut self, confinement: &Confinement) -> Result<Running, String> {
+        self.numbers += 1;
+        let require_full = self.config.environment == Environment::Production;
+        Running::start(self.numbers, confinement, require_full, self.speak.clone()).map_err(|error| {
+            format!("the {} could not be started: {}", confinement.role.name(), error.kind())
+        })
+    }
+
+    fn kept(&self, with_credentials: bool) -> Vec<crate::wire::control::Destination> {
+        let one = |loaded: &Loaded| {
+            let mut kept = loaded.kept.clone();
+            if !with_credentials {
+                kept.credentials.clear();
+            }
+            kept
+        };
+        self.destinations.iter().map(one).collect()
+    }
+}
+
+/// What a role says it could not do.
+fn failure(said: &Said) -> Option<&str> {
+    match said {
+        Said::Keeper(FromKeeperControl::Failed(sentence))
+        | Said::Edge(FromEdge::Failed(sentence))
+        | Said::Forwarder(FromForwarderControl::Failed(sentence)) => Some(sentence),
+        Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Gone => None,
+    }
+}
