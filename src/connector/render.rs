@@ -19,6 +19,9 @@ pub(super) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.'
 /// Room that fits almost every body, so that a body with a card in it is not moved while it grows.
 const BODY_BYTES_USUAL: usize = 8 * 1024;
 
+/// What servers take of a header or a path at most.
+const LINE_BYTES_MAX: usize = 8 * 1024;
+
 /// A request ready to be sent. It holds the card: wiped when dropped, and without a `Debug` that prints it.
 pub struct Rendered {
     /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
@@ -253,6 +256,9 @@ fn push_header(
 ) -> Result<(), RenderError> {
     let Some(value) = header.value.fill(scope)? else { return Ok(()) };
     let text = value.as_str();
+    if text.len() > LINE_BYTES_MAX {
+        return Err(RenderError::TooLarge);
+    }
     let shown = scope.mode == Mode::Show && text.chars().all(|c| !c.is_control());
     if !shown && !text.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
         return Err(RenderError::Unsendable(format!("header `{}`", header.name)));
@@ -273,6 +279,9 @@ fn path_and_query(op: &Op, scope: &Scope<'_>) -> Result<String, RenderError> {
     if !query.is_empty() {
         path.push('?');
         path.push_str(&String::from_utf8_lossy(&query));
+    }
+    if path.len() > LINE_BYTES_MAX {
+        return Err(RenderError::TooLarge);
     }
     Ok(path)
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::super::{Billing, Card, Operation, Previous, Values, builtin};
+use super::super::{Billing, Card, Operation, Outcome, Previous, Values, Word, builtin};
 use super::sale;
 
 /// Names and kinds, without the values.
@@ -28,6 +28,80 @@ fn with<'v>(text: &'v str, number: &'v str) -> Values<'v> {
         invoice: Some(text),
         ..sale()
     }
+}
+
+/// JSON built from the keys and words of both wire forms.
+fn answer() -> impl Strategy<Value = Value> {
+    let word = prop::sample::select(vec![
+        "succeeded",
+        "requires_capture",
+        "requires_action",
+        "requires_payment_method",
+        "processing",
+        "canceled",
+        "failed",
+        "pending",
+        "approved",
+        "authorized",
+        "declined",
+        "voided",
+        "error",
+        "payment_intent",
+        "setup_intent",
+        "refund",
+        "charge",
+        "card_error",
+        "idempotency_error",
+        "sale",
+        "void",
+        "att_test",
+        "usd",
+        "JPY",
+    ]);
+    let leaf = prop_oneof![
+        word.prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+        Just(Value::Null),
+    ];
+    let key = prop::sample::select(vec![
+        "status",
+        "object",
+        "error",
+        "type",
+        "code",
+        "decline_code",
+        "data",
+        "id",
+        "amount",
+        "amount_approved",
+        "latest_charge",
+        "payment_method_details",
+        "card",
+        "amount_authorized",
+        "payment_intent",
+        "operation",
+        "paid",
+        "currency",
+        "metadata",
+        "attempt",
+        "has_more",
+        "message",
+        "amount_received",
+        "processor_ms",
+        "avs",
+        "zip",
+    ]);
+    leaf.prop_recursive(5, 48, 8, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key.clone(), inner), 0..8).prop_map(|pairs| {
+                Value::Object(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+            }),
+        ]
+    })
 }
 
 proptest! {
@@ -89,6 +163,41 @@ proptest! {
             for operation in [Operation::Sale, Operation::Lookup] {
                 let mapped = connector.map(operation, status, &body);
                 prop_assert!(serde_json::to_string(&mapped).is_ok());
+            }
+        }
+    }
+
+    /// Answers made of the words that rules look for: whatever they say together, the facts do not contradict.
+    #[test]
+    fn no_answer_contradicts_itself(status in 100_u16..600, answer in answer()) {
+        for name in super::super::builtin_names() {
+            let connector = builtin(name).unwrap();
+            for operation in Operation::ALL {
+                let body = answer.to_string();
+                let mapped = connector.map_attempt(*operation, status, body.as_bytes(), "att_test");
+                prop_assert!(!mapped.unknown || mapped.outcome == Outcome::Error);
+                prop_assert!(!mapped.partial || mapped.outcome == Outcome::Approved);
+                prop_assert!(mapped.outcome != Outcome::NotFound || operation.is_lookup());
+                prop_assert!(mapped.amount_approved.is_none() || mapped.outcome == Outcome::Approved);
+                prop_assert_eq!(mapped.decline_class.is_some(), matches!(mapped.outcome, Outcome::Declined)
+                    || (mapped.outcome == Outcome::Error && !mapped.unknown));
+                if status < 200 || (300..400).contains(&status) || status >= 500 {
+                    prop_assert!(mapped.unknown, "{} {}", name, status);
+                }
+                prop_assert!(mapped.message.is_none_or(|text| text.chars().count() <= 1000));
+            }
+        }
+    }
+
+    #[test]
+    fn no_missing_line_breaks_the_loader(from in 0_usize..420, lines in 1_usize..6) {
+        for name in super::super::builtin_names() {
+            let text = super::super::builtin_text(name).unwrap();
+            let kept = text.lines().enumerate().filter(|(n, _)| !(from..from + lines).contains(n));
+            let damaged: String = kept.flat_map(|(_, line)| [line, "\n"]).collect();
+            if let Err(faults) = super::super::Connector::parse("any.toml", &damaged) {
+                prop_assert!(!faults.is_empty());
+                prop_assert!(faults.iter().all(|fault| (1..=damaged.lines().count() + 1).contains(&fault.line)));
             }
         }
     }

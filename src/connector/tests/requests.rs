@@ -235,6 +235,11 @@ fn errors_hold_no_value() {
     let long = "x".repeat(70_000);
     let values = Values { description: Some(&long), ..sale() };
     assert_eq!(stripe.render(Operation::Sale, &values).err(), Some(RenderError::TooLarge));
+    let previous = Previous { transaction: Some(&long), ..Previous::default() };
+    let values = Values { previous, ..sale() };
+    assert_eq!(stripe.render(Operation::Void, &values).err(), Some(RenderError::TooLarge));
+    let values = Values { attempt_id: &long, ..sale() };
+    assert_eq!(stripe.render(Operation::Lookup, &values).err(), Some(RenderError::TooLarge));
     assert_eq!(format!("{:?}", sale()), "Values(REDACTED)");
     assert_eq!(format!("{:?}", stripe.render(Operation::Sale, &sale()).unwrap()), "Rendered(REDACTED)");
 }

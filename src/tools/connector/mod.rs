@@ -109,6 +109,9 @@ fn check(file: &Path) -> Result<(), Failure> {
     let (evidence, source, date) = connector.evidence();
     say(&format!("evidence:    {} ({source}, {date})", evidence.text()));
     say(&format!("operations:  {}", operations.join(", ")));
+    let found = connector.operations().filter(|operation| connector.lookup_for(*operation).is_some());
+    let found: Vec<&str> = found.map(Operation::text).collect();
+    say(&format!("looked up:   {}", if found.is_empty() { "none".to_owned() } else { found.join(", ") }));
     let fields: Vec<&str> = connector.credentials().map(|(field, _)| field).collect();
     say(&format!("credentials: {}", if fields.is_empty() { "none".to_owned() } else { fields.join(", ") }));
     Ok(())
