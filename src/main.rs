@@ -13,7 +13,7 @@ use cardvault::supervisor::setup::{self, InitArgs};
 use cardvault::telemetry;
 use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
 use cardvault::tools::terminal::{complain, say};
-use cardvault::tools::{audit, connector, sandbox};
+use cardvault::tools::{audit, connector, doctor, sandbox};
 use clap::{Parser, Subcommand};
 
 // Every freed block is wiped: copies that hyper, serde and TLS make have no other owner who would.
@@ -64,6 +64,12 @@ enum Command {
         #[command(subcommand)]
         command: PrincipalCommand,
     },
+    /// What protects each process right now, read from the kernel
+    Doctor {
+        /// The configuration file
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// A payment processor to try everything against
     Sandbox(sandbox::Args),
     /// Check, render and map with the connector language
@@ -88,6 +94,7 @@ fn main() -> ExitCode {
         Command::Reload { config } => end(administer::report(admin::ask(&config, &[AdminRequest::Reload]))),
         Command::Tenant { config, command } => end(administer::tenant(&config, command)),
         Command::Principal { config, command } => end(administer::principal(&config, command)),
+        Command::Doctor { config } => end(doctor::run(&config)),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Connector(command) => connector::run(&command),
         Command::Audit(args) => ExitCode::from(audit::run(&args, &open_log)),

@@ -22,7 +22,6 @@ pub struct RoleArgs {
 /// Confines this process and runs the role until the supervisor's line ends.
 pub fn run(args: &RoleArgs) -> Result<(), String> {
     quiet_panics();
-    crate::telemetry::start("info");
     let confined = confine::enter(&args.confinement).map_err(|error| error.to_string())?;
     if args.require_full && !confined.landlock_full {
         return Err(
@@ -34,7 +33,10 @@ pub fn run(args: &RoleArgs) -> Result<(), String> {
     match args.confinement.role {
         Role::Edge => run_edge(control),
         Role::Keeper => keeper::run(control),
-        Role::Forwarder => forwarder::run(control),
+        Role::Forwarder => {
+            crate::telemetry::start("info");
+            forwarder::run(control)
+        }
     }
 }
 

@@ -277,7 +277,8 @@ impl Vault {
             database: self.config.store.directory.display().to_string(),
             limits,
             reload: settings::edge_reload(&self.config, self.key_store.tenants(), &self.destinations)?,
-            log: self.config.log.level.clone(),
+            // A command without a running vault is no start and no stop that anybody wants to read of.
+            log: if self.accepts { self.config.log.level.clone() } else { "warn".to_owned() },
         };
         let fds = [self.listeners.0.as_fd(), self.listeners.1.as_fd(), theirs.as_fd()];
         edge.tell(&ToEdge::Start(Box::new(settings)), &fds)

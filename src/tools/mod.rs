@@ -4,5 +4,6 @@ pub mod administer;
 pub mod audit;
 pub mod client;
 pub mod connector;
+pub mod doctor;
 pub mod sandbox;
 pub mod terminal;
