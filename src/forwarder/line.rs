@@ -153,3 +153,24 @@ async fn write_all(stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::id::IdBytes;
+
+    #[tokio::test]
+    async fn a_panic_in_an_exchange_is_an_outcome_that_nobody_knows() {
+        let (to, mut answered) = mpsc::unbounded_channel();
+        let attempt = AttemptId(IdBytes([7; 18]));
+        let answering = Answering { id: 5, attempt, place: None, to, is_answered: false };
+        let task = tokio::spawn(async move {
+            let _answering = answering;
+            panic!("on purpose");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        let Answered { id, outcome, .. } = answered.recv().await.unwrap();
+        assert_eq!((id, outcome), (5, failed(attempt, Sent::Maybe, Fault::Internal, 0)));
+        assert!(answered.recv().await.is_none());
+    }
+}

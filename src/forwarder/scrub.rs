@@ -307,3 +307,133 @@ fn without_stray_numbers(text: String) -> String {
     }
     replace(text, found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::{BASE64, BASE64URL, HEXUPPER};
+    use proptest::prelude::*;
+
+    const PAN: &str = "4242424242424242";
+    const SECRET: &str = "sk_test_one+two/three";
+    const MESSAGE: Field = Field::Message { chars_max: 1000 };
+    const CODE: Field = Field::Code { chars_max: 64 };
+
+    fn scrubber() -> Scrubber {
+        Scrubber::new(&[PAN.to_owned(), "987".to_owned(), SECRET.to_owned()])
+    }
+
+    fn each(value: &str, form: impl Fn(char) -> String) -> String {
+        value.chars().map(form).collect()
+    }
+
+    #[test]
+    fn a_number_is_found_in_every_form() {
+        let percent = each(PAN, |c| format!("%{:02X}", u32::from(c)));
+        let forms = [
+            PAN.to_owned(),
+            "4242 4242 4242 4242".to_owned(),
+            "4242-4242-4242-4242".to_owned(),
+            "4242 - 4242 - 4242 - 4242".to_owned(),
+            "424242 42424242 42".to_owned(),
+            "4.2.4.2.4.2.4.2.4.2.4.2.4.2.4.2".to_owned(),
+            "4242\u{a0}4242\u{200b}4242\u{2009}4242".to_owned(),
+            "4242%204242+4242%2D4242".to_owned(),
+            percent.replace('%', "%25"),
+            percent,
+            each(PAN, |c| format!("\\u{:04x}", u32::from(c))),
+            each(PAN, |c| format!("\\x{:02X}", u32::from(c))),
+            each(PAN, |c| format!("&#{};", u32::from(c))),
+            each(PAN, |c| format!("&#x{:x};", u32::from(c))),
+            each(PAN, |c| char::from_u32(0xff10 + u32::from(c) - 0x30).unwrap().to_string()),
+            HEXLOWER.encode(PAN.as_bytes()),
+            each(PAN, |c| format!("{:02x} ", u32::from(c))),
+            each(PAN, |c| format!("F{c}")),
+            each(PAN, |c| format!("f{c}")),
+            BASE64.encode(PAN.as_bytes()),
+            BASE64URL.encode(PAN.as_bytes()),
+            BASE64_NOPAD.encode(b"4242-4242-4242-4242"),
+            BASE64_NOPAD.encode(b"4242 4242 4242 4242"),
+        ];
+        for (at, form) in forms.iter().enumerate() {
+            for field in [MESSAGE, CODE, Field::Id] {
+                let clean = scrubber().clean(format!("x:{form}"), field);
+                assert_eq!(clean.trim_end(), format!("x:{REDACTED}"), "form {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_credential_is_found_in_every_form() {
+        let forms = [
+            SECRET.to_owned(),
+            "sk%5Ftest_one%2Btwo%2Fthree".to_owned(),
+            HEXLOWER.encode(SECRET.as_bytes()),
+            HEXUPPER.encode(SECRET.as_bytes()),
+            BASE64.encode(SECRET.as_bytes()),
+        ];
+        for (at, form) in forms.iter().enumerate() {
+            assert_eq!(scrubber().clean(format!("<{form}>"), CODE), format!("<{REDACTED}>"), "form {at}");
+        }
+    }
+
+    #[test]
+    fn a_short_value_is_found_where_it_stands_alone() {
+        for (text, field, clean) in [
+            ("cvc 987 is wrong", MESSAGE, "cvc [redacted] is wrong"),
+            ("cvc 987", CODE, "cvc [redacted]"),
+            ("code OTg3", CODE, "code [redacted]"),
+            ("took 19873 ms", MESSAGE, "took 19873 ms"),
+            ("ch_987", Field::Id, "ch_987"),
+            ("ch-987-1", Field::Id, "ch-987-1"),
+            ("987", Field::Id, REDACTED),
+        ] {
+            assert_eq!(scrubber().clean(text.to_owned(), field), clean);
+        }
+    }
+
+    #[test]
+    fn a_number_that_was_cut_off_is_found() {
+        let cut = |text: &str, max: usize| text.chars().take(max).collect::<String>();
+        for kept in 5..16 {
+            let text = cut(&format!("{}{PAN}", "a".repeat(64 - kept)), 64);
+            assert_eq!(scrubber().clean(text, CODE), format!("{}{REDACTED}", "a".repeat(64 - kept)));
+        }
+        assert_eq!(scrubber().clean("card ending in 424242".to_owned(), MESSAGE), "card ending in 424242");
+    }
+
+    #[test]
+    fn other_numbers_go_from_messages_and_stay_in_ids() {
+        let other = "5555 5555 5555 4444";
+        let clean = scrubber().clean(format!("not {other}, 12 - or 7"), MESSAGE);
+        assert_eq!(clean, "not [redacted], 12 - or 7");
+        for field in [CODE, Field::Id] {
+            assert_eq!(scrubber().clean(other.to_owned(), field), other);
+        }
+        let harmless = "invoice 2026-11-22: 100% of 12,50 & more \\u00e9 &#9731;";
+        assert_eq!(scrubber().clean(harmless.to_owned(), MESSAGE), harmless);
+    }
+
+    proptest! {
+        #[test]
+        fn base64_is_found_in_any_alignment(before in "[a-z:]{0,9}", after in "[a-z:]{0,9}") {
+            for value in [PAN, SECRET] {
+                let whole = format!("{before}{value}{after}");
+                for alphabet in [&BASE64, &BASE64URL, &BASE64_NOPAD] {
+                    let clean = scrubber().clean(alphabet.encode(whole.as_bytes()), MESSAGE);
+                    prop_assert!(clean.contains(REDACTED));
+                    // What is left of the value's own symbols is none that holds a character of it whole.
+                    prop_assert!(clean.len() <= (before.len() + after.len()) * 4 / 3 + 8 + REDACTED.len());
+                }
+            }
+        }
+
+        #[test]
+        fn no_text_breaks_it(text in ".{0,80}", piece in 0_usize..16) {
+            let text = format!("{text}{}{text}{PAN}{text}", &PAN[..piece]);
+            for field in [MESSAGE, CODE, Field::Id] {
+                prop_assert!(!scrubber().clean(text.clone(), field).contains(PAN));
+            }
+        }
+    }
+}
