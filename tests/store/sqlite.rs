@@ -214,7 +214,7 @@ fn writer_cpu() -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_card_takes_at_most_500_bytes_on_disk() {
-    let count = 20_000;
+    let count = 60_000;
     let directory = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(options(directory.path())).unwrap());
     let (per_second, cpu_us) = fill(&store, count, 256).await;

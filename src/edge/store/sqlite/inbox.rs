@@ -25,13 +25,18 @@ pub(super) enum Job {
 }
 
 impl Job {
-    /// Answers that it was not committed.
-    pub(super) fn refuse(self, word: &'static str) {
+    /// Says what became of it.
+    pub(super) fn answer(self, answer: Result<Committed, CommitError>) {
         // Whoever no longer waits needs no answer.
         match self {
-            Self::Change(_, reply) => drop(reply.send(Err(CommitError::Unavailable(word)))),
-            Self::Checkpoint { reply, .. } => drop(reply.send(Err(CommitError::Unavailable(word)))),
+            Self::Change(_, reply) => drop(reply.send(answer)),
+            Self::Checkpoint { reply, .. } => drop(reply.send(answer.map(drop))),
         }
+    }
+
+    /// Answers that it was not committed.
+    pub(super) fn refuse(self, word: &'static str) {
+        self.answer(Err(CommitError::Unavailable(word)));
     }
 }
 

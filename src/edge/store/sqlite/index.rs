@@ -10,10 +10,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::filter::Filter;
 use super::keys::{self, Key};
 
 /// Entries of the active generation before it is frozen; two generations of about 170 bytes an entry are 11 MB.
@@ -33,8 +34,26 @@ pub(super) struct Memory {
     frozen: Map,
 }
 
-/// The memory of the index, shared by the writer with the readers.
-pub(super) type Shared = Arc<RwLock<Memory>>;
+/// The index's state, shared by the writer with the readers.
+#[derive(Default)]
+pub(super) struct InMemory {
+    memory: RwLock<Memory>,
+    /// What the table may hold.
+    pub(super) filter: Filter,
+}
+
+impl InMemory {
+    fn read(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handle on it.
+pub(super) type Shared = Arc<InMemory>;
 
 /// Which end of a range comes first.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,10 +78,14 @@ impl Span {
 /// Reads a key for a reader.
 pub(super) fn get(shared: &Shared, conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
     let found = {
-        let memory = shared.read().unwrap_or_else(PoisonError::into_inner);
+        let memory = shared.read();
         find(&[&memory.active, &memory.frozen], key)
     };
-    found.map_or_else(|| get_merged(conn, key), Ok)
+    match found {
+        Some(value) => Ok(value),
+        None if shared.filter.may_hold(key) => get_merged(conn, key),
+        None => Ok(None),
+    }
 }
 
 /// Reads a span for a reader.
@@ -72,8 +95,9 @@ pub(super) fn scan(
     span: Span,
     limit: usize,
 ) -> rusqlite::Result<Vec<Entry>> {
-    let memory = shared.read().unwrap_or_else(PoisonError::into_inner);
-    merge_layers(&[&memory.active, &memory.frozen], conn, span, limit)
+    let memory = shared.read();
+    let table = shared.filter.may_hold(&span.from).then_some(conn);
+    merge_layers(&[&memory.active, &memory.frozen], table, span, limit)
 }
 
 /// The writer's side.
@@ -138,7 +162,7 @@ impl IndexWriter {
         } else {
             (Map::new(), map, Sweep::Merging(None), next)
         };
-        *shared.write().unwrap_or_else(PoisonError::into_inner) = Memory { active, frozen };
+        *shared.write() = Memory { active, frozen };
         let (batch, undo) = (Map::new(), Vec::new());
         let tail_first = first.unwrap_or(next);
         Ok(Self { shared, sizes, batch, undo, tail_next: next, active_from, tail_first, sweep, swept: None })
@@ -153,8 +177,9 @@ impl IndexWriter {
 
     /// The first entries of a prefix, in order of their keys.
     pub(super) fn scan(&self, conn: &Connection, prefix: Key, limit: usize) -> rusqlite::Result<Vec<Entry>> {
-        let memory = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-        merge_layers(&[&self.batch, &memory.active, &memory.frozen], conn, Span::of_prefix(prefix), limit)
+        let memory = self.shared.read();
+        let table = self.shared.filter.may_hold(&prefix).then_some(conn);
+        merge_layers(&[&self.batch, &memory.active, &memory.frozen], table, Span::of_prefix(prefix), limit)
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
@@ -202,7 +227,7 @@ impl IndexWriter {
     fn merge_slice(&self, conn: &Connection, after: Option<Box<[u8]>>) -> rusqlite::Result<Sweep> {
         // More than comes in, so that the frozen generation is merged before the active one is full.
         let limit = self.sizes.slice_min + self.batch.len() * 3 / 2;
-        let memory = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        let memory = self.shared.read();
         let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut put = conn.prepare_cached(include_str!("sql/entry_put.sql"))?;
         let mut delete = conn.prepare_cached(include_str!("sql/entry_delete.sql"))?;
@@ -210,7 +235,10 @@ impl IndexWriter {
         let mut merged = 0;
         for (key, value) in memory.frozen.range::<[u8], _>((from, Bound::Unbounded)).take(limit) {
             match value {
-                Some(value) => put.execute((key, value))?,
+                Some(value) => {
+                    self.shared.filter.add(key);
+                    put.execute((key, value))?
+                }
                 None => delete.execute((key,))?,
             };
             last = Some(key);
@@ -228,10 +256,16 @@ impl IndexWriter {
         Ok(if to >= self.active_from { Sweep::Idle } else { Sweep::Trimming })
     }
 
+    /// The transaction was rolled back before [`flush`](Self::flush).
+    pub(super) fn discard(&mut self) {
+        self.batch.clear();
+        self.undo.clear();
+    }
+
     /// The transaction is durable: the batch becomes part of the active generation.
     pub(super) fn committed(&mut self) {
         self.undo.clear();
-        let mut memory = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.shared.write();
         if !self.batch.is_empty() {
             self.tail_next += 1;
             // One by one: `append` would rebuild the whole map.
@@ -267,10 +301,10 @@ fn get_merged(conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>
     conn.prepare_cached(include_str!("sql/entry_get.sql"))?.query_row((key,), |row| row.get(0)).optional()
 }
 
-/// Walks all layers and the table at once in key order; where several hold a key, the newest layer speaks.
+/// Walks all layers and the table (if it may hold any of it) at once in key order; where several hold a key, the newest layer speaks.
 fn merge_layers(
     layers: &[&Map],
-    conn: &Connection,
+    conn: Option<&Connection>,
     span: Span,
     limit: usize,
 ) -> rusqlite::Result<Vec<Entry>> {
@@ -286,9 +320,12 @@ fn merge_layers(
         .map(|layer| layer.range::<[u8], _>(bounds))
         .map(|mut range| (step(&mut range, descending), range))
         .collect();
-    let mut table = TableWalk { rows: VecDeque::new(), span, chunk: limit.clamp(1, 256), ended: false };
+    let mut table =
+        TableWalk { rows: VecDeque::new(), span, chunk: limit.clamp(1, 256), ended: conn.is_none() };
     while out.len() < limit {
-        table.fill(conn)?;
+        if let Some(conn) = conn {
+            table.fill(conn)?;
+        }
         let heads = walks.iter().filter_map(|(head, _)| head.map(|(key, _)| key));
         let heads = heads.chain(table.rows.front().map(|(key, _)| key.as_slice()));
         let Some(key) = (if descending { heads.max() } else { heads.min() }) else { break };

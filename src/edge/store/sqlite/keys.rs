@@ -26,6 +26,9 @@ enum Kind {
     Pin = b'X',
 }
 
+/// First bytes of the keys that begin with a hash, and are looked for where they mostly are not.
+pub(super) const HASHED: [u8; 2] = [Kind::Fingerprint as u8, Kind::Idempotency as u8];
+
 /// What the index knows of a fingerprint: SHA-256 over tenant and keyed hash, so that tenants never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark(pub(super) [u8; 32]);

@@ -27,6 +27,7 @@ use crate::edge::audit::event::EventDraft;
 mod apply;
 mod codec;
 mod digests;
+mod filter;
 mod inbox;
 mod index;
 mod keys;

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use ring::digest::{SHA256, digest};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 const FILE_NAME: &str = "vault.db";
@@ -89,6 +90,8 @@ fn open_existing(file: &Path, flags: OpenFlags) -> Result<Connection, OpenError>
 
 fn set_pragmas(conn: &Connection, cache_kib: i64) -> Result<(), OpenError> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    // Without it a statement is planned again whenever a bound value might suggest another plan: each time, here.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "secure_delete", true)?;
     conn.pragma_update(None, "temp_store", "memory")?;

@@ -12,9 +12,9 @@ use super::writer::Common;
 
 const TICK: Duration = Duration::from_millis(50);
 /// Pages in the write-ahead log (4 KiB each) before they are copied.
-const WAL_PAGES_COPY: u64 = 2_000;
+const WAL_PAGES_COPY: u64 = 6_000;
 /// Pages left to copy that the writer may be asked for: a few milliseconds.
-const WAL_PAGES_LEFT_MAX: i64 = 500;
+const WAL_PAGES_LEFT_MAX: i64 = 300;
 /// Beyond this the writer must help, whatever it costs: 400 MB.
 const WAL_PAGES_MAX: i64 = 100_000;
 /// How soon after an erase the first try is made, and how often it is repeated; 60 s are promised.
@@ -22,7 +22,11 @@ const SCRUB_EVERY: Duration = Duration::from_millis(500);
 
 /// Until `stop`.
 pub(super) fn run(common: &Arc<Common>, stop: &AtomicBool) {
-    let mut conn = None;
+    let mut conn = schema::open_checkpointer(&common.file).ok();
+    if let Some(conn) = &conn {
+        // A filter that is not filled only costs time.
+        let _unfilled = common.index.filter.fill(conn, stop).is_err();
+    }
     let mut scrubbed = Instant::now();
     while !stop.load(Ordering::SeqCst) {
         std::thread::sleep(TICK);

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::oneshot;
 
 use super::apply::{Applying, Refusal};
 use super::inbox::{Inbox, Job, Work};
@@ -19,10 +18,13 @@ use super::log::{self, Log};
 use super::schema::{self, OpenError};
 use crate::card::id::Token;
 use crate::clock::{Clock, Time};
+use crate::edge::audit::event::EventDraft;
 use crate::edge::store::{Change, CommitError, Committed, Grant};
 
 /// How long a store that failed waits before it tries again.
 const RETRY: Duration = Duration::from_secs(1);
+/// What must fit on the disk before changes are taken again.
+const PROBE_BYTES: u32 = 256 * 1024;
 /// Tombstones marked as scrubbed with each commit.
 const SCRUBBED_BATCH: usize = 256;
 
@@ -50,14 +52,13 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// Counts a commit.
-    fn count(&self, outcomes: &[Outcome], erased: u64, begun: Instant) {
-        let changes = outcomes.iter().filter(|outcome| outcome.is_done()).count();
+    fn count(&self, done: &Done, begun: Instant) {
+        let changes = done.answers.iter().filter(|answer| answer.is_ok()).count();
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.changes.fetch_add(u64::try_from(changes).unwrap_or(0), Ordering::Relaxed);
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.commit_micros.fetch_add(micros, Ordering::Relaxed);
-        self.scrub_waiting.fetch_add(erased, Ordering::SeqCst);
+        self.scrub_waiting.fetch_add(done.erased, Ordering::SeqCst);
     }
 }
 
@@ -95,10 +96,11 @@ impl Open {
     }
 }
 
-/// What became of a job inside the transaction.
-enum Outcome {
-    Change(oneshot::Sender<Result<Committed, CommitError>>, Result<Committed, CommitError>),
-    Checkpoint(oneshot::Sender<Result<(), CommitError>>),
+/// What a transaction did; to be said once it is durable.
+struct Done {
+    /// One for each job.
+    answers: Vec<Result<Committed, CommitError>>,
+    erased: u64,
 }
 
 impl Writer {
@@ -143,71 +145,58 @@ impl Writer {
     fn reopen(&mut self) {
         std::thread::sleep(RETRY / 4);
         let Ok(open) = Open::new(&self.common) else { return };
-        // Opening reads only: whether the disk takes anything again, a write must show.
-        let turn = i32::try_from(self.common.clock.now().seconds() & 0xffff).unwrap_or(1);
-        if open.conn.pragma_update(None, "user_version", turn).is_ok() {
+        if open.probe().is_ok() {
             self.open = Some(open);
             self.common.figures.writable.store(true, Ordering::SeqCst);
         }
     }
 
-    fn work(&mut self, mut work: Work) -> rusqlite::Result<()> {
+    fn work(&mut self, work: Work) -> rusqlite::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        let marks = !open.scrubbed.is_empty();
-        if !work.jobs.is_empty() || !work.events.is_empty() || marks {
+        let Work { jobs, events, restart, scrub, .. } = work;
+        if !jobs.is_empty() || !events.is_empty() || !open.scrubbed.is_empty() {
             let begun = Instant::now();
-            let mut outcomes = Vec::with_capacity(work.jobs.len());
-            let mut erased = 0;
-            let done = open.transact(&self.common, &mut work, &mut outcomes, &mut erased);
-            if let Err(error) = done {
-                let word = word(&error);
-                work.jobs.drain(..).for_each(|job| job.refuse(word));
-                for outcome in outcomes {
-                    outcome.refuse(word);
+            let done = match open.transact(&self.common, &jobs, &events) {
+                Ok(done) => done,
+                Err(error) => {
+                    let word = word(&error);
+                    self.common.figures.writable.store(false, Ordering::SeqCst);
+                    jobs.into_iter().for_each(|job| job.refuse(word));
+                    self.common.inbox.give_back(events);
+                    return Err(error);
                 }
-                self.common.inbox.give_back(work.events);
-                return Err(error);
-            }
-            self.common.figures.count(&outcomes, erased, begun);
-            outcomes.into_iter().for_each(Outcome::send);
+            };
+            self.common.figures.count(&done, begun);
+            jobs.into_iter().zip(done.answers).for_each(|(job, answer)| job.answer(answer));
         }
         self.common.inbox.settle();
-        if work.restart {
-            open.checkpoint(work.scrub)?;
+        if restart {
+            open.checkpoint(scrub)?;
         }
         Ok(())
     }
 }
 
 impl Open {
-    /// One transaction with everything in `work`; `outcomes` may be sent once it returns well.
-    fn transact(
-        &mut self,
-        common: &Common,
-        work: &mut Work,
-        outcomes: &mut Vec<Outcome>,
-        erased: &mut u64,
-    ) -> rusqlite::Result<()> {
+    /// One transaction with all jobs and events.
+    ///
+    /// A change that is refused before it has written anything needs no savepoint, and nearly all refusals are such. So a
+    /// batch is tried without; if one change was refused half-done, all is rolled back and done again with savepoints.
+    fn transact(&mut self, common: &Common, jobs: &[Job], events: &[EventDraft]) -> rusqlite::Result<Done> {
         let now = common.clock.now();
-        self.run("begin immediate")?;
-        for job in work.jobs.drain(..) {
-            match job {
-                Job::Change(change, reply) => match self.change(&change, now, erased) {
-                    Ok(outcome) => outcomes.push(Outcome::Change(reply, outcome)),
-                    Err(error) => {
-                        drop(reply.send(Err(CommitError::Unavailable(word(&error)))));
-                        return Err(error);
-                    }
-                },
-                Job::Checkpoint { size, note, reply } => {
-                    outcomes.push(Outcome::Checkpoint(reply));
-                    let mut put = self.conn.prepare_cached(include_str!("sql/checkpoint_put.sql"))?;
-                    put.execute((log::to_i64(size), note))?;
+        let mark = self.log.mark();
+        let marked = self.scrubbed.len().min(SCRUBBED_BATCH);
+        let done = match self.attempt(jobs, events, now, false)? {
+            Some(done) => done,
+            None => {
+                self.run("rollback")?;
+                self.index.discard();
+                if !self.log.rollback(mark) {
+                    return Err(rusqlite::Error::InvalidQuery);
                 }
+                self.attempt(jobs, events, now, true)?.ok_or(rusqlite::Error::InvalidQuery)?
             }
-        }
-        self.log.append(&self.conn, &work.events, now)?;
-        let marked = self.mark_scrubbed(now)?;
+        };
         self.index.flush(&self.conn)?;
         self.run("commit")?;
         self.index.committed();
@@ -215,50 +204,97 @@ impl Open {
         self.scrubbed.truncate(self.scrubbed.len() - marked);
         let marked = u64::try_from(marked).unwrap_or(0);
         common.figures.scrub_waiting.fetch_sub(marked, Ordering::SeqCst);
-        Ok(())
+        Ok(done)
     }
 
-    /// One change under a savepoint. The outer error is the batch's end, the inner one this change's.
+    /// Everything before COMMIT; `None` if a change was refused half-done and nothing can undo it alone.
+    fn attempt(
+        &mut self,
+        jobs: &[Job],
+        events: &[EventDraft],
+        now: Time,
+        savepoints: bool,
+    ) -> rusqlite::Result<Option<Done>> {
+        self.run("begin immediate")?;
+        let mut done = Done { answers: Vec::with_capacity(jobs.len()), erased: 0 };
+        for job in jobs {
+            match job {
+                Job::Change(change, _) => {
+                    let Some(answer) = self.change(change, now, savepoints, &mut done.erased)? else {
+                        return Ok(None);
+                    };
+                    done.answers.push(answer);
+                }
+                Job::Checkpoint { size, note, .. } => {
+                    let mut put = self.conn.prepare_cached(include_str!("sql/checkpoint_put.sql"))?;
+                    put.execute((log::to_i64(*size), note))?;
+                    let grant = Grant { seq: self.log.last_seq() };
+                    done.answers.push(Ok(Committed { time: now, grant, fingerprint: None }));
+                }
+            }
+        }
+        self.log.append(&self.conn, events, now)?;
+        self.mark_scrubbed(now)?;
+        Ok(Some(done))
+    }
+
+    /// One change. The outer error is the batch's end, the inner one this change's.
     fn change(
         &mut self,
         change: &Change,
         now: Time,
+        savepoints: bool,
         erased: &mut u64,
-    ) -> rusqlite::Result<Result<Committed, CommitError>> {
-        self.run("savepoint change")?;
+    ) -> rusqlite::Result<Option<Result<Committed, CommitError>>> {
+        if savepoints {
+            self.run("savepoint change")?;
+        }
+        let written = self.conn.total_changes();
         self.index.mark();
         let mark = self.log.mark();
         let mut applying = Applying { conn: &self.conn, index: &mut self.index, now, erased: 0 };
         let applied = applying.apply(change);
         let gone = applying.erased;
-        let appended = match applied {
+        let applied = applied.and_then(|fingerprint| {
+            self.log.append(&self.conn, &change.events, now)?;
+            Ok(fingerprint)
+        });
+        match applied {
             Ok(fingerprint) => {
-                self.log.append(&self.conn, &change.events, now).map(|()| fingerprint).map_err(Refusal::from)
-            }
-            Err(refusal) => Err(refusal),
-        };
-        match appended {
-            Ok(fingerprint) => {
-                self.run("release change")?;
+                if savepoints {
+                    self.run("release change")?;
+                }
                 *erased += gone;
                 let grant = Grant { seq: self.log.last_seq() };
-                Ok(Ok(Committed { time: now, grant, fingerprint }))
+                Ok(Some(Ok(Committed { time: now, grant, fingerprint })))
             }
             Err(Refusal::Change(error)) => {
-                self.run("rollback to change")?;
-                self.run("release change")?;
+                if savepoints {
+                    self.run("rollback to change")?;
+                    self.run("release change")?;
+                } else if self.conn.total_changes() != written {
+                    return Ok(None);
+                }
                 self.index.undo();
                 if !self.log.rollback(mark) {
                     return Err(rusqlite::Error::InvalidQuery);
                 }
-                Ok(Err(error))
+                Ok(Some(Err(error)))
             }
             Err(Refusal::Database(error)) => Err(error),
         }
     }
 
-    /// Says on some tombstones that their bytes are gone; gives how many.
-    fn mark_scrubbed(&mut self, now: Time) -> rusqlite::Result<usize> {
+    /// Opening reads only: whether the disk takes anything again, a write of some size must show.
+    fn probe(&self) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(include_str!("sql/probe.sql"))?.execute((PROBE_BYTES,))?;
+        let row = self.conn.last_insert_rowid();
+        self.conn.prepare_cached(include_str!("sql/answer_delete.sql"))?.execute((row,))?;
+        Ok(())
+    }
+
+    /// Says on some tombstones that their bytes are gone.
+    fn mark_scrubbed(&mut self, now: Time) -> rusqlite::Result<()> {
         let from = self.scrubbed.len().saturating_sub(SCRUBBED_BATCH);
         let some = self.scrubbed.get(from..).unwrap_or_default();
         for token in some {
@@ -267,7 +303,7 @@ impl Open {
                 .execute((token.bytes(), now.micros))?;
             self.index.delete(&keys::scrub(*token));
         }
-        Ok(some.len())
+        Ok(())
     }
 
     /// Copies the last pages into the database, so that the next commit begins the write-ahead log again; to scrub, empties
@@ -290,30 +326,6 @@ impl Open {
     fn run(&self, sql: &str) -> rusqlite::Result<()> {
         self.conn.prepare_cached(sql)?.execute(())?;
         Ok(())
-    }
-}
-
-impl Outcome {
-    fn is_done(&self) -> bool {
-        match self {
-            Self::Change(_, outcome) => outcome.is_ok(),
-            Self::Checkpoint(_) => true,
-        }
-    }
-
-    // Whoever no longer waits needs no answer: hence the drops.
-    fn send(self) {
-        match self {
-            Self::Change(reply, outcome) => drop(reply.send(outcome)),
-            Self::Checkpoint(reply) => drop(reply.send(Ok(()))),
-        }
-    }
-
-    fn refuse(self, word: &'static str) {
-        match self {
-            Self::Change(reply, _) => drop(reply.send(Err(CommitError::Unavailable(word)))),
-            Self::Checkpoint(reply) => drop(reply.send(Err(CommitError::Unavailable(word)))),
-        }
     }
 }
 

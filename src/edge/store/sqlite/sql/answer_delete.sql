@@ -1,0 +1,1 @@
+delete from answers where id = ?1

@@ -1,0 +1,1 @@
+insert into answers (answer) values (zeroblob(?1))
