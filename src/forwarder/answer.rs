@@ -20,22 +20,25 @@ pub(super) fn read(connector: &Connector, exchange: &Exchange, got: Got) -> (Ans
     if !got.is_identity {
         return (unknown(got.status), Some(Fault::Encoding));
     }
-    let mapped = connector.map(operation(exchange.verb), got.status, &got.body);
+    let verb = operation(exchange.verb);
+    let mapped = match connector.lookup_for(verb).filter(|_| exchange.look_up) {
+        Some(look_up) => connector.map_attempt(look_up, got.status, &got.body, &exchange.attempt.to_string()),
+        None => connector.map(verb, got.status, &got.body),
+    };
     // The body goes before the scrubbed texts come: the least of it is in memory at any time.
     let status = got.status;
     drop(got);
     (scrubbed(mapped, status, &Scrubber::new(&exchange.scrub)), None)
 }
 
-const fn operation(verb: Option<Verb>) -> Operation {
+const fn operation(verb: Verb) -> Operation {
     match verb {
-        None => Operation::Lookup,
-        Some(Verb::Sale) => Operation::Sale,
-        Some(Verb::Authorize) => Operation::Authorize,
-        Some(Verb::Capture) => Operation::Capture,
-        Some(Verb::Refund) => Operation::Refund,
-        Some(Verb::Void) => Operation::Void,
-        Some(Verb::Verify) => Operation::Verify,
+        Verb::Sale => Operation::Sale,
+        Verb::Authorize => Operation::Authorize,
+        Verb::Capture => Operation::Capture,
+        Verb::Refund => Operation::Refund,
+        Verb::Void => Operation::Void,
+        Verb::Verify => Operation::Verify,
     }
 }
 

@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(again.note_keeper_start(now.plus_seconds(10)).unwrap(), 1);
         assert_eq!(again.note_keeper_start(now.plus_seconds(7200)).unwrap(), 0);
         assert!(again.missing_keys(now).is_empty());
-        assert_eq!(again.missing_keys(now.plus_seconds(40 * 86_400)).len(), 1);
+        assert_eq!(again.missing_keys(now.plus_seconds(15 * 86_400)).len(), 1);
         assert!(matches!(KeyStore::open(&path, "elsewhere"), Err(KeyStoreError::OtherInstallation(_))));
     }
 }

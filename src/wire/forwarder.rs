@@ -19,8 +19,10 @@ pub struct Exchange {
     pub destination: String,
     /// The attempt it belongs to.
     pub attempt: AttemptId,
-    /// What it does; `None` for a look-up.
-    pub verb: Option<Verb>,
+    /// What the attempt does.
+    pub verb: Verb,
+    /// Whether this asks what became of the attempt, instead of making it.
+    pub look_up: bool,
     /// HTTP method.
     pub method: String,
     /// Path and query.

@@ -127,7 +127,8 @@ fn sale(destination: &str, pan: &str) -> Exchange {
     Exchange {
         destination: destination.to_owned(),
         attempt: AttemptId(IdBytes(crate::random::make_bytes().unwrap())),
-        verb: Some(Verb::Sale),
+        verb: Verb::Sale,
+        look_up: false,
         method: "POST".to_owned(),
         path: "/v1/payments".to_owned(),
         headers: [

@@ -100,7 +100,7 @@ fn a_look_up_finds_what_was_done() {
     assert_eq!(running.ask(sale("d", super::PAN)).sent, Sent::Yes);
     for (reference, verdict) in [("r", Verdict::Approved), ("other", Verdict::NotFound)] {
         let look_up = Exchange {
-            verb: None,
+            look_up: true,
             method: "GET".to_owned(),
             path: format!("/v1/payments?reference={reference}"),
             body: Vec::new(),

@@ -75,12 +75,15 @@ pub(in crate::keeper) fn render(
     let rendered = to.connector.render(operation, &values).map_err(refusal)?;
     let mac_bytes = to.connector.render_for_mac(operation, &values).map_err(refusal)?;
     let scrub = [number, cvc].into_iter().flatten().map(str::to_owned).collect();
-    let exchange = exchange(to, ask.attempt, Some(ask.verb), rendered, scrub);
+    let exchange = exchange(to, (ask.attempt, ask.verb, false), rendered, scrub);
     Ok(RenderedRequest { exchange, mac_bytes })
 }
 
-/// Renders the question what became of an attempt.
+/// Renders the question what became of an attempt. Where no look-up sees such attempts it is refused: an answer that found
+/// nothing would prove nothing.
 pub(in crate::keeper) fn render_look_up(to: &KeptDestination, ask: &LookUp) -> Result<Exchange, Refusal> {
+    let look_up = to.connector.lookup_for(operation(ask.verb));
+    let look_up = look_up.ok_or(Refusal::of(RefusalCode::OperationUnsupported))?;
     let (attempt, reference) = (ask.attempt.to_string(), short_reference(&ask.attempt));
     let credentials = to.credentials();
     let values = Values {
@@ -95,8 +98,8 @@ pub(in crate::keeper) fn render_look_up(to: &KeptDestination, ask: &LookUp) -> R
         },
         ..Values::default()
     };
-    let rendered = to.connector.render(Operation::Lookup, &values).map_err(refusal)?;
-    Ok(exchange(to, ask.attempt, None, rendered, Vec::new()))
+    let rendered = to.connector.render(look_up, &values).map_err(refusal)?;
+    Ok(exchange(to, (ask.attempt, ask.verb, true), rendered, Vec::new()))
 }
 
 /// The connector's word for a verb.
@@ -119,8 +122,7 @@ fn short_reference(attempt: &crate::card::id::AttemptId) -> String {
 
 fn exchange(
     to: &KeptDestination,
-    attempt: crate::card::id::AttemptId,
-    verb: Option<Verb>,
+    (attempt, verb, look_up): (crate::card::id::AttemptId, Verb, bool),
     rendered: Rendered,
     mut scrub: Vec<String>,
 ) -> Exchange {
@@ -129,6 +131,7 @@ fn exchange(
         destination: to.name.clone(),
         attempt,
         verb,
+        look_up,
         method: rendered.method.to_owned(),
         path: rendered.path_and_query,
         headers: rendered
