@@ -359,6 +359,8 @@ impl Link {
         let mut batch = Vec::with_capacity(READ_BYTES);
         loop {
             self.wake.notified().await;
+            // Requests that are ready too put their questions in the same write.
+            tokio::task::yield_now().await;
             {
                 let mut state = self.state();
                 if state.closed {

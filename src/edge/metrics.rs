@@ -41,6 +41,7 @@ pub struct Metrics {
     connections: Gauge,
     connections_total: Counter,
     handshakes_failed: Counter,
+    panics: Counter,
     keeper_calls: Gauge<i64, AtomicI64>,
     keeper_micros: Gauge<i64, AtomicI64>,
     keeper_failures: Gauge<i64, AtomicI64>,
@@ -79,6 +80,7 @@ impl Metrics {
             connections: Gauge::default(),
             connections_total: Counter::default(),
             handshakes_failed: Counter::default(),
+            panics: Counter::default(),
             keeper_calls: Gauge::default(),
             keeper_micros: Gauge::default(),
             keeper_failures: Gauge::default(),
@@ -99,6 +101,7 @@ impl Metrics {
         r.register("connections_accepted", "Connections accepted", self.connections_total.clone());
         let help = "TLS handshakes that failed";
         r.register("handshakes_failed", help, self.handshakes_failed.clone());
+        r.register("panics", "Faults that ended one request", self.panics.clone());
         r.register("keeper_calls", "Calls of the keeper so far", self.keeper_calls.clone());
         let help = "Sum of the keeper's round trips in microseconds";
         r.register("keeper_micros", help, self.keeper_micros.clone());
@@ -135,6 +138,11 @@ impl Metrics {
     /// Counts a TLS handshake that failed.
     pub fn handshake_failed(&self) {
         self.handshakes_failed.inc();
+    }
+
+    /// Counts a fault that ended one request.
+    pub fn panicked(&self) {
+        self.panics.inc();
     }
 
     /// A checkpoint was signed.

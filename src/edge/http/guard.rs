@@ -1,8 +1,12 @@
 //! What stands before and after every handler: request id, credential, scope, rate, the stray-number guard on what is not the body;
 //! then the problem's body, the headers of every answer, the figures and the log line.
 
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
@@ -19,6 +23,7 @@ use super::routes::Route;
 use crate::card::id::{EventId, RequestId};
 use crate::card::stray;
 use crate::edge::App;
+use crate::edge::audit::catalogue;
 use crate::edge::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
 use crate::edge::directory::{Caller, Denied, Principal};
 
@@ -52,10 +57,26 @@ pub(super) async fn guard(State(of): State<Guarded>, mut request: Request, next:
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let (response, caller) = match admit(&of, &mut request, &name, stray_id) {
-        Ok(caller) => (next.run(request).await, caller),
+        Ok(caller) => (run(&of.app, next, request).await, caller),
         Err((problem, caller)) => (problem.into_response(), caller),
     };
     finish(&of.app, of.route, &name, caller.as_deref(), response, began)
+}
+
+/// Runs a handler; a panic in it ends this request and nothing else. What it held is wiped when it is freed.
+async fn run(app: &App, next: Next, request: Request) -> Response {
+    let mut handler = std::pin::pin!(next.run(request));
+    let caught = poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(context)));
+        polled.map_or_else(|_| Poll::Ready(None), |polled| polled.map(Some))
+    });
+    match caught.await {
+        Some(response) => response,
+        None => {
+            app.metrics.panicked();
+            Problem::of(Code::Internal).into_response()
+        }
+    }
 }
 
 /// Answers where no route is: the path itself is never logged or quoted.
@@ -71,7 +92,7 @@ pub(super) async fn no_route(of: Guarded, request: Request, code: Code) -> Respo
     finish(&of.app, of.route, &name, None, problem.into_response(), began)
 }
 
-type Refused = (Problem, Option<std::sync::Arc<Principal>>);
+type Refused = (Problem, Option<Arc<Principal>>);
 
 /// All that is checked before the handler; puts caller and query into the extensions.
 fn admit(
@@ -79,13 +100,13 @@ fn admit(
     request: &mut Request,
     name: &RequestName,
     stray_id: bool,
-) -> Result<Option<std::sync::Arc<Principal>>, Refused> {
+) -> Result<Option<Arc<Principal>>, Refused> {
     let ip = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
     let principal = match of.route.scope {
         None => None,
         Some(scope) => {
             let now = of.app.clock.now();
-            let denied = |denied: Denied, principal: Option<std::sync::Arc<Principal>>| {
+            let denied = |denied: Denied, principal: Option<Arc<Principal>>| {
                 log_denied(&of.app, of.route, name.id, ip, denied, principal.as_deref());
                 (Problem::from(denied), principal)
             };
@@ -161,13 +182,39 @@ fn name_of(headers: &HeaderMap, app: &App) -> Result<(RequestName, bool), crate:
     Ok((RequestName { id, text: text.map_err(|_| crate::random::NoRandomness)? }, stray_id))
 }
 
-/// A refusal of who or what may is an event. A flood of them is counted, not written one by one.
+/// A refusal of who or what may is an event.
 fn log_denied(
     app: &App,
     route: &Route,
     request: RequestId,
     ip: Option<IpAddr>,
     denied: Denied,
+    principal: Option<&Principal>,
+) {
+    let origin = Origin { ip: ip.map(|ip| ip.to_string()), request: Some(request) };
+    log_refused(app, route, catalogue::AUTH_DENIED, origin, denied.code(), principal);
+}
+
+/// Card numbers where none belong, and more fingerprints than there may be, are events as well.
+fn log_suspect(app: &App, route: &Route, request: RequestId, principal: Option<&Principal>, code: Code) {
+    let action = if code == Code::StrayNumber {
+        catalogue::PAN_UNEXPECTED
+    } else if code == Code::FingerprintBudget {
+        catalogue::FINGERPRINT_LIMIT
+    } else {
+        return;
+    };
+    let origin = Origin { ip: None, request: Some(request) };
+    log_refused(app, route, action, origin, code.spec().name, principal);
+}
+
+/// Appends the event of a refusal. A flood of them is counted, not written one by one.
+fn log_refused(
+    app: &App,
+    route: &Route,
+    action: &'static str,
+    origin: Origin,
+    code: &str,
     principal: Option<&Principal>,
 ) {
     if app.denials.check().is_err() {
@@ -180,15 +227,15 @@ fn log_denied(
         id,
         tenant: principal.and_then(|p| p.tenant),
         actor: principal.map_or_else(|| Actor::Unknown("bearer".to_owned()), Principal::actor),
-        origin: Origin { ip: ip.map(|ip| ip.to_string()), request: Some(request) },
-        action: "auth.denied",
-        outcome: EventOutcome::Denied(denied.code().to_owned()),
+        origin,
+        action,
+        outcome: EventOutcome::Denied(code.to_owned()),
         target: Target { kind: "route".to_owned(), id: route.operation.to_owned(), version: None },
         keys: Vec::new(),
         facts: Facts { count: (unlogged > 0).then_some(unlogged), ..Facts::default() },
     };
     if app.store.append_events(vec![event]).is_err() {
-        tracing::warn!(code = "log_lagging", "a denial could not be logged");
+        tracing::warn!(code = "log_lagging", "a refusal could not be logged");
     }
 }
 
@@ -203,6 +250,9 @@ fn finish(
 ) -> Response {
     let text = name.text.to_str().unwrap_or_default();
     let (mut response, code) = problem::written(response, text);
+    if let Some(code) = code {
+        log_suspect(app, route, name.id, principal, code);
+    }
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REQUEST_ID, name.text.clone());

@@ -123,3 +123,79 @@ impl Connections {
         drop(watcher.watch(connection).await);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A listener that serves one slow and one quick route without TLS, how to stop it, and its end.
+    async fn start(limits: Limits) -> (SocketAddr, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let slow = || async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            "slow"
+        };
+        let router = Router::new().route("/quick", get(|| async { "quick" })).route("/slow", get(slow));
+        let serving = Serving { listener, router, tls: None, limits, metrics: Arc::new(Metrics::new()) };
+        let (stop, stopped) = watch::channel(false);
+        (address, stop, tokio::spawn(serving.run(stopped)))
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// Whatever arrives until the peer closes or `within` is over.
+    async fn read(stream: &mut TcpStream, within: Duration) -> String {
+        let mut bytes = Vec::new();
+        let _ = tokio::time::timeout(within, stream.read_to_end(&mut bytes)).await;
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_stop_lets_what_is_under_way_finish_and_takes_nothing_new() {
+        let (address, stop, ended) = start(Limits::default()).await;
+        let mut idle = ask(address, "/quick").await;
+        let mut busy = ask(address, "/slow").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stop.send(true).unwrap();
+        assert!(read(&mut busy, Duration::from_secs(5)).await.ends_with("slow"));
+        assert!(read(&mut idle, Duration::from_secs(5)).await.ends_with("quick"));
+        tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap().unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn past_the_cap_connections_wait_their_turn() {
+        let limits = Limits { connections_max: 1, ..Limits::default() };
+        let (address, _stop, _ended) = start(limits).await;
+        let mut first = ask(address, "/quick").await;
+        assert!(read(&mut first, Duration::from_millis(200)).await.ends_with("quick"));
+        let mut second = ask(address, "/quick").await;
+        assert_eq!(read(&mut second, Duration::from_millis(200)).await, "");
+        drop(first);
+        assert!(read(&mut second, Duration::from_secs(2)).await.ends_with("quick"));
+    }
+
+    #[tokio::test]
+    async fn a_head_that_dawdles_or_does_not_fit_ends_the_connection() {
+        let limits = Limits { header_seconds_max: 1, ..Limits::default() };
+        let (address, _stop, _ended) = start(limits).await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET /quick HTTP/1.1\r\nhost:").await.unwrap();
+        let began = std::time::Instant::now();
+        assert!(!read(&mut slow, Duration::from_secs(5)).await.contains("200 OK"));
+        assert!(began.elapsed() < Duration::from_secs(4));
+        let mut large = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET /quick HTTP/1.1\r\nx: {}\r\n\r\n", "4242424242424242".repeat(1_000));
+        let _ = large.write_all(head.as_bytes()).await;
+        let answer = read(&mut large, Duration::from_secs(2)).await;
+        assert!(!answer.contains("200 OK") && !answer.contains("4242"));
+    }
+}

@@ -100,6 +100,9 @@ async fn numbers_in_stray_places_are_refused_by_name_and_never_quoted() {
     );
     let path = format!("/v1/tokens/{}/agreements", vault.create("billing", "k1", &card(VISA, "")).await.id());
     named(&vault.ask("billing", Method::POST, &path).key("a1").json(&consent).send().await, "consent.by");
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let told = vault.actions().await.iter().filter(|action| *action == "pan.unexpected").count();
+    assert_eq!(told, 8);
 }
 
 #[tokio::test]
