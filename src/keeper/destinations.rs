@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use secrecy::{ExposeSecret, SecretString};
+
 use crate::card::tenant::Mode;
 use crate::connector::{Connector, IdempotencyKind};
 use crate::wire::control::Destination;
@@ -18,18 +20,18 @@ pub(in crate::keeper) struct KeptDestination {
     pub(in crate::keeper) policies: Vec<u32>,
     /// Whether a connection that was used before may be used.
     pub(in crate::keeper) pooled: bool,
-    credentials: Vec<(String, zeroize::Zeroizing<String>)>,
+    credentials: Vec<(String, SecretString)>,
 }
 
 impl KeptDestination {
     /// The credentials, by field name.
     pub(in crate::keeper) fn credentials(&self) -> Vec<(&str, &str)> {
-        self.credentials.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+        self.credentials.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect()
     }
 
     /// The credentials' values, which must not come back in an answer.
     pub(in crate::keeper) fn secrets(&self) -> impl Iterator<Item = String> {
-        self.credentials.iter().map(|(_, value)| value.to_string())
+        self.credentials.iter().map(|(_, value)| value.expose_secret().to_owned())
     }
 }
 
@@ -40,11 +42,8 @@ pub(in crate::keeper) fn compile(all: Vec<Destination>) -> Result<HashMap<String
             let connector = Connector::parse(&one.connector, &one.connector_toml)
                 .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
             let pooled = connector.idempotency().kind != IdempotencyKind::None;
-            let credentials = one
-                .credentials
-                .into_iter()
-                .map(|(name, value)| (name, zeroize::Zeroizing::new(value)))
-                .collect();
+            let credentials =
+                one.credentials.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect();
             let kept = KeptDestination {
                 name: one.name.clone(),
                 connector,

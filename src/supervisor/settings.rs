@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::SecretSlice;
 use zeroize::Zeroizing;
 
 use crate::card::tenant::Mode;
@@ -166,7 +167,7 @@ pub(super) fn edge_reload(
 }
 
 /// The root key of the file provider: 32 bytes in base64, in a file that only its owner reads.
-pub(super) fn read_root_key(config: &Config) -> Result<Zeroizing<Vec<u8>>, String> {
+pub(super) fn read_root_key(config: &Config) -> Result<SecretSlice<u8>, String> {
     use std::os::unix::fs::MetadataExt;
     let path = config.keys.root_key.as_deref().ok_or("keys.root_key: the file provider needs it")?;
     let mode =
@@ -175,10 +176,9 @@ pub(super) fn read_root_key(config: &Config) -> Result<Zeroizing<Vec<u8>>, Strin
         return Err("keys.root_key: others may read this file; run chmod 600 on it".to_owned());
     }
     let text = Zeroizing::new(read(path)?);
-    let key = data_encoding::BASE64.decode(text.trim().as_bytes()).map(Zeroizing::new);
-    key.ok()
-        .filter(|key| key.len() == 32)
-        .ok_or_else(|| "keys.root_key: the file does not hold 32 bytes in base64".into())
+    let key = data_encoding::BASE64.decode(text.trim().as_bytes()).ok().filter(|key| key.len() == 32);
+    key.map(SecretSlice::from)
+        .ok_or_else(|| "keys.root_key: the file does not hold 32 bytes in base64".to_owned())
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use tokio::sync::mpsc;
 
 use super::children::{Running, Said, Word};
@@ -225,7 +226,7 @@ impl Vault {
         let settings = KeeperSettings {
             environment: self.key_store.environment(),
             origin: format!("{}/{}", self.config.installation, self.config.node),
-            kek: kek.to_vec(),
+            kek: kek.expose_secret().to_vec(),
             keys: self.key_store.keys(),
             tenants: self.key_store.tenants().to_vec(),
             destinations: self.kept(true),
