@@ -32,12 +32,18 @@ struct Of {
     route: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Became {
+    status: &'static str,
+}
+
 /// All figures of the edge.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Answered, Counter>,
     seconds: Family<Of, Histogram, fn() -> Histogram>,
+    charges: Family<Became, Counter>,
     connections: Gauge,
     connections_total: Counter,
     handshakes_failed: Counter,
@@ -77,6 +83,7 @@ impl Metrics {
             registry: Mutex::new(Registry::with_prefix("cardvault")),
             requests: Family::default(),
             seconds: Family::new_with_constructor(histogram),
+            charges: Family::default(),
             connections: Gauge::default(),
             connections_total: Counter::default(),
             handshakes_failed: Counter::default(),
@@ -97,6 +104,8 @@ impl Metrics {
         r.register("requests", "Requests answered, by route and status", self.requests.clone());
         let help = "Time from the request's head to the answer's, by route";
         r.register_with_unit("request", help, Unit::Seconds, self.seconds.clone());
+        let help = "Changes of a charge's status, by the new one; `manual` waits for a person";
+        r.register("charges", help, self.charges.clone());
         r.register("connections", "Connections open now", self.connections.clone());
         r.register("connections_accepted", "Connections accepted", self.connections_total.clone());
         let help = "TLS handshakes that failed";
@@ -126,6 +135,11 @@ impl Metrics {
     pub fn request(&self, route: &'static Route, status: u16, took: Duration) {
         self.requests.get_or_create(&Answered { route: route.operation, status }).inc();
         self.seconds.get_or_create(&Of { route: route.operation }).observe(took.as_secs_f64());
+    }
+
+    /// Counts that a charge came to a status.
+    pub fn charge(&self, status: &'static str) {
+        self.charges.get_or_create(&Became { status }).inc();
     }
 
     /// Counts a connection; it ends when the guard is dropped.

@@ -1,7 +1,7 @@
 //! The edge: TLS, HTTP, who may do what, charges, store, audit. It holds no keys and opens no card.
 //!
 //! - [`http`]: connections, routes, problems.
-//! - [`vault`]: the verbs on tokens.
+//! - [`vault`]: the verbs on tokens; [`charge`]: those on charges.
 //! - [`store`]: what is kept; [`audit`]: what is logged.
 //! - [`keeper`]: the line to the keeper.
 //! - [`attest`]: statements and checkpoints; `admin`: what administrators have done here.
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::Notify;
 
+use self::charge::Charges;
 use self::directory::Directory;
 use self::keeper::Keeper;
 use self::metrics::Metrics;
@@ -25,6 +26,7 @@ use crate::wire::control::Limits;
 mod admin;
 pub mod attest;
 pub mod audit;
+pub mod charge;
 pub mod directory;
 pub mod http;
 pub mod keeper;
@@ -47,6 +49,8 @@ pub struct Edge {
     pub keeper: Keeper,
     /// The verbs on tokens.
     pub vault: Vault,
+    /// What the verbs on charges keep in memory.
+    pub charges: Charges,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Limits of the listener.
@@ -70,6 +74,7 @@ impl Edge {
     pub fn new(store: Arc<dyn Store>, keeper: Keeper, clock: Arc<dyn Clock>, limits: Limits) -> Self {
         Self {
             vault: Vault::new(Arc::clone(&store), keeper.clone(), Arc::clone(&clock)),
+            charges: Charges::new(clock.now()),
             store,
             keeper,
             clock,

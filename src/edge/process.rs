@@ -17,7 +17,7 @@ use super::http::{health, routes};
 use super::keeper::Keeper;
 use super::store::Store;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::{App, Edge, admin, attest};
+use super::{App, Edge, admin, attest, charge};
 use crate::clock::{Clock, SystemClock};
 use crate::telemetry;
 use crate::wire::control::{EdgeReload, EdgeSettings, FromEdge, Limits, ToEdge};
@@ -146,6 +146,10 @@ fn into_tokio(listener: StdListener) -> std::io::Result<TcpListener> {
 async fn recover(app: App) {
     while attest::account_for_openings(&app).await.is_err() {
         tracing::warn!(code = "recovery_waits", "the keeper could not be asked what it opened");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    while charge::recover(&app).await.is_err() {
+        tracing::warn!(code = "recovery_waits", "what was in flight could not be taken up yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     app.set_recovered();

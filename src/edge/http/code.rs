@@ -95,6 +95,8 @@ codes! {
     ChargeNotFound "charge_not_found" 404 never, "There is no such charge.", "It may belong to another tenant; both look the same.";
     RequestInProgress "request_in_progress" 409 soon, "A request with this Idempotency-Key is being worked on.", "Ask again with the same key.";
     InvoiceTaken "invoice_taken" 409 never, "The invoice and period belong to another charge.", "subject names it.";
+    AlreadyCharged "already_charged" 409 never, "The invoice and period are charged already.", "subject names the charge.";
+    InFlight "in_flight" 409 soon, "The invoice and period are being charged.", "subject names the charge: read it.";
     ChargeState "charge_state" 409 never, "The charge does not stand where this can be done.", "Look at its status and amounts.";
     AmountInvalid "amount_invalid" 422 never, "The amount is not one that can be charged.", "A positive integer in minor units that the processor can express.";
     AmountTooLarge "amount_too_large" 422 never, "The amount is more than is left.", "Look at the charge's amounts.";

@@ -9,6 +9,7 @@
 
 mod admin;
 mod agreements;
+mod charges;
 pub mod code;
 pub mod extract;
 pub mod guard;

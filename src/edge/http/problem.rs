@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::code::Code;
+use crate::edge::charge;
 use crate::edge::directory::Denied;
 use crate::edge::keeper::KeeperError;
 use crate::edge::store::{CommitError, Outbound, StoreError};
@@ -268,6 +269,40 @@ impl From<vault::Error> for Problem {
             vault::Error::AgreementUnknown => Self::of(Code::AgreementNotFound),
             vault::Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
             vault::Error::LogLagging => Self::of(Code::LogLagging),
+        }
+    }
+}
+
+impl From<charge::Error> for Problem {
+    fn from(error: charge::Error) -> Self {
+        use charge::Error;
+        match error {
+            Error::Keeper(error) => Self::from(error),
+            Error::Commit(error) => Self::from(error),
+            Error::Store(error) => Self::from(error),
+            Error::Randomness(error) => Self::from(error),
+            Error::TokenUnknown => Self::of(Code::TokenNotFound),
+            Error::TokenErased { scrubbed_at } => {
+                Self::of(Code::TokenErased).scrubbed_at(scrubbed_at.map(|at| at.to_string()))
+            }
+            Error::TokenErasing => Self::of(Code::TokenErasing),
+            Error::TokenSuspended => Self::of(Code::TokenSuspended),
+            Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
+            // What the other request sent is not known to this one.
+            Error::InProgress => Self::of(Code::RequestInProgress).outbound(Outbound::MaybeSent),
+            Error::BrokenOff => Self::of(Code::Internal).outbound(Outbound::MaybeSent),
+            Error::DestinationUnknown => Self::about(Code::DestinationUnknown, "destination"),
+            Error::DestinationRequired => Self::about(Code::DestinationRequired, "destination"),
+            Error::LimitExceeded => Self::about(Code::LimitExceeded, "amount"),
+            Error::AgreementRequired => Self::about(Code::AgreementRequired, "agreement"),
+            Error::ChargeUnknown => Self::of(Code::ChargeNotFound),
+            Error::AlreadyCharged(charge) => Self::of(Code::AlreadyCharged).subject(charge.to_string()),
+            Error::InFlight(charge) => Self::of(Code::InFlight).subject(charge.to_string()),
+            Error::InvoiceTaken(charge) => Self::of(Code::InvoiceTaken).subject(charge.to_string()),
+            Error::State => Self::of(Code::ChargeState),
+            Error::AmountTooLarge => Self::about(Code::AmountTooLarge, "amount"),
+            Error::AmountInvalid => Self::about(Code::AmountInvalid, "amount"),
+            Error::LogLagging => Self::of(Code::LogLagging),
         }
     }
 }

@@ -7,7 +7,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::code::Code;
 use super::guard::{self, Guarded};
-use super::{admin, agreements, health, log, openapi, tokens};
+use super::{admin, agreements, charges, health, log, openapi, tokens};
 use crate::edge::App;
 use crate::edge::scope::Scope;
 
@@ -164,6 +164,89 @@ pub const ROUTES: &[Route] = &[
         operation: "list_destinations",
         summary: "Shows the destinations.",
         handler: || on(MethodFilter::GET, admin::destinations),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/charges",
+        scope: Some(Scope::ChargesCreate),
+        operation: "create_charge",
+        summary: "Charges a card.",
+        body: "NewCharge",
+        handler: || on(MethodFilter::POST, charges::create),
+        ..ROW
+    },
+    Route {
+        path: "/v1/charges",
+        scope: Some(Scope::ChargesRead),
+        operation: "list_charges",
+        summary: "Lists charges, newest first; as JSON, NDJSON or CSV.",
+        query: charges::LIST_QUERY,
+        handler: || on(MethodFilter::GET, charges::list),
+        ..ROW
+    },
+    Route {
+        path: "/v1/charges/{id}",
+        scope: Some(Scope::ChargesRead),
+        operation: "read_charge",
+        summary: "Shows a charge.",
+        handler: || on(MethodFilter::GET, charges::read),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/charges/{id}/captures",
+        scope: Some(Scope::ChargesCapture),
+        operation: "capture_charge",
+        summary: "Captures an authorization, or part of it.",
+        body: "NewCapture",
+        handler: || on(MethodFilter::POST, charges::capture),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/charges/{id}/refunds",
+        scope: Some(Scope::ChargesRefund),
+        operation: "refund_charge",
+        summary: "Gives a charge back, or part of it.",
+        body: "NewRefund",
+        handler: || on(MethodFilter::POST, charges::refund),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/charges/{id}/void",
+        scope: Some(Scope::ChargesRefund),
+        operation: "void_charge",
+        summary: "Releases an authorization.",
+        handler: || on(MethodFilter::POST, charges::void),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/verifications",
+        scope: Some(Scope::ChargesCreate),
+        operation: "create_verification",
+        summary: "Verifies a card.",
+        body: "NewVerification",
+        handler: || on(MethodFilter::POST, charges::verify),
+        ..ROW
+    },
+    Route {
+        path: "/v1/refunds",
+        scope: Some(Scope::ChargesRead),
+        operation: "list_refunds",
+        summary: "Lists refunds, newest charge first; as JSON, NDJSON or CSV.",
+        query: charges::LIST_QUERY,
+        handler: || on(MethodFilter::GET, charges::list_refunds),
+        ..ROW
+    },
+    Route {
+        path: "/v1/refunds/{id}",
+        scope: Some(Scope::ChargesRead),
+        operation: "read_refund",
+        summary: "Shows a refund.",
+        handler: || on(MethodFilter::GET, charges::read_refund),
         ..ROW
     },
     Route {

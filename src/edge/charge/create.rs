@@ -1,0 +1,412 @@
+//! Charges and verifications, from the caller's body to the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::machine::{self, How};
+use super::send::{self, By, Claim};
+use super::{Answered, Error, Held, Hold, answer, resolve, working};
+use crate::card::id::{AgreementId, AttemptId, ChargeId, EventId, OperationId, Token};
+use crate::clock::Time;
+use crate::edge::App;
+use crate::edge::directory::Caller;
+use crate::edge::store::{
+    AgreementRow, CardRow, CardStatus, Change, ChargeRow, ChargeStatus, CommitError, Operation,
+    OperationKind, StoreError, StoredAnswer, StoredIdempotency,
+};
+use crate::wire::control::DestinationInfo;
+use crate::wire::keeper::{ChargeRead, Prepare, ReadCharge, StoredCredential, Verb};
+
+const CHARGES: &str = "POST /v1/charges";
+const VERIFICATIONS: &str = "POST /v1/verifications";
+/// What a verification holds for a moment where the processor takes no zero amount, in minor units.
+const HOLD_AMOUNT: i64 = 100;
+const HOLD_CURRENCY: &str = "USD";
+
+/// Charges a card, or verifies it.
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    (key, body): (&str, &[u8]),
+    verification: bool,
+    hold: Hold,
+) -> Result<Answered, Error> {
+    let route = if verification { VERIFICATIONS } else { CHARGES };
+    let read = app
+        .keeper
+        .read_charge(ReadCharge {
+            tenant: caller.tenant_id(),
+            route: route.to_owned(),
+            verification,
+            idempotency_key: key.to_owned(),
+            body: body.to_vec(),
+        })
+        .await?;
+    let held = read.held;
+    let begun = begin(app, caller, *read, (route, verification), hold).await;
+    if begun.is_err()
+        && let Some(held) = held
+    {
+        let keeper = app.keeper.clone();
+        // A CVC that is not used goes at once; without this it would go after five seconds.
+        tokio::spawn(async move { drop(keeper.discard(held).await) });
+    }
+    begun
+}
+
+async fn begin(
+    app: &App,
+    caller: &Caller,
+    read: ChargeRead,
+    (route, verification): (&'static str, bool),
+    hold: Hold,
+) -> Result<Answered, Error> {
+    let tenant = caller.tenant_id();
+    let token = read.token.ok_or(Error::TokenUnknown)?;
+    let guard = Arc::new(Held::take(app, working, read.digests.key).ok_or(Error::InProgress)?);
+    let claim = Claim {
+        tenant,
+        route,
+        key: read.digests.key,
+        body_mac: read.digests.body,
+        token: Some(token),
+        operation: None,
+    };
+    let (stored, card) =
+        tokio::join!(app.store.idempotency(tenant, route, &claim.key), app.store.card(tenant, token));
+    if let Some(stored) = stored? {
+        return replay(app, &claim, stored).await;
+    }
+    let card = chargeable(card?)?;
+    let to = choose_destination(app, caller, read.destination.as_deref())?;
+    let agreement = choose_agreement(app, &card, &read).await?;
+    let draft = draft(app, (read, verification), &card, &to, agreement.as_ref())?;
+    let taken = (draft.charge.amount, draft.charge.currency.clone());
+    app.charges.limits.take(&caller.principal, taken.0, &taken.1, app.clock.now())?;
+    let by = By { actor: caller.actor(), origin: caller.origin() };
+    let ended = run(app, draft, by, claim.clone(), guard, hold).await;
+    let moves_none =
+        |status| matches!(status, ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Voided);
+    if ended.as_ref().map_or(true, |(_, status)| moves_none(*status)) {
+        app.charges.limits.give_back(&caller.principal, taken.0, &taken.1);
+    }
+    match ended {
+        Ok((answered, _)) => Ok(answered),
+        Err(Error::Commit(CommitError::KeyTaken(stored))) => replay(app, &claim, *stored).await,
+        Err(Error::Commit(CommitError::InvoiceTaken { charge })) => {
+            Err(verdict(app, caller, (token, taken.0, &taken.1), charge).await)
+        }
+        Err(Error::Commit(CommitError::NotFound)) => Err(Error::TokenErased { scrubbed_at: None }),
+        Err(error) => Err(error),
+    }
+}
+
+/// A charge before its first attempt is prepared.
+pub(super) struct Draft {
+    pub(super) charge: ChargeRow,
+    pub(super) attempt: AttemptId,
+    pub(super) prepare: Box<Prepare>,
+    pub(super) keys: Vec<u32>,
+}
+
+/// What a task that sends gives at its end.
+pub(super) struct Sent {
+    pub(super) charge: ChargeRow,
+    pub(super) upstream_us: u64,
+    pub(super) processor_us: Option<u64>,
+}
+
+/// Runs a draft in a task of its own and answers when it is final, or as it stands when the caller was held long enough.
+pub(super) async fn run(
+    app: &App,
+    draft: Draft,
+    by: By,
+    claim: Claim,
+    guard: Arc<Held<[u8; 32]>>,
+    hold: Hold,
+) -> Result<(Answered, ChargeStatus), Error> {
+    let (begun, has_begun) = oneshot::channel();
+    let operation = claim.operation.clone();
+    let task = tokio::spawn(send_first(Arc::clone(app), draft, by, (claim, guard), begun));
+    let started = has_begun.await.map_err(|_| Error::BrokenOff)??;
+    let sent = wait(task, hold).await;
+    let charge = match &sent {
+        Some(sent) => &sent.charge,
+        None => &as_it_stands(app, started).await,
+    };
+    let mut answered = answer::answered(charge, operation.as_deref()).ok_or(Error::ChargeUnknown)?;
+    if let Some(sent) = &sent {
+        answered.upstream_us = Some(sent.upstream_us).filter(|us| *us > 0);
+        answered.processor_us = sent.processor_us;
+    }
+    Ok((answered, charge.status))
+}
+
+/// Waits for a task as long as a caller is held.
+async fn wait(task: tokio::task::JoinHandle<Option<Sent>>, hold: Hold) -> Option<Sent> {
+    if hold.0 == Duration::ZERO {
+        return None;
+    }
+    tokio::time::timeout(hold.0, task).await.ok()?.ok()?
+}
+
+/// The charge as the store has it; as it was begun, if that cannot be read now.
+pub(super) async fn as_it_stands(app: &App, begun: ChargeRow) -> ChargeRow {
+    match app.store.charge(begun.tenant, &begun.id.to_string()).await {
+        Ok(Some(row)) => row,
+        Ok(None) | Err(_) => begun,
+    }
+}
+
+/// Prepares, commits, sends, records; then finds out what is not known. `begun` hears of the first change.
+pub(super) async fn send_first(
+    app: App,
+    draft: Draft,
+    by: By,
+    (claim, guard): (Claim, Arc<Held<[u8; 32]>>),
+    begun: oneshot::Sender<Result<ChargeRow, Error>>,
+) -> Option<Sent> {
+    let Draft { mut charge, attempt, prepare, keys } = draft;
+    let event = prepare.event;
+    let prepared = match send::prepare(&app, prepare).await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            drop(begun.send(Err(error)));
+            return None;
+        }
+    };
+    let ids = (attempt, event);
+    let committed = send::commit_sending(&app, &mut charge, ids, &prepared, &by, keys, Some(&claim)).await;
+    let grant = match committed {
+        Ok(grant) => grant,
+        Err(error) => {
+            drop(begun.send(Err(error)));
+            return None;
+        }
+    };
+    // Who asked may have hung up; the charge goes on.
+    drop(begun.send(Ok(charge.clone())));
+    let outcome = send::release(&app, prepared.held, grant, attempt).await;
+    let charge = send::record(&app, charge, &outcome, How::Sent, &by, Some(&claim)).await;
+    let openings = prepared.opening.iter().map(|_| event).collect();
+    send::acknowledge(&app, vec![attempt], openings);
+    drop(guard);
+    let processor_us = outcome.answer.as_ref().and_then(|answer| answer.processor_us);
+    let charge = finish(&app, charge, &claim).await;
+    Some(Sent { charge, upstream_us: outcome.upstream_us, processor_us })
+}
+
+/// Gives back what nobody wanted and finds out what is not known.
+async fn finish(app: &App, charge: ChargeRow, claim: &Claim) -> ChargeRow {
+    let open = machine::needs_reversal(&charge) || machine::unsettled(&charge).next().is_some();
+    if open { resolve::run(app, charge, Some(claim)).await } else { charge }
+}
+
+/// The answer to a request that was made before.
+pub(super) async fn replay(app: &App, claim: &Claim, stored: StoredIdempotency) -> Result<Answered, Error> {
+    match stored.body_mac {
+        None => return Err(Error::TokenErased { scrubbed_at: None }),
+        Some(mac) if mac != claim.body_mac => return Err(Error::KeyReused),
+        Some(_) => {}
+    }
+    match stored.answer {
+        StoredAnswer::Frozen { status, location, body } => {
+            Ok(Answered { status, location, body, replayed: true, upstream_us: None, processor_us: None })
+        }
+        StoredAnswer::Reserved { subject } => {
+            let charge = app.store.charge(claim.tenant, &subject).await?.ok_or(Error::ChargeUnknown)?;
+            let operation = ChargeId::parse(&subject).is_none().then_some(subject);
+            let claim = Claim { operation, ..claim.clone() };
+            let mut answered =
+                answer::answered(&charge, claim.operation.as_deref()).ok_or(Error::ChargeUnknown)?;
+            answered.replayed = true;
+            if let Some(idempotency) = claim.frozen(&charge) {
+                let change = Change { idempotency: Some(idempotency), ..Change::default() };
+                // The first final answer is what replays; if somebody else froze it, it says the same.
+                drop(app.store.commit(change).await);
+            }
+            Ok(answered)
+        }
+        StoredAnswer::Card { .. } => Err(Error::KeyReused),
+    }
+}
+
+/// What to say of an invoice that has a charge already.
+async fn verdict(
+    app: &App,
+    caller: &Caller,
+    (token, amount, currency): (Token, i64, &str),
+    id: ChargeId,
+) -> Error {
+    match app.store.charge(caller.tenant_id(), &id.to_string()).await {
+        Ok(Some(row)) if (row.token, row.amount, row.currency.as_str()) == (token, amount, currency) => {
+            match row.status {
+                ChargeStatus::Approved | ChargeStatus::Authorized => Error::AlreadyCharged(id),
+                ChargeStatus::Processing
+                | ChargeStatus::Pending
+                | ChargeStatus::Unknown
+                | ChargeStatus::Manual => Error::InFlight(id),
+                ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Voided => {
+                    Error::InvoiceTaken(id)
+                }
+            }
+        }
+        Ok(_) => Error::InvoiceTaken(id),
+        Err(error) => error.into(),
+    }
+}
+
+fn chargeable(card: Option<CardRow>) -> Result<CardRow, Error> {
+    let card = card.ok_or(Error::TokenUnknown)?;
+    match card.status {
+        CardStatus::Active => Ok(card),
+        CardStatus::Suspended => Err(Error::TokenSuspended),
+        CardStatus::Erasing => Err(Error::TokenErasing),
+        CardStatus::Erased => Err(Error::TokenErased { scrubbed_at: card.scrubbed_at }),
+    }
+}
+
+fn choose_destination(app: &App, caller: &Caller, named: Option<&str>) -> Result<DestinationInfo, Error> {
+    let mode = caller.tenant.map(|(_, mode)| mode);
+    let all = app.directory.destinations();
+    let mut fitting = all.iter().filter(|to| Some(to.mode) == mode);
+    match named {
+        Some(name) => fitting.find(|to| to.name == name).cloned().ok_or(Error::DestinationUnknown),
+        None => {
+            let first = fitting.next().cloned().ok_or(Error::DestinationUnknown)?;
+            if fitting.next().is_some() { Err(Error::DestinationRequired) } else { Ok(first) }
+        }
+    }
+}
+
+/// The agreement that a charge falls under: the one named, or for a merchant's charge the only live one.
+async fn choose_agreement(
+    app: &App,
+    card: &CardRow,
+    read: &ChargeRead,
+) -> Result<Option<AgreementRow>, Error> {
+    if read.customer_initiated && read.agreement.is_none() {
+        return Ok(None);
+    }
+    let rows = app.store.agreements(card.tenant, card.token).await?;
+    let mut live = rows.into_iter().filter(|row| row.ended_at.is_none());
+    let chosen = match &read.agreement {
+        Some(text) => {
+            let id = AgreementId::parse(text).ok_or(Error::AgreementRequired)?;
+            live.find(|row| row.id == id)
+        }
+        None => live.next().filter(|_| live.next().is_none()),
+    };
+    chosen.map(Some).ok_or(Error::AgreementRequired)
+}
+
+/// The stored-credential facts of a charge under an agreement.
+pub(super) fn stored_credential(agreement: &AgreementRow, by_customer: bool) -> StoredCredential {
+    let initial = by_customer && agreement.network_transaction_id.is_none();
+    StoredCredential {
+        usage: if initial { "initial" } else { "subsequent" }.to_owned(),
+        initiator: if by_customer { "customer" } else { "merchant" }.to_owned(),
+        reason: agreement.kind.clone(),
+        network_transaction_id: agreement.network_transaction_id.clone(),
+        transaction_link_id: agreement.transaction_link_id.clone(),
+    }
+}
+
+fn draft(
+    app: &App,
+    (read, verification): (ChargeRead, bool),
+    card: &CardRow,
+    to: &DestinationInfo,
+    agreement: Option<&AgreementRow>,
+) -> Result<Draft, Error> {
+    let now = app.clock.now();
+    let (attempt, event) = (AttemptId::make(now)?, EventId::make(now)?);
+    let sealed = card.sealed.clone().ok_or(StoreError::Corrupt("an active card without sealed fields"))?;
+    let (kind, verb, amount) = match (verification, read.capture) {
+        (true, _) if to.can_verify => (OperationKind::Verify, Verb::Verify, 0),
+        (true, _) => (OperationKind::Verify, Verb::Authorize, HOLD_AMOUNT),
+        (false, true) => (OperationKind::Sale, Verb::Sale, read.amount),
+        (false, false) => (OperationKind::Authorize, Verb::Authorize, read.amount),
+    };
+    let currency = if read.currency.is_empty() { HOLD_CURRENCY.to_owned() } else { read.currency };
+    let invoice = read.invoice.unwrap_or_default();
+    let keys = sealed.key_ids();
+    let prepare = Box::new(Prepare {
+        held: read.held,
+        tenant: card.tenant,
+        token: card.token,
+        sealed: Some(sealed),
+        destination: to.name.clone(),
+        verb,
+        attempt,
+        event,
+        amount,
+        currency: currency.clone(),
+        invoice: invoice.clone(),
+        customer: card.customer.clone(),
+        description: read.description.clone(),
+        statement_descriptor: read.statement_descriptor,
+        allow_partial: read.allow_partial,
+        last: false,
+        stored_credential: agreement.map(|row| stored_credential(row, read.customer_initiated)),
+        previous_transaction: None,
+        previous_amount: None,
+    });
+    let operation = make_operation((kind, amount), attempt, now)?;
+    let charge = ChargeRow {
+        id: ChargeId::make(now)?,
+        tenant: card.tenant,
+        revision: 1,
+        token: card.token,
+        card_version: card.version,
+        customer: card.customer.clone(),
+        destination: to.name.clone(),
+        amount,
+        currency,
+        invoice: if verification { String::new() } else { invoice },
+        period: read.period,
+        initiator: if read.customer_initiated { "customer" } else { "merchant" }.to_owned(),
+        agreement: agreement.map(|row| row.id),
+        capture: read.capture,
+        allow_partial: read.allow_partial,
+        description: read.description,
+        metadata: read.metadata,
+        status: ChargeStatus::Processing,
+        code: None,
+        amount_offered: None,
+        amount_authorized: 0,
+        amount_captured: 0,
+        amount_refunded: 0,
+        created_at: now,
+        updated_at: now,
+        expires_at: None,
+        operations: vec![operation],
+    };
+    Ok(Draft { charge, attempt, prepare, keys })
+}
+
+pub(super) fn make_operation(
+    (kind, amount): (OperationKind, i64),
+    attempt: AttemptId,
+    now: Time,
+) -> Result<Operation, Error> {
+    let id = match kind {
+        OperationKind::Refund => crate::card::id::RefundId::make(now)?.to_string(),
+        OperationKind::Sale
+        | OperationKind::Authorize
+        | OperationKind::Capture
+        | OperationKind::Void
+        | OperationKind::Verify => OperationId::make(now)?.to_string(),
+    };
+    Ok(Operation {
+        id,
+        kind,
+        amount,
+        last: false,
+        status: ChargeStatus::Processing,
+        created_at: now,
+        attempts: vec![send::make_attempt(attempt, now)],
+    })
+}

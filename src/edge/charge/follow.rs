@@ -1,0 +1,186 @@
+//! Captures, refunds and voids: operations on a charge, each with its own key and attempts, through the same machine. They need no
+//! card, so they work after its erasure; a connector that wants one gets it while it is there.
+
+use std::sync::Arc;
+
+use super::create::{self, Draft};
+use super::send::{By, Claim};
+use super::{Answered, Error, Held, Hold, machine, rules, working};
+use crate::card::id::{AttemptId, EventId};
+use crate::edge::App;
+use crate::edge::directory::Caller;
+use crate::edge::keeper::KeeperError;
+use crate::edge::store::{ChargeRow, CommitError, Operation, OperationKind};
+use crate::wire::keeper::{Digest, Prepare, RefusalCode, StoredCredential, Verb};
+
+/// How often an operation starts again when another change of the charge came first.
+const TRIES_MAX: u32 = 8;
+
+/// What is to be done with a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// Capture it, or part of it.
+    Capture {
+        /// In minor units; all that is left if none.
+        amount: Option<i64>,
+        /// Nothing more will be captured.
+        last: bool,
+    },
+    /// Give it back, or part of it.
+    Refund {
+        /// In minor units; all that is left if none.
+        amount: Option<i64>,
+    },
+    /// Release the authorization.
+    Void,
+}
+
+impl Follow {
+    const fn route(self) -> &'static str {
+        match self {
+            Self::Capture { .. } => "POST /v1/charges/{id}/captures",
+            Self::Refund { .. } => "POST /v1/charges/{id}/refunds",
+            Self::Void => "POST /v1/charges/{id}/void",
+        }
+    }
+
+    /// The operation that it makes of a charge as it stands.
+    fn decide(self, charge: &ChargeRow) -> Result<(OperationKind, i64, bool), Error> {
+        match self {
+            Self::Capture { amount, last } => {
+                Ok((OperationKind::Capture, rules::capture_amount(charge, amount)?, last))
+            }
+            Self::Refund { amount } => {
+                Ok((OperationKind::Refund, rules::refund_amount(charge, amount)?, false))
+            }
+            Self::Void => {
+                rules::may_void(charge)?;
+                Ok((OperationKind::Void, charge.amount_authorized, false))
+            }
+        }
+    }
+}
+
+/// Captures, refunds or voids a charge.
+pub async fn follow(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    (key, body): (&str, &[u8]),
+    what: Follow,
+    hold: Hold,
+) -> Result<Answered, Error> {
+    let (tenant, route) = (caller.tenant_id(), what.route());
+    let digest = Digest {
+        tenant,
+        route: route.replace("{id}", id),
+        idempotency_key: key.to_owned(),
+        body: body.to_vec(),
+    };
+    let digests = app.keeper.digest(digest).await?;
+    let guard = Arc::new(Held::take(app, working, digests.key).ok_or(Error::InProgress)?);
+    let mut claim =
+        Claim { tenant, route, key: digests.key, body_mac: digests.body, token: None, operation: None };
+    if let Some(stored) = app.store.idempotency(tenant, route, &claim.key).await? {
+        return create::replay(app, &claim, stored).await;
+    }
+    let by = By { actor: caller.actor(), origin: caller.origin() };
+    let mut with_card = false;
+    for _ in 0..TRIES_MAX {
+        let charge = app.store.charge(tenant, id).await?.ok_or(Error::ChargeUnknown)?;
+        if charge.id.to_string() != id {
+            return Err(Error::ChargeUnknown);
+        }
+        let (kind, amount, last) = what.decide(&charge)?;
+        let draft = draft(app, charge, (kind, amount, last), with_card).await?;
+        claim.operation = draft.charge.operations.last().map(|operation| operation.id.clone());
+        match create::run(app, draft, by.clone(), claim.clone(), Arc::clone(&guard), hold).await {
+            Ok((answered, _)) => return Ok(answered),
+            Err(Error::Commit(CommitError::Conflict)) => {}
+            Err(Error::Commit(CommitError::KeyTaken(stored))) => {
+                return create::replay(app, &claim, *stored).await;
+            }
+            Err(Error::Keeper(KeeperError::Refused(refusal)))
+                if !with_card && refusal.code == RefusalCode::RequiredByConnector =>
+            {
+                with_card = true;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+/// A charge with one more operation, and the request that it needs.
+pub(super) async fn draft(
+    app: &App,
+    charge: ChargeRow,
+    (kind, amount, last): (OperationKind, i64, bool),
+    with_card: bool,
+) -> Result<Draft, Error> {
+    let now = app.clock.now();
+    let (attempt, event) = (AttemptId::make(now)?, EventId::make(now)?);
+    let operation = Operation { last, ..create::make_operation((kind, amount), attempt, now)? };
+    let prepare = prepare_for(app, &charge, &operation, (attempt, event), with_card, None).await?;
+    let keys = prepare.sealed.as_ref().map(crate::card::sealed::SealedCard::key_ids).unwrap_or_default();
+    let charge = machine::with_operation(&charge, operation, now);
+    Ok(Draft { charge, attempt, prepare, keys })
+}
+
+/// The request of an operation, as its first send has it and each later one must.
+pub(super) async fn prepare_for(
+    app: &App,
+    charge: &ChargeRow,
+    operation: &Operation,
+    (attempt, event): (AttemptId, EventId),
+    with_card: bool,
+    stored_credential: Option<StoredCredential>,
+) -> Result<Box<Prepare>, Error> {
+    let sealed = if with_card {
+        let version = app.store.card_version(charge.tenant, charge.token, charge.card_version).await?;
+        let sealed = version.and_then(|card| card.sealed).filter(|card| !card.pan.envelope.is_empty());
+        Some(sealed.ok_or(Error::TokenErased { scrubbed_at: None })?)
+    } else {
+        None
+    };
+    let (previous_transaction, previous_amount) = match operation.kind {
+        OperationKind::Capture | OperationKind::Refund | OperationKind::Void => {
+            rules::previous(charge, operation.kind)
+        }
+        OperationKind::Sale | OperationKind::Authorize | OperationKind::Verify => (None, None),
+    };
+    Ok(Box::new(Prepare {
+        held: None,
+        tenant: charge.tenant,
+        token: charge.token,
+        sealed,
+        destination: charge.destination.clone(),
+        verb: verb_of(operation),
+        attempt,
+        event,
+        amount: operation.amount,
+        currency: charge.currency.clone(),
+        invoice: charge.invoice.clone(),
+        customer: charge.customer.clone(),
+        description: charge.description.clone(),
+        statement_descriptor: None,
+        allow_partial: charge.allow_partial,
+        last: operation.last,
+        stored_credential,
+        previous_transaction,
+        previous_amount,
+    }))
+}
+
+/// What an operation is at the processor.
+pub(super) const fn verb_of(operation: &Operation) -> Verb {
+    match operation.kind {
+        OperationKind::Sale => Verb::Sale,
+        OperationKind::Authorize => Verb::Authorize,
+        OperationKind::Capture => Verb::Capture,
+        OperationKind::Refund => Verb::Refund,
+        OperationKind::Void => Verb::Void,
+        OperationKind::Verify if operation.amount > 0 => Verb::Authorize,
+        OperationKind::Verify => Verb::Verify,
+    }
+}

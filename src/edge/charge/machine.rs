@@ -1,0 +1,410 @@
+//! The charge machine: pure functions from a charge and what was learnt to the charge as it shall be.
+//!
+//! `attempt: sending → approved | declined | failed | pending | unknown`, `unknown, pending → approved | declined | failed | manual`.
+//! An attempt that is settled stays as it is. A charge's status and amounts follow from its operations; the first operation is the
+//! sale, authorization or verification itself.
+
+use crate::card::id::AttemptId;
+use crate::clock::Time;
+use crate::edge::store::{
+    Attempt, AttemptState, ChargeRow, ChargeStatus, Operation, OperationKind, Outbound,
+};
+use crate::wire::forwarder::{Answer, Outcome, Sent, Verdict};
+
+/// The code of a charge whose partial approval was reversed.
+pub const PARTIAL_APPROVAL: &str = "partial_approval";
+/// The code of a charge whose partial approval could not be reversed.
+pub const REVERSAL_FAILED: &str = "reversal_failed";
+/// The code of a verification whose small hold could not be released.
+pub const HOLD_NOT_RELEASED: &str = "hold_not_released";
+
+/// By which way something was learnt of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It was sent for the first time.
+    Sent,
+    /// It was sent again, under the same id: only what speaks of the money counts, a refusal may be of the second send alone.
+    Resent,
+    /// The processor was asked for it.
+    LookedUp {
+        /// Whether so much time has passed that `not found` proves something.
+        settled: bool,
+    },
+}
+
+/// What was learnt, how and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Learnt<'a> {
+    /// What came back.
+    pub outcome: &'a Outcome,
+    /// By which way.
+    pub how: How,
+    /// When.
+    pub now: Time,
+    /// How long an authorization holds at this destination.
+    pub authorization_days: u32,
+}
+
+/// The charge after something was learnt of one of its attempts; `None` if that changes nothing.
+pub fn learn(charge: &ChargeRow, attempt: AttemptId, learnt: Learnt<'_>) -> Option<ChargeRow> {
+    let mut next = charge.clone();
+    let at = next.operations.iter().position(|o| o.attempts.iter().any(|a| a.id == attempt))?;
+    let operation = next.operations.get_mut(at)?;
+    let kind = operation.kind;
+    let one = operation.attempts.iter_mut().find(|a| a.id == attempt)?;
+    let state = state_after(one, learnt)?;
+    write_attempt(one, state, learnt);
+    if at == 0 && state == AttemptState::Approved {
+        approve(&mut next, kind, learnt);
+    }
+    if kind == OperationKind::Void && state == AttemptState::Approved {
+        release_unknown(&mut next, learnt.now);
+    }
+    restate(&mut next);
+    moved(&mut next, learnt.now);
+    Some(next)
+}
+
+/// The charge after a restart: whatever was being sent may have been sent.
+pub fn restarted(charge: &ChargeRow, now: Time) -> Option<ChargeRow> {
+    let mut next = charge.clone();
+    let mut any = false;
+    for attempt in next.operations.iter_mut().flat_map(|operation| &mut operation.attempts) {
+        if attempt.state == AttemptState::Sending {
+            attempt.state = AttemptState::Unknown;
+            attempt.outbound = Outbound::MaybeSent;
+            attempt.error = Some("restarted".to_owned());
+            attempt.finished_at = Some(now);
+            any = true;
+        }
+    }
+    restate(&mut next);
+    moved(&mut next, now);
+    any.then_some(next)
+}
+
+/// The charge after an attempt could not be found out in time: a person must settle it.
+pub fn give_up(charge: &ChargeRow, attempt: AttemptId, now: Time) -> Option<ChargeRow> {
+    let mut next = charge.clone();
+    let one = next.operations.iter_mut().flat_map(|o| &mut o.attempts).find(|a| a.id == attempt)?;
+    if !matches!(one.state, AttemptState::Unknown) {
+        return None;
+    }
+    one.state = AttemptState::Manual;
+    one.finished_at = Some(now);
+    restate(&mut next);
+    moved(&mut next, now);
+    Some(next)
+}
+
+/// The charge with one more operation, its attempt about to be sent.
+pub fn with_operation(charge: &ChargeRow, operation: Operation, now: Time) -> ChargeRow {
+    let mut next = charge.clone();
+    next.operations.push(operation);
+    restate(&mut next);
+    moved(&mut next, now);
+    next
+}
+
+/// The charge with an attempt about to be sent once more.
+pub fn with_resend(charge: &ChargeRow, attempt: AttemptId, now: Time) -> Option<ChargeRow> {
+    let mut next = charge.clone();
+    let one = next.operations.iter_mut().flat_map(|o| &mut o.attempts).find(|a| a.id == attempt)?;
+    one.tries = one.tries.saturating_add(1);
+    moved(&mut next, now);
+    Some(next)
+}
+
+/// The charge with an operation that could not even be begun, and that a person must settle.
+pub fn with_failed(charge: &ChargeRow, mut operation: Operation, error: &str, now: Time) -> ChargeRow {
+    for attempt in &mut operation.attempts {
+        attempt.state = AttemptState::Manual;
+        attempt.outbound = Outbound::NotSent;
+        attempt.error = Some(error.to_owned());
+        attempt.finished_at = Some(now);
+        attempt.tries = 0;
+    }
+    with_operation(charge, operation, now)
+}
+
+/// Whether something was approved that must be given back at once: a part that nobody wanted, or the hold of a verification.
+pub fn needs_reversal(charge: &ChargeRow) -> bool {
+    let Some((first, rest)) = charge.operations.split_first() else { return false };
+    let approved = matches!(first.status, ChargeStatus::Approved | ChargeStatus::Authorized);
+    let to_reverse = charge.amount_offered.is_some() || is_hold(first);
+    approved && to_reverse && last_void(rest).is_none()
+}
+
+/// The attempts that still have to be found out about, in the order of the operations.
+pub fn unsettled(charge: &ChargeRow) -> impl Iterator<Item = (&Operation, &Attempt)> {
+    let attempts = charge.operations.iter().flat_map(|o| o.attempts.iter().map(move |a| (o, a)));
+    attempts.filter(|(_, attempt)| !is_settled(attempt.state))
+}
+
+/// Whether a status is one that nothing but a caller's next operation changes.
+pub const fn is_final(status: ChargeStatus) -> bool {
+    match status {
+        ChargeStatus::Processing | ChargeStatus::Pending | ChargeStatus::Unknown => false,
+        ChargeStatus::Authorized
+        | ChargeStatus::Approved
+        | ChargeStatus::Declined
+        | ChargeStatus::Failed
+        | ChargeStatus::Voided
+        | ChargeStatus::Manual => true,
+    }
+}
+
+/// Whether an attempt's outcome is known, or given up.
+pub const fn is_settled(state: AttemptState) -> bool {
+    match state {
+        AttemptState::Sending | AttemptState::Unknown | AttemptState::Pending => false,
+        AttemptState::Approved | AttemptState::Declined | AttemptState::Failed | AttemptState::Manual => true,
+    }
+}
+
+fn state_after(attempt: &Attempt, learnt: Learnt<'_>) -> Option<AttemptState> {
+    if is_settled(attempt.state) {
+        return None;
+    }
+    let answer = learnt.outcome.answer.as_ref();
+    // Of several sends, an outcome belongs to one; what it says of refusal does not speak for the others.
+    let how = if learnt.how == How::Sent && attempt.tries > 1 { How::Resent } else { learnt.how };
+    match how {
+        How::Sent => Some(match (learnt.outcome.sent, answer) {
+            (Sent::Not, _) => AttemptState::Failed,
+            (Sent::Maybe | Sent::Yes, None) => AttemptState::Unknown,
+            (Sent::Maybe | Sent::Yes, Some(answer)) => first_answer(answer),
+        }),
+        How::Resent => answer.and_then(money_answer),
+        How::LookedUp { settled } => answer.and_then(|answer| {
+            let missing = answer.verdict == Verdict::NotFound && !answer.unknown;
+            if missing && settled && attempt.state == AttemptState::Unknown {
+                return Some(AttemptState::Failed);
+            }
+            money_answer(answer)
+        }),
+    }
+    .filter(|state| *state != attempt.state)
+}
+
+const fn first_answer(answer: &Answer) -> AttemptState {
+    if answer.unknown {
+        return AttemptState::Unknown;
+    }
+    match answer.verdict {
+        Verdict::Approved if answer.held_for_review => AttemptState::Pending,
+        Verdict::Approved => AttemptState::Approved,
+        Verdict::Declined => AttemptState::Declined,
+        Verdict::Pending => AttemptState::Pending,
+        Verdict::Error => AttemptState::Failed,
+        // Of a verb this means nothing; of the transaction it changes, it may mean that it is not there yet.
+        Verdict::NotFound => AttemptState::Unknown,
+    }
+}
+
+/// What an answer that is not the first says of the money, if anything.
+const fn money_answer(answer: &Answer) -> Option<AttemptState> {
+    if answer.unknown {
+        return None;
+    }
+    match answer.verdict {
+        Verdict::Approved if answer.held_for_review => Some(AttemptState::Pending),
+        Verdict::Approved => Some(AttemptState::Approved),
+        Verdict::Declined => Some(AttemptState::Declined),
+        Verdict::Pending => Some(AttemptState::Pending),
+        Verdict::Error | Verdict::NotFound => None,
+    }
+}
+
+fn write_attempt(attempt: &mut Attempt, state: AttemptState, learnt: Learnt<'_>) {
+    let (outcome, now) = (learnt.outcome, learnt.now);
+    let sent = match outcome.sent {
+        Sent::Not => Outbound::NotSent,
+        Sent::Maybe => Outbound::MaybeSent,
+        Sent::Yes => Outbound::Sent,
+    };
+    attempt.state = state;
+    attempt.finished_at = Some(now);
+    attempt.error.clone_from(&outcome.error);
+    let Some(answer) = &outcome.answer else {
+        attempt.outbound = sent;
+        attempt.upstream_us = Some(outcome.upstream_us).filter(|us| *us > 0);
+        return;
+    };
+    match learnt.how {
+        // The question was answered; what became of the attempt's own bytes follows from the answer.
+        How::LookedUp { .. } if state == AttemptState::Failed => {
+            attempt.error = Some("not_found".to_owned());
+        }
+        How::LookedUp { .. } => attempt.outbound = Outbound::Sent,
+        How::Sent | How::Resent => {
+            attempt.outbound = sent;
+            attempt.upstream_us = Some(outcome.upstream_us);
+        }
+    }
+    attempt.processor_code.clone_from(&answer.processor_code);
+    attempt.decline_class.clone_from(&answer.decline_class);
+    attempt.message.clone_from(&answer.message);
+    if answer.transaction_id.is_some() {
+        attempt.transaction_id.clone_from(&answer.transaction_id);
+    }
+    if answer.network_transaction_id.is_some() {
+        attempt.network_transaction_id.clone_from(&answer.network_transaction_id);
+    }
+    if answer.avs_raw.is_some() || answer.avs_zip.is_some() {
+        attempt.avs = Some((answer.avs_raw.clone(), answer.avs_zip.clone()));
+    }
+}
+
+/// The first operation was approved: how much of it.
+fn approve(charge: &mut ChargeRow, kind: OperationKind, learnt: Learnt<'_>) {
+    let answer = learnt.outcome.answer.as_ref();
+    let partial = answer.filter(|answer| answer.partial);
+    let asked = charge.operations.first().map_or(charge.amount, |operation| operation.amount);
+    let approved = partial.map_or(asked, |answer| answer.amount_approved.unwrap_or(0).clamp(0, asked));
+    match kind {
+        OperationKind::Verify => charge.amount_authorized = approved,
+        OperationKind::Sale | OperationKind::Authorize => {
+            charge.amount_authorized = approved;
+            if partial.is_some() && !charge.allow_partial {
+                charge.amount_offered = Some(approved);
+            } else if kind == OperationKind::Authorize {
+                let seconds = i64::from(learnt.authorization_days).saturating_mul(86_400);
+                charge.expires_at = Some(learnt.now.plus_seconds(seconds));
+            }
+        }
+        OperationKind::Capture | OperationKind::Refund | OperationKind::Void => {}
+    }
+}
+
+/// What was voided without being known is known now: it moves no money.
+fn release_unknown(charge: &mut ChargeRow, now: Time) {
+    let first = charge.operations.first_mut();
+    for attempt in first.into_iter().flat_map(|operation| &mut operation.attempts) {
+        if attempt.state == AttemptState::Unknown {
+            attempt.state = AttemptState::Failed;
+            attempt.error = Some("voided".to_owned());
+            attempt.finished_at = Some(now);
+        }
+    }
+}
+
+fn moved(charge: &mut ChargeRow, now: Time) {
+    charge.revision = charge.revision.saturating_add(1);
+    charge.updated_at = charge.updated_at.max(now);
+}
+
+/// Makes status and amounts follow from the operations.
+pub fn restate(charge: &mut ChargeRow) {
+    for operation in &mut charge.operations {
+        operation.status = operation_status(operation);
+    }
+    let Some((first, rest)) = charge.operations.split_first() else { return };
+    let last_void = last_void(rest);
+    let voided = last_void == Some(ChargeStatus::Approved);
+    let captured = sum(rest, OperationKind::Capture, |status| status == ChargeStatus::Approved);
+    let refunded = sum(rest, OperationKind::Refund, |status| status == ChargeStatus::Approved);
+    let closed =
+        rest.iter().any(|o| o.kind == OperationKind::Capture && o.last && o.status == ChargeStatus::Approved);
+    let (status, code) = match first.status {
+        ChargeStatus::Approved | ChargeStatus::Authorized if charge.amount_offered.is_some() => {
+            reversal_status(last_void, (ChargeStatus::Declined, PARTIAL_APPROVAL))
+        }
+        ChargeStatus::Approved | ChargeStatus::Authorized if is_hold(first) => match last_void {
+            Some(ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Manual) => {
+                (ChargeStatus::Approved, Some(HOLD_NOT_RELEASED.to_owned()))
+            }
+            Some(ChargeStatus::Approved) => (ChargeStatus::Approved, None),
+            other => (other.unwrap_or(ChargeStatus::Processing), None),
+        },
+        ChargeStatus::Authorized if voided && captured == 0 => (ChargeStatus::Voided, None),
+        ChargeStatus::Authorized if voided || closed || captured >= charge.amount_authorized => {
+            (ChargeStatus::Approved, None)
+        }
+        ChargeStatus::Unknown | ChargeStatus::Failed | ChargeStatus::Manual if voided => {
+            (ChargeStatus::Voided, None)
+        }
+        status @ (ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Unknown) => {
+            (status, why(first))
+        }
+        status @ (ChargeStatus::Processing
+        | ChargeStatus::Pending
+        | ChargeStatus::Authorized
+        | ChargeStatus::Approved
+        | ChargeStatus::Voided
+        | ChargeStatus::Manual) => (status, None),
+    };
+    let sold = first.kind == OperationKind::Sale && first.status == ChargeStatus::Approved;
+    let given_back = voided && (charge.amount_offered.is_some() || is_hold(first));
+    if given_back {
+        charge.amount_authorized = 0;
+    }
+    charge.amount_captured = if sold { charge.amount_authorized } else { captured };
+    charge.amount_refunded = refunded;
+    charge.status = status;
+    charge.code = code;
+}
+
+/// How the last void that left stands; one that certainly did not is as if it had not been.
+fn last_void(operations: &[Operation]) -> Option<ChargeStatus> {
+    let left = |operation: &&Operation| {
+        let last = operation.attempts.last();
+        last.is_none_or(|a| a.state != AttemptState::Failed || a.outbound != Outbound::NotSent)
+    };
+    let mut voids = operations.iter().rev().filter(|operation| operation.kind == OperationKind::Void);
+    voids.find(left).map(|operation| operation.status)
+}
+
+/// The status while something that was approved is given back, and after.
+fn reversal_status(void: Option<ChargeStatus>, done: (ChargeStatus, &str)) -> (ChargeStatus, Option<String>) {
+    match void {
+        None => (ChargeStatus::Processing, None),
+        Some(ChargeStatus::Approved) => (done.0, Some(done.1.to_owned())),
+        Some(status @ (ChargeStatus::Processing | ChargeStatus::Pending | ChargeStatus::Unknown)) => {
+            (status, Some(done.1.to_owned()))
+        }
+        Some(
+            ChargeStatus::Authorized
+            | ChargeStatus::Declined
+            | ChargeStatus::Failed
+            | ChargeStatus::Voided
+            | ChargeStatus::Manual,
+        ) => (ChargeStatus::Manual, Some(REVERSAL_FAILED.to_owned())),
+    }
+}
+
+fn operation_status(operation: &Operation) -> ChargeStatus {
+    match operation.attempts.last().map(|attempt| attempt.state) {
+        None | Some(AttemptState::Sending) => ChargeStatus::Processing,
+        Some(AttemptState::Unknown) => ChargeStatus::Unknown,
+        Some(AttemptState::Pending) => ChargeStatus::Pending,
+        Some(AttemptState::Approved) if operation.kind == OperationKind::Authorize => {
+            ChargeStatus::Authorized
+        }
+        Some(AttemptState::Approved) => ChargeStatus::Approved,
+        Some(AttemptState::Declined) => ChargeStatus::Declined,
+        Some(AttemptState::Failed) => ChargeStatus::Failed,
+        Some(AttemptState::Manual) => ChargeStatus::Manual,
+    }
+}
+
+/// Whether a verification was made with a small amount, because the processor takes none of zero.
+const fn is_hold(operation: &Operation) -> bool {
+    matches!(operation.kind, OperationKind::Verify) && operation.amount > 0
+}
+
+fn why(operation: &Operation) -> Option<String> {
+    let attempt = operation.attempts.last()?;
+    attempt.processor_code.clone().or_else(|| attempt.error.clone())
+}
+
+pub(super) fn sum(
+    operations: &[Operation],
+    kind: OperationKind,
+    counts: impl Fn(ChargeStatus) -> bool,
+) -> i64 {
+    operations
+        .iter()
+        .filter(|operation| operation.kind == kind && counts(operation.status))
+        .fold(0, |sum: i64, operation| sum.saturating_add(operation.amount))
+}

@@ -1,0 +1,194 @@
+//! Charges: a card's number leaves for a processor only here, once for each attempt.
+//!
+//! - [`machine`]: status and amounts as pure functions; [`rules`]: which capture, refund or void fits.
+//! - [`create`]: charges and verifications; [`follow`]: captures, refunds, voids; [`show`]: look-ups.
+//! - [`send`]: the order of one attempt: prepare, one change, release, one change.
+//! - [`resolve`]: what to do when nobody knows; [`recover`]: after a restart.
+//! - [`answer`]: a charge as the API writes it; [`limits`]: what a principal may charge.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::keeper::KeeperError;
+use super::store::{CommitError, StoreError};
+use crate::card::id::ChargeId;
+use crate::clock::Time;
+use crate::random::NoRandomness;
+
+pub mod answer;
+mod create;
+mod follow;
+mod limits;
+pub mod machine;
+mod recover;
+mod resolve;
+pub mod rules;
+mod send;
+mod show;
+
+pub use create::create;
+pub use follow::{Follow, follow};
+pub use recover::recover;
+pub use show::{charge, charges, refund, refunds};
+
+/// Attempts that are looked into at the same time, whatever their number: a processor that is down is not hammered.
+const RESOLVES_AT_ONCE: usize = 32;
+
+/// How a verb on charges ends otherwise than asked; in all cases nothing was sent.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The keeper did not do it.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// The store did not commit it.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There was no randomness for an id.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    /// No such token, or another tenant's.
+    #[error("there is no such token")]
+    TokenUnknown,
+    /// The card is gone.
+    #[error("the card was erased")]
+    TokenErased {
+        /// When its bytes were gone from every file.
+        scrubbed_at: Option<Time>,
+    },
+    /// The card is going.
+    #[error("the card is being erased")]
+    TokenErasing,
+    /// The card is suspended.
+    #[error("the card is suspended")]
+    TokenSuspended,
+    /// The idempotency key was used for another body.
+    #[error("the idempotency key was used for another body")]
+    KeyReused,
+    /// A request with this key is being worked on.
+    #[error("a request with this key is being worked on")]
+    InProgress,
+    /// No such destination for this tenant's mode.
+    #[error("there is no such destination")]
+    DestinationUnknown,
+    /// Several destinations are possible.
+    #[error("more than one destination is possible")]
+    DestinationRequired,
+    /// The amount is over a limit of the principal.
+    #[error("the amount is over a limit of the principal")]
+    LimitExceeded,
+    /// A merchant-initiated charge without a live agreement, or the one named is not live.
+    #[error("there is no live agreement for it")]
+    AgreementRequired,
+    /// No such charge, or another tenant's.
+    #[error("there is no such charge")]
+    ChargeUnknown,
+    /// The invoice is charged: same card and amount.
+    #[error("the invoice is charged already")]
+    AlreadyCharged(ChargeId),
+    /// The invoice is being charged: same card and amount.
+    #[error("the invoice is being charged")]
+    InFlight(ChargeId),
+    /// The invoice belongs to a charge of another card or amount.
+    #[error("the invoice belongs to another charge")]
+    InvoiceTaken(ChargeId),
+    /// The charge does not stand where this can be done.
+    #[error("the charge does not stand where this can be done")]
+    State,
+    /// More than is left.
+    #[error("the amount is more than is left")]
+    AmountTooLarge,
+    /// Not a positive amount.
+    #[error("the amount is not positive")]
+    AmountInvalid,
+    /// The log lags, so reads stop.
+    #[error("the audit log lags")]
+    LogLagging,
+    /// The task that did it broke off; what it had committed is taken up again.
+    #[error("the work broke off")]
+    BrokenOff,
+}
+
+/// How long a caller is held until the answer is 202.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold(pub Duration);
+
+/// An answer, ready to be written.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// 200, 201 or 202.
+    pub status: u16,
+    /// Where the thing is to be read, for 202.
+    pub location: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Whether it was answered before.
+    pub replayed: bool,
+    /// What the processor took as seen from here, in microseconds.
+    pub upstream_us: Option<u64>,
+    /// What the processor says it took, in microseconds.
+    pub processor_us: Option<u64>,
+}
+
+/// What the verbs on charges keep in memory.
+#[derive(Debug)]
+pub struct Charges {
+    /// When this process began, in milliseconds since the epoch: older attempts are those of the one before.
+    started_ms: u64,
+    /// Idempotency keys (keyed hashes, with tenant and route) that this process works on now.
+    working: Mutex<HashSet<[u8; 32]>>,
+    /// Charges that a task looks into now.
+    resolving: Mutex<HashSet<ChargeId>>,
+    slots: Semaphore,
+    limits: limits::DaySums,
+}
+
+impl Charges {
+    /// Nothing under way yet; `now` tells what was made before this process.
+    pub fn new(now: Time) -> Self {
+        Self {
+            started_ms: now.millis(),
+            working: Mutex::default(),
+            resolving: Mutex::default(),
+            slots: Semaphore::new(RESOLVES_AT_ONCE),
+            limits: limits::DaySums::default(),
+        }
+    }
+}
+
+/// A member of a set while it lives.
+struct Held<T: Copy + Eq + std::hash::Hash> {
+    app: super::App,
+    of: fn(&Charges) -> &Mutex<HashSet<T>>,
+    what: T,
+}
+
+impl<T: Copy + Eq + std::hash::Hash> Held<T> {
+    /// `None` if it is there already.
+    fn take(app: &super::App, of: fn(&Charges) -> &Mutex<HashSet<T>>, what: T) -> Option<Self> {
+        lock(of(&app.charges)).insert(what).then(|| Self { app: Arc::clone(app), of, what })
+    }
+}
+
+impl<T: Copy + Eq + std::hash::Hash> Drop for Held<T> {
+    fn drop(&mut self) {
+        lock((self.of)(&self.app.charges)).remove(&self.what);
+    }
+}
+
+fn working(charges: &Charges) -> &Mutex<HashSet<[u8; 32]>> {
+    &charges.working
+}
+
+fn resolving(charges: &Charges) -> &Mutex<HashSet<ChargeId>> {
+    &charges.resolving
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

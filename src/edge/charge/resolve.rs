@@ -1,0 +1,413 @@
+//! What to do when nobody knows: by the class of the destination an attempt is sent again under its own id, looked up, or voided,
+//! until it is known or the time for it is over; then a person must settle it. Never under a new id.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::follow::{draft, prepare_for, verb_of};
+use super::machine::{self, How};
+use super::send::{self, By, Claim};
+use super::{Error, Held, create, resolving};
+use crate::card::id::{AttemptId, EventId};
+use crate::clock::Time;
+use crate::edge::App;
+use crate::edge::keeper::KeeperError;
+use crate::edge::store::{Attempt, AttemptState, ChargeRow, Operation, OperationKind};
+use crate::random;
+use crate::wire::control::DestinationInfo;
+use crate::wire::forwarder::{Outcome, Verdict};
+use crate::wire::keeper::{LookUp, RefusalCode};
+
+/// After this an attempt that could not be found out is a person's.
+const RESOLVE_SECONDS_MAX: u64 = 15 * 60;
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A processor that let the time run out may still be at work: `not found` proves nothing before this, whatever its settle time.
+const SLOW_SETTLE_SECONDS: i64 = 30;
+
+/// The next thing to do about an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Send it again, the same bytes under the same id.
+    Resend,
+    /// Ask the processor for it.
+    LookUp,
+    /// Release whatever it may have authorized.
+    Void,
+    /// Nothing but waiting.
+    Wait,
+    /// Leave it to a person.
+    GiveUp,
+}
+
+/// What was tried on an attempt so far, in this process.
+#[derive(Clone, Copy, Debug, Default)]
+struct Memory {
+    /// It can never be sent again with the same bytes.
+    not_resendable: bool,
+    /// The last resend said nothing: look it up before the next.
+    look_next: bool,
+    /// The processor has the first send at work: `not found` proves nothing.
+    in_flight: bool,
+    /// It was looked up and not found after the settle time.
+    missing: bool,
+    /// A void was tried.
+    voided: bool,
+}
+
+/// Finds out about a charge until nothing of it is open; gives it as it stands then.
+pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>) -> ChargeRow {
+    let _held = loop {
+        if let Some(held) = Held::take(app, resolving, charge.id) {
+            break held;
+        }
+        // Another task is at it; its end is ours too, unless our attempt came too late for it.
+        tokio::time::sleep(BACKOFF_FIRST).await;
+        charge = create::as_it_stands(app, charge).await;
+        if !is_open(&charge) {
+            return charge;
+        }
+    };
+    let began = Instant::now();
+    let mut memory: HashMap<AttemptId, Memory> = HashMap::new();
+    for round in 0.. {
+        if !is_open(&charge) {
+            return charge;
+        }
+        let over = began.elapsed().as_secs() >= RESOLVE_SECONDS_MAX;
+        let half_over = began.elapsed().as_secs() >= RESOLVE_SECONDS_MAX / 2;
+        if round > 0 || !machine::needs_reversal(&charge) {
+            tokio::time::sleep(backoff(round)).await;
+            charge = create::as_it_stands(app, charge).await;
+        }
+        let Ok(_slot) = app.charges.slots.acquire().await else { return charge };
+        if machine::needs_reversal(&charge) {
+            charge = reverse(app, charge, claim, over).await;
+            continue;
+        }
+        let open = waiting(&charge).map(|(operation, attempt)| (operation.clone(), attempt.clone())).next();
+        let Some((operation, attempt)) = open else { return charge };
+        if over && attempt.state == AttemptState::Pending {
+            return charge;
+        }
+        let known = memory.entry(attempt.id).or_default();
+        charge = one_round(app, charge, (&operation, &attempt), known, (half_over, over), claim).await;
+    }
+    charge
+}
+
+/// Whether a task must still look into a charge; what is being sent has a task of its own.
+fn is_open(charge: &ChargeRow) -> bool {
+    machine::needs_reversal(charge) || waiting(charge).next().is_some()
+}
+
+fn waiting(charge: &ChargeRow) -> impl Iterator<Item = (&Operation, &Attempt)> {
+    machine::unsettled(charge).filter(|(_, attempt)| attempt.state != AttemptState::Sending)
+}
+
+async fn one_round(
+    app: &App,
+    charge: ChargeRow,
+    (operation, attempt): (&Operation, &Attempt),
+    known: &mut Memory,
+    (half_over, over): (bool, bool),
+    claim: Option<&Claim>,
+) -> ChargeRow {
+    match ask_keeper(app, attempt).await {
+        Kept::Outcome(outcome) => {
+            let charge = send::record(app, charge, &outcome, How::Sent, &By::vault(), claim).await;
+            send::acknowledge(app, vec![attempt.id], Vec::new());
+            return charge;
+        }
+        Kept::UnderWay if !over => return charge,
+        Kept::UnderWay | Kept::Nothing => {}
+    }
+    let destinations = app.directory.destinations();
+    let to = destinations.iter().find(|to| to.name == charge.destination);
+    let now = app.clock.now();
+    let step = match to {
+        Some(to) => next_step(to, operation, attempt, known, (half_over, over), now),
+        // The destination was taken out of the configuration: only a person can ask there.
+        None if over => Step::GiveUp,
+        None => Step::Wait,
+    };
+    match (step, to) {
+        (Step::Resend, _) => resend(app, charge, (operation, attempt), known, claim).await,
+        (Step::LookUp, Some(to)) => look_up(app, charge, (operation, attempt), known, to, claim).await,
+        (Step::Void, _) => void_unknown(app, charge, known, claim).await,
+        (Step::GiveUp, _) => match machine::give_up(&charge, attempt.id, now) {
+            Some(next) if send::commit_moved(app, &charge, &next, attempt.id).await => next,
+            Some(_) | None => charge,
+        },
+        (Step::LookUp | Step::Wait, _) => charge,
+    }
+}
+
+/// Which step an attempt needs, by the destination's class (contracts.md, "Sending, and not knowing").
+fn next_step(
+    to: &DestinationInfo,
+    operation: &Operation,
+    attempt: &Attempt,
+    known: &Memory,
+    (half_over, over): (bool, bool),
+    now: Time,
+) -> Step {
+    if attempt.state == AttemptState::Pending {
+        return if to.can_look_up { Step::LookUp } else { Step::Wait };
+    }
+    if over {
+        return Step::GiveUp;
+    }
+    // A tenth of the key's life is kept as margin.
+    let remembered_seconds = i64::try_from(to.idempotency_seconds / 10 * 9).unwrap_or(i64::MAX);
+    let may_resend = !attempt.once_only
+        && !known.not_resendable
+        && send::hex(&to.connector_version) == attempt.connector_version;
+    let in_life = now < attempt.started_at.plus_seconds(remembered_seconds);
+    let resend = match to.idempotency.as_str() {
+        "replay" | "success-only" => may_resend && in_life && !(known.look_next && to.can_look_up),
+        "natural-key" => may_resend && known.missing,
+        _ => false,
+    };
+    if resend {
+        return Step::Resend;
+    }
+    let voidable = match operation.kind {
+        OperationKind::Sale | OperationKind::Authorize => true,
+        OperationKind::Verify => operation.amount > 0,
+        OperationKind::Capture | OperationKind::Refund | OperationKind::Void => false,
+    };
+    if voidable && !known.voided && (half_over || !to.can_look_up) {
+        return Step::Void;
+    }
+    if to.can_look_up { Step::LookUp } else { Step::Wait }
+}
+
+/// What the keeper still has of an attempt.
+enum Kept {
+    Outcome(Box<Outcome>),
+    UnderWay,
+    Nothing,
+}
+
+/// After a lost line or a restart the outcome may have arrived while nobody was there, or be on its way still.
+async fn ask_keeper(app: &App, attempt: &Attempt) -> Kept {
+    if !matches!(attempt.error.as_deref(), Some("keeper_down" | "restarted")) {
+        return Kept::Nothing;
+    }
+    let Ok(waiting) = app.keeper.unacknowledged().await else { return Kept::UnderWay };
+    if waiting.under_way.contains(&attempt.id) {
+        return Kept::UnderWay;
+    }
+    waiting
+        .outcomes
+        .into_iter()
+        .find(|o| o.attempt == attempt.id)
+        .map_or(Kept::Nothing, |o| Kept::Outcome(Box::new(o)))
+}
+
+async fn resend(
+    app: &App,
+    charge: ChargeRow,
+    (operation, attempt): (&Operation, &Attempt),
+    known: &mut Memory,
+    claim: Option<&Claim>,
+) -> ChargeRow {
+    let now = app.clock.now();
+    let Ok(event) = EventId::make(now) else { return charge };
+    let prepared = match prepare_again(app, &charge, (operation, attempt), event).await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            known.not_resendable = !is_passing(&error);
+            return charge;
+        }
+    };
+    let same = send::hex(&prepared.mac) == attempt.mac
+        && send::hex(&prepared.connector_version) == attempt.connector_version;
+    let next = machine::with_resend(&charge, attempt.id, now).filter(|_| same && !prepared.once_only);
+    let Some(mut next) = next else {
+        known.not_resendable = true;
+        send::discard(app, *prepared).await;
+        return charge;
+    };
+    let by = By::vault();
+    let keys = Vec::new();
+    let ids = (attempt.id, event);
+    let Ok(grant) = send::commit_sending(app, &mut next, ids, &prepared, &by, keys, None).await else {
+        return charge;
+    };
+    let outcome = send::release(app, prepared.held, grant, attempt.id).await;
+    let answer = outcome.answer.as_ref();
+    known.in_flight = answer.is_some_and(|answer| answer.unknown && answer.duplicate);
+    // An answer that says nothing of the money: the next question is another.
+    known.look_next = answer.is_some() && !known.in_flight;
+    let charge = send::record(app, next, &outcome, How::Resent, &by, claim).await;
+    let openings = prepared.opening.iter().map(|_| event).collect();
+    send::acknowledge(app, vec![attempt.id], openings);
+    charge
+}
+
+async fn prepare_again(
+    app: &App,
+    charge: &ChargeRow,
+    (operation, attempt): (&Operation, &Attempt),
+    event: EventId,
+) -> Result<Box<crate::wire::keeper::Prepared>, Error> {
+    let with_card = match operation.kind {
+        OperationKind::Sale | OperationKind::Authorize | OperationKind::Verify => true,
+        OperationKind::Capture | OperationKind::Refund | OperationKind::Void => false,
+    };
+    let mut credential = None;
+    if let Some(id) = charge.agreement.filter(|_| with_card) {
+        let rows = app.store.agreements(charge.tenant, charge.token).await?;
+        let row = rows.into_iter().find(|row| row.id == id);
+        credential = row.map(|row| create::stored_credential(&row, charge.initiator == "customer"));
+    }
+    let ids = (attempt.id, event);
+    send::prepare(app, prepare_for(app, charge, operation, ids, with_card, credential).await?).await
+}
+
+async fn look_up(
+    app: &App,
+    charge: ChargeRow,
+    (operation, attempt): (&Operation, &Attempt),
+    known: &mut Memory,
+    to: &DestinationInfo,
+    claim: Option<&Claim>,
+) -> ChargeRow {
+    known.look_next = false;
+    let previous = match operation.kind {
+        OperationKind::Capture | OperationKind::Refund | OperationKind::Void => {
+            super::rules::previous(&charge, operation.kind).0
+        }
+        OperationKind::Sale | OperationKind::Authorize | OperationKind::Verify => None,
+    };
+    let ask = LookUp {
+        destination: charge.destination.clone(),
+        attempt: attempt.id,
+        verb: verb_of(operation),
+        transaction: attempt.transaction_id.clone(),
+        previous_transaction: previous,
+    };
+    let Ok(outcome) = app.keeper.look_up(Box::new(ask)).await else { return charge };
+    let settled = is_settled(attempt, to, app.clock.now()) && !known.in_flight;
+    let missing = outcome.answer.as_ref().is_some_and(|a| a.verdict == Verdict::NotFound && !a.unknown);
+    known.missing = missing && settled;
+    let resendable = to.idempotency == "natural-key" && !attempt.once_only && !known.not_resendable;
+    // Where the vendor refuses a second send of the same key, not found means: send it.
+    let how = How::LookedUp { settled: settled && !resendable };
+    send::record(app, charge, &outcome, how, &By::vault(), claim).await
+}
+
+/// Whether `not found` proves something by now.
+fn is_settled(attempt: &Attempt, to: &DestinationInfo, now: Time) -> bool {
+    let settle = i64::try_from(to.settle_seconds).unwrap_or(i64::MAX);
+    let slow = attempt.error.as_deref() == Some("timeout");
+    let settle = if slow { settle.max(SLOW_SETTLE_SECONDS) } else { settle };
+    attempt.finished_at.is_some_and(|since| now >= since.plus_seconds(settle))
+}
+
+/// Gives back what was approved and not wanted. At the end of the time a person must.
+async fn reverse(app: &App, charge: ChargeRow, claim: Option<&Claim>, over: bool) -> ChargeRow {
+    let why = if over {
+        "gave_up"
+    } else {
+        match void(app, &charge, claim).await {
+            Ok(charge) => return charge,
+            Err(error) if is_passing(&error) => return charge,
+            Err(_) => "void_refused",
+        }
+    };
+    let now = app.clock.now();
+    let Ok(attempt) = AttemptId::make(now) else { return charge };
+    let amount = charge.amount_authorized;
+    let Ok(operation) = create::make_operation((OperationKind::Void, amount), attempt, now) else {
+        return charge;
+    };
+    let next = machine::with_failed(&charge, operation, why, now);
+    if send::commit_moved(app, &charge, &next, attempt).await { next } else { charge }
+}
+
+/// Releases what an attempt that nobody knows of may have authorized.
+async fn void_unknown(app: &App, charge: ChargeRow, known: &mut Memory, claim: Option<&Claim>) -> ChargeRow {
+    match void(app, &charge, claim).await {
+        Ok(charge) => {
+            known.voided = true;
+            charge
+        }
+        Err(error) => {
+            known.voided = !is_passing(&error);
+            charge
+        }
+    }
+}
+
+async fn void(app: &App, charge: &ChargeRow, claim: Option<&Claim>) -> Result<ChargeRow, Error> {
+    let amount = charge.amount_authorized;
+    let draft = draft(app, charge.clone(), (OperationKind::Void, amount, false), false).await?;
+    let (mut next, attempt, event) = (draft.charge, draft.attempt, draft.prepare.event);
+    let prepared = send::prepare(app, draft.prepare).await?;
+    let by = By::vault();
+    let ids = (attempt, event);
+    let grant = send::commit_sending(app, &mut next, ids, &prepared, &by, draft.keys, None).await?;
+    let outcome = send::release(app, prepared.held, grant, attempt).await;
+    let next = send::record(app, next, &outcome, How::Sent, &by, claim).await;
+    let openings = prepared.opening.iter().map(|_| event).collect();
+    send::acknowledge(app, vec![attempt], openings);
+    Ok(next)
+}
+
+/// Whether the same may work a little later.
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Keeper(KeeperError::Refused(refusal) | KeeperError::RefusedAfterOpening(refusal, _)) => {
+            matches!(
+                refusal.code,
+                RefusalCode::Busy
+                    | RefusalCode::ForwarderDown
+                    | RefusalCode::HeldGone
+                    | RefusalCode::KeyUnavailable
+                    | RefusalCode::Internal
+            )
+        }
+        Error::Keeper(KeeperError::Down | KeeperError::Busy | KeeperError::Confused)
+        | Error::Commit(_)
+        | Error::Store(_)
+        | Error::Randomness(_) => true,
+        Error::TokenUnknown
+        | Error::TokenErased { .. }
+        | Error::TokenErasing
+        | Error::TokenSuspended
+        | Error::KeyReused
+        | Error::InProgress
+        | Error::DestinationUnknown
+        | Error::DestinationRequired
+        | Error::LimitExceeded
+        | Error::AgreementRequired
+        | Error::ChargeUnknown
+        | Error::AlreadyCharged(_)
+        | Error::InFlight(_)
+        | Error::InvoiceTaken(_)
+        | Error::State
+        | Error::AmountTooLarge
+        | Error::AmountInvalid
+        | Error::LogLagging
+        | Error::BrokenOff => false,
+    }
+}
+
+/// 0.2 s, doubling to 60 s, a quarter more or less, so that charges that broke together do not come back together.
+fn backoff(round: u32) -> Duration {
+    let base = BACKOFF_FIRST.saturating_mul(1 << round.min(16)).min(BACKOFF_MAX);
+    let jitter = random::make_bytes::<1>().map_or(128, |[byte]| u32::from(byte));
+    base.saturating_mul(192 + jitter / 2) / 256
+}
+
+/// Looks into a charge in a task of its own.
+pub(super) fn spawn(app: &App, charge: ChargeRow) {
+    if is_open(&charge) {
+        let app = Arc::clone(app);
+        tokio::spawn(async move { drop(run(&app, charge, None).await) });
+    }
+}

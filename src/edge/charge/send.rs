@@ -1,0 +1,396 @@
+//! The order of one attempt: the keeper prepares; one change makes attempt and disclosure durable; the keeper releases against its
+//! grant; one change records the outcome. Whoever calls this runs in a task of its own, so that a caller who hangs up stops nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Error;
+use super::answer;
+use super::machine::{self, How, Learnt};
+use crate::card::id::{AttemptId, EventId, Token};
+use crate::card::tenant::TenantId;
+use crate::edge::App;
+use crate::edge::attest::{opening_of, unused_event};
+use crate::edge::audit::catalogue;
+use crate::edge::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
+use crate::edge::keeper::KeeperError;
+use crate::edge::store::{
+    AgreementRow, Attempt, AttemptState, Change, ChargeRow, ChargeStatus, CommitError, Idempotency,
+    OperationKind, Outbound, RowChange, StoredAnswer,
+};
+use crate::wire::forwarder::{Outcome, Sent};
+use crate::wire::keeper::{Opened, Prepare, Prepared, RefusalCode};
+
+/// Between two tries to commit an outcome that the store does not take.
+const COMMIT_AGAIN: Duration = Duration::from_millis(500);
+
+/// Who is behind an attempt, for its events.
+#[derive(Clone, Debug)]
+pub(super) struct By {
+    pub(super) actor: Actor,
+    pub(super) origin: Origin,
+}
+
+impl By {
+    /// The vault itself.
+    pub(super) fn vault() -> Self {
+        Self { actor: Actor::System("resolver".to_owned()), origin: Origin::default() }
+    }
+}
+
+/// The idempotency key of a request, and what it is about.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) tenant: TenantId,
+    pub(super) route: &'static str,
+    pub(super) key: [u8; 32],
+    pub(super) body_mac: [u8; 32],
+    /// The card, whose erasure erases the body's hash; none where the body says nothing of it.
+    pub(super) token: Option<Token>,
+    /// The operation that is answered with; none for the charge as a whole.
+    pub(super) operation: Option<String>,
+}
+
+impl Claim {
+    fn with(&self, answer: StoredAnswer) -> Idempotency {
+        Idempotency {
+            tenant: self.tenant,
+            route: self.route,
+            key: self.key,
+            body_mac: self.body_mac,
+            subject_token: self.token,
+            answer,
+        }
+    }
+
+    fn reserved(&self, charge: &ChargeRow) -> Idempotency {
+        let subject = self.operation.clone().unwrap_or_else(|| charge.id.to_string());
+        self.with(StoredAnswer::Reserved { subject })
+    }
+
+    /// The frozen answer, if the charge or operation has reached its first final status.
+    pub(super) fn frozen(&self, charge: &ChargeRow) -> Option<Idempotency> {
+        let answer = answer::answered(charge, self.operation.as_deref())?;
+        (answer.status == 201).then(|| {
+            self.with(StoredAnswer::Frozen { status: 201, location: answer.location, body: answer.body })
+        })
+    }
+}
+
+/// A first attempt before it is prepared.
+pub(super) fn make_attempt(id: AttemptId, now: crate::clock::Time) -> Attempt {
+    Attempt {
+        id,
+        state: AttemptState::Sending,
+        outbound: Outbound::MaybeSent,
+        connector_version: String::new(),
+        mac: String::new(),
+        once_only: false,
+        started_at: now,
+        finished_at: None,
+        tries: 1,
+        processor_code: None,
+        decline_class: None,
+        message: None,
+        transaction_id: None,
+        network_transaction_id: None,
+        avs: None,
+        error: None,
+        upstream_us: None,
+    }
+}
+
+/// Has a request rendered and held. An opening that led nowhere is accounted for.
+pub(super) async fn prepare(app: &App, ask: Box<Prepare>) -> Result<Box<Prepared>, Error> {
+    match app.keeper.prepare(ask).await {
+        Ok(prepared) => Ok(prepared),
+        Err(KeeperError::RefusedAfterOpening(refusal, opened)) => {
+            account_unused(app, *opened).await;
+            Err(KeeperError::Refused(refusal).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Wipes what is held and accounts for its opening.
+pub(super) async fn discard(app: &App, prepared: Prepared) {
+    // If the keeper does not answer, what it held goes after five seconds.
+    drop(app.keeper.discard(prepared.held).await);
+    if let Some(opened) = prepared.opening {
+        account_unused(app, opened).await;
+    }
+}
+
+async fn account_unused(app: &App, opened: Opened) {
+    let event = opened.event;
+    let change = Change { events: vec![unused_event(opened)], ..Change::default() };
+    if app.store.commit(change).await.is_ok() {
+        acknowledge(app, Vec::new(), vec![event]);
+    }
+    // Otherwise the keeper still has it, and the next edge writes it.
+}
+
+/// Tells the keeper what is in the log; nobody waits for it.
+pub(super) fn acknowledge(app: &App, outcomes: Vec<AttemptId>, openings: Vec<EventId>) {
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        // Lost acknowledgements are asked for again after a restart.
+        drop(app.keeper.acknowledge(outcomes, openings).await);
+    });
+}
+
+/// The first change: charge, attempt, reservation, disclosure. Gives the grant; if it fails, what was prepared is wiped.
+pub(super) async fn commit_sending(
+    app: &App,
+    charge: &mut ChargeRow,
+    (attempt, event): (AttemptId, EventId),
+    prepared: &Prepared,
+    by: &By,
+    keys: Vec<u32>,
+    claim: Option<&Claim>,
+) -> Result<u64, Error> {
+    let mut kind = OperationKind::Sale;
+    for operation in &mut charge.operations {
+        for one in operation.attempts.iter_mut().filter(|one| one.id == attempt) {
+            kind = operation.kind;
+            one.mac = hex(&prepared.mac);
+            one.connector_version = hex(&prepared.connector_version);
+            one.once_only = prepared.once_only;
+        }
+    }
+    let event = EventDraft {
+        id: event,
+        tenant: Some(charge.tenant),
+        actor: by.actor.clone(),
+        origin: by.origin.clone(),
+        action: send_action(kind),
+        outcome: EventOutcome::Ok,
+        target: target(charge),
+        keys,
+        facts: Facts {
+            attempt: Some(attempt),
+            opening: prepared.opening.clone().map(opening_of),
+            ..Facts::default()
+        },
+    };
+    let change = Change {
+        rows: vec![RowChange::PutCharge(Box::new(charge.clone()))],
+        events: vec![event],
+        idempotency: claim.map(|claim| claim.reserved(charge)),
+    };
+    match app.store.commit(change).await {
+        Ok(committed) => Ok(committed.grant.seq),
+        Err(error) => {
+            discard(app, prepared.clone()).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// Releases what is held and waits for what becomes of it.
+pub(super) async fn release(app: &App, held: u64, grant: u64, attempt: AttemptId) -> Outcome {
+    let without_answer = |sent, error: &str| Outcome {
+        attempt,
+        sent,
+        answer: None,
+        error: Some(error.to_owned()),
+        upstream_us: 0,
+    };
+    match app.keeper.release(held, grant).await {
+        Ok(outcome) => *outcome,
+        Err(KeeperError::Refused(refusal) | KeeperError::RefusedAfterOpening(refusal, _)) => without_answer(
+            Sent::Not,
+            if refusal.code == RefusalCode::HeldGone { "held_gone" } else { "refused" },
+        ),
+        Err(KeeperError::Busy) => without_answer(Sent::Not, "busy"),
+        Err(KeeperError::Down | KeeperError::Confused) => without_answer(Sent::Maybe, "keeper_down"),
+    }
+}
+
+/// The second change: what was learnt, its event, the frozen answer when final. It is tried until it is in: an outcome is never
+/// dropped. Gives the charge as it is then.
+pub(super) async fn record(
+    app: &App,
+    mut charge: ChargeRow,
+    outcome: &Outcome,
+    how: How,
+    by: &By,
+    claim: Option<&Claim>,
+) -> ChargeRow {
+    let attempt = outcome.attempt;
+    let (mut claim, mut with_agreement) = (claim, true);
+    let authorization_days = app
+        .directory
+        .destinations()
+        .iter()
+        .find(|to| to.name == charge.destination)
+        .map_or(7, |to| to.authorization_days);
+    loop {
+        let learnt = Learnt { outcome, how, now: app.clock.now(), authorization_days };
+        let Some(next) = machine::learn(&charge, attempt, learnt) else { return charge };
+        let Ok(event) = outcome_event(app, &next, attempt, by) else {
+            tokio::time::sleep(COMMIT_AGAIN).await;
+            continue;
+        };
+        let mut change = Change {
+            rows: vec![RowChange::PutCharge(Box::new(next.clone()))],
+            events: vec![event],
+            idempotency: claim.and_then(|claim| claim.frozen(&next)),
+        };
+        if with_agreement {
+            update_agreement(app, &next, outcome, by, &mut change).await;
+        }
+        match app.store.commit(change).await {
+            Ok(_) => {
+                count(app, &charge, &next);
+                return next;
+            }
+            // Somebody asked for the answer meanwhile and so froze it.
+            Err(CommitError::KeyTaken(_)) => claim = None,
+            Err(CommitError::NotFound) if with_agreement => with_agreement = false,
+            Err(error) => {
+                if !matches!(error, CommitError::Conflict) {
+                    tracing::warn!(code = "outcome_waits", "an outcome could not be committed yet");
+                    tokio::time::sleep(COMMIT_AGAIN).await;
+                }
+                if let Ok(Some(row)) = app.store.charge(charge.tenant, &charge.id.to_string()).await {
+                    charge = row;
+                }
+            }
+        }
+    }
+}
+
+/// Commits a charge that a decision of ours changed: a restart, giving up. `false` if another change came first.
+pub(super) async fn commit_moved(
+    app: &App,
+    before: &ChargeRow,
+    next: &ChargeRow,
+    attempt: AttemptId,
+) -> bool {
+    let Ok(event) = outcome_event(app, next, attempt, &By::vault()) else { return false };
+    let change = Change {
+        rows: vec![RowChange::PutCharge(Box::new(next.clone()))],
+        events: vec![event],
+        idempotency: None,
+    };
+    let committed = app.store.commit(change).await.is_ok();
+    if committed {
+        count(app, before, next);
+    }
+    committed
+}
+
+fn count(app: &App, before: &ChargeRow, next: &ChargeRow) {
+    if before.status != next.status {
+        app.metrics.charge(answer::status_word(next.status));
+    }
+}
+
+/// What an outcome means for the agreement: the first approval gives it the network transaction id, the networks' stop ends it.
+async fn update_agreement(app: &App, charge: &ChargeRow, outcome: &Outcome, by: &By, change: &mut Change) {
+    let (Some(id), Some(answer)) = (charge.agreement, &outcome.answer) else { return };
+    let first = charge.operations.first();
+    let state = first.and_then(|o| o.attempts.iter().find(|a| a.id == outcome.attempt)).map(|a| a.state);
+    let stops = state == Some(AttemptState::Declined) && is_stop(answer);
+    let starts = state == Some(AttemptState::Approved)
+        && charge.initiator == "customer"
+        && answer.network_transaction_id.is_some();
+    if !stops && !starts {
+        return;
+    }
+    let Ok(rows) = app.store.agreements(charge.tenant, charge.token).await else { return };
+    let live = |row: &AgreementRow| row.id == id && row.ended_at.is_none();
+    let Some(mut row) = rows.into_iter().find(live) else { return };
+    if starts {
+        if row.network_transaction_id.is_some() {
+            return;
+        }
+        row.network_transaction_id.clone_from(&answer.network_transaction_id);
+    } else {
+        row.ended_at = Some(app.clock.now());
+        row.ended_reason = Some("network_stop".to_owned());
+        let Ok(event) = EventId::make(app.clock.now()) else { return };
+        change.events.push(EventDraft {
+            id: event,
+            tenant: Some(charge.tenant),
+            actor: by.actor.clone(),
+            origin: by.origin.clone(),
+            action: catalogue::AGREEMENT_END,
+            outcome: EventOutcome::Ok,
+            target: Target { kind: "agreement".to_owned(), id: id.to_string(), version: None },
+            keys: Vec::new(),
+            facts: Facts { note: Some("network_stop".to_owned()), ..Facts::default() },
+        });
+    }
+    change.rows.push(RowChange::PutAgreement(Box::new(row)));
+}
+
+/// Visa R1 and R3 (stop this, stop all recurring payments), Mastercard advice 03 and 21 (do not try again, cancelled).
+fn is_stop(answer: &crate::wire::forwarder::Answer) -> bool {
+    matches!(answer.processor_code.as_deref(), Some("R1" | "R3"))
+        || matches!(answer.advice_code.as_deref(), Some("03" | "21"))
+}
+
+fn outcome_event(
+    app: &App,
+    charge: &ChargeRow,
+    attempt: AttemptId,
+    by: &By,
+) -> Result<EventDraft, crate::random::NoRandomness> {
+    let operation = charge.operations.iter().find(|o| o.attempts.iter().any(|a| a.id == attempt));
+    let (kind, status) = operation
+        .map_or((OperationKind::Sale, charge.status), |operation| (operation.kind, operation.status));
+    Ok(EventDraft {
+        id: EventId::make(app.clock.now())?,
+        tenant: Some(charge.tenant),
+        actor: by.actor.clone(),
+        origin: by.origin.clone(),
+        action: outcome_action(kind),
+        outcome: match status {
+            ChargeStatus::Declined => EventOutcome::Denied("declined".to_owned()),
+            ChargeStatus::Failed | ChargeStatus::Unknown | ChargeStatus::Manual => {
+                EventOutcome::Error(answer::status_word(status).to_owned())
+            }
+            ChargeStatus::Processing
+            | ChargeStatus::Pending
+            | ChargeStatus::Authorized
+            | ChargeStatus::Approved
+            | ChargeStatus::Voided => EventOutcome::Ok,
+        },
+        target: target(charge),
+        keys: Vec::new(),
+        facts: Facts {
+            attempt: Some(attempt),
+            note: Some(answer::status_word(charge.status).to_owned()),
+            ..Facts::default()
+        },
+    })
+}
+
+fn target(charge: &ChargeRow) -> Target {
+    Target { kind: "charge".to_owned(), id: charge.id.to_string(), version: Some(charge.revision) }
+}
+
+const fn send_action(kind: OperationKind) -> &'static str {
+    match kind {
+        OperationKind::Sale | OperationKind::Authorize => catalogue::CHARGE_SEND,
+        OperationKind::Capture => catalogue::CHARGE_CAPTURE,
+        OperationKind::Refund => catalogue::REFUND_SEND,
+        OperationKind::Void => catalogue::VOID_SEND,
+        OperationKind::Verify => catalogue::VERIFY_SEND,
+    }
+}
+
+const fn outcome_action(kind: OperationKind) -> &'static str {
+    match kind {
+        OperationKind::Sale | OperationKind::Authorize | OperationKind::Capture => catalogue::CHARGE_OUTCOME,
+        OperationKind::Refund => catalogue::REFUND_OUTCOME,
+        OperationKind::Void => catalogue::VOID_OUTCOME,
+        OperationKind::Verify => catalogue::VERIFY_OUTCOME,
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
