@@ -28,6 +28,8 @@ mod resolve;
 pub mod rules;
 mod send;
 mod show;
+#[cfg(test)]
+mod tests;
 
 pub use create::create;
 pub use follow::{Follow, follow};

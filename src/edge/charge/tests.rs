@@ -1,0 +1,403 @@
+//! The machine against all that can be learnt: a table of single steps, and random walks that may never break its rules.
+
+use proptest::prelude::*;
+
+use super::machine::{self, How, Learnt};
+use super::{Error, create, rules, send};
+use crate::card::id::{AttemptId, ChargeId, IdBytes, Token};
+use crate::card::tenant::TenantId;
+use crate::clock::Time;
+use crate::edge::store::{AttemptState, ChargeRow, ChargeStatus, Operation, OperationKind, Outbound};
+use crate::wire::forwarder::{Answer, Outcome, Sent, Verdict};
+
+const NOW: Time = Time::from_micros(1_800_000_000_000_000);
+const AMOUNT: i64 = 1_000;
+
+fn id(n: u8) -> AttemptId {
+    AttemptId(IdBytes([n; 18]))
+}
+
+fn operation(kind: OperationKind, amount: i64, attempt: u8) -> Operation {
+    create::make_operation((kind, amount), id(attempt), NOW).unwrap()
+}
+
+fn charge(kind: OperationKind, allow_partial: bool) -> ChargeRow {
+    let amount = if kind == OperationKind::Verify { 0 } else { AMOUNT };
+    ChargeRow {
+        id: ChargeId(IdBytes([1; 18])),
+        tenant: TenantId(1),
+        revision: 1,
+        token: Token(IdBytes([2; 18])),
+        card_version: 1,
+        customer: None,
+        destination: "acquirer".to_owned(),
+        amount,
+        currency: "USD".to_owned(),
+        invoice: "inv-1".to_owned(),
+        period: String::new(),
+        initiator: "merchant".to_owned(),
+        agreement: None,
+        capture: kind == OperationKind::Sale,
+        allow_partial,
+        description: None,
+        metadata: std::collections::BTreeMap::new(),
+        status: ChargeStatus::Processing,
+        code: None,
+        amount_offered: None,
+        amount_authorized: 0,
+        amount_captured: 0,
+        amount_refunded: 0,
+        created_at: NOW,
+        updated_at: NOW,
+        expires_at: None,
+        operations: vec![operation(kind, amount, 1)],
+    }
+}
+
+fn answer(verdict: Verdict) -> Answer {
+    Answer {
+        verdict,
+        unknown: false,
+        partial: false,
+        held_for_review: false,
+        duplicate: false,
+        http_status: 200,
+        processor_code: None,
+        decline_class: None,
+        message: None,
+        transaction_id: Some("pay_1".to_owned()),
+        network_transaction_id: None,
+        avs_raw: None,
+        avs_zip: None,
+        advice_code: None,
+        amount_approved: None,
+        processor_us: None,
+    }
+}
+
+fn said(attempt: u8, answer: Answer) -> Outcome {
+    Outcome { attempt: id(attempt), sent: Sent::Yes, answer: Some(answer), error: None, upstream_us: 5 }
+}
+
+fn silent(attempt: u8, sent: Sent) -> Outcome {
+    Outcome { attempt: id(attempt), sent, answer: None, error: Some("timeout".to_owned()), upstream_us: 0 }
+}
+
+fn learn_as(charge: &ChargeRow, outcome: &Outcome, how: How) -> Option<ChargeRow> {
+    machine::learn(charge, outcome.attempt, Learnt { outcome, how, now: NOW, authorization_days: 7 })
+}
+
+fn learn(charge: &ChargeRow, outcome: &Outcome) -> ChargeRow {
+    learn_as(charge, outcome, How::Sent).unwrap()
+}
+
+fn then(charge: &ChargeRow, kind: OperationKind, amount: i64, attempt: u8) -> ChargeRow {
+    machine::with_operation(charge, operation(kind, amount, attempt), NOW)
+}
+
+#[test]
+fn each_first_outcome_has_its_status_and_outbound() {
+    let unknown = Answer { unknown: true, ..answer(Verdict::Error) };
+    let held = Answer { held_for_review: true, ..answer(Verdict::Approved) };
+    for (outcome, sale, authorize, outbound) in [
+        (silent(1, Sent::Not), ChargeStatus::Failed, ChargeStatus::Failed, Outbound::NotSent),
+        (silent(1, Sent::Maybe), ChargeStatus::Unknown, ChargeStatus::Unknown, Outbound::MaybeSent),
+        (silent(1, Sent::Yes), ChargeStatus::Unknown, ChargeStatus::Unknown, Outbound::Sent),
+        (
+            said(1, answer(Verdict::Approved)),
+            ChargeStatus::Approved,
+            ChargeStatus::Authorized,
+            Outbound::Sent,
+        ),
+        (said(1, answer(Verdict::Declined)), ChargeStatus::Declined, ChargeStatus::Declined, Outbound::Sent),
+        (said(1, answer(Verdict::Pending)), ChargeStatus::Pending, ChargeStatus::Pending, Outbound::Sent),
+        (said(1, held), ChargeStatus::Pending, ChargeStatus::Pending, Outbound::Sent),
+        (said(1, answer(Verdict::Error)), ChargeStatus::Failed, ChargeStatus::Failed, Outbound::Sent),
+        (said(1, answer(Verdict::NotFound)), ChargeStatus::Unknown, ChargeStatus::Unknown, Outbound::Sent),
+        (said(1, unknown), ChargeStatus::Unknown, ChargeStatus::Unknown, Outbound::Sent),
+    ] {
+        for (kind, status) in [(OperationKind::Sale, sale), (OperationKind::Authorize, authorize)] {
+            let after = learn(&charge(kind, false), &outcome);
+            assert_eq!(after.status, status, "{outcome:?}");
+            assert_eq!(after.operations[0].attempts[0].outbound, outbound);
+            assert_eq!(after.revision, 2);
+        }
+    }
+}
+
+#[test]
+fn amounts_follow_from_what_was_approved() {
+    let sold = learn(&charge(OperationKind::Sale, false), &said(1, answer(Verdict::Approved)));
+    assert_eq!((sold.amount_authorized, sold.amount_captured, sold.expires_at), (AMOUNT, AMOUNT, None));
+    let held = learn(&charge(OperationKind::Authorize, false), &said(1, answer(Verdict::Approved)));
+    assert_eq!((held.amount_authorized, held.amount_captured), (AMOUNT, 0));
+    assert_eq!(held.expires_at, Some(NOW.plus_seconds(7 * 86_400)));
+    let part = learn(&then(&held, OperationKind::Capture, 400, 2), &said(2, answer(Verdict::Approved)));
+    assert_eq!((part.status, part.amount_captured), (ChargeStatus::Authorized, 400));
+    let all = learn(&then(&part, OperationKind::Capture, 600, 3), &said(3, answer(Verdict::Approved)));
+    assert_eq!((all.status, all.amount_captured), (ChargeStatus::Approved, AMOUNT));
+    let back = learn(&then(&all, OperationKind::Refund, 250, 4), &said(4, answer(Verdict::Approved)));
+    assert_eq!((back.status, back.amount_refunded), (ChargeStatus::Approved, 250));
+    let refused = learn(&then(&back, OperationKind::Refund, 750, 5), &said(5, answer(Verdict::Declined)));
+    assert_eq!((refused.status, refused.amount_refunded), (ChargeStatus::Approved, 250));
+}
+
+#[test]
+fn a_final_capture_closes_an_authorization() {
+    let held = learn(&charge(OperationKind::Authorize, false), &said(1, answer(Verdict::Approved)));
+    let mut closing = then(&held, OperationKind::Capture, 100, 2);
+    closing.operations[1].last = true;
+    assert!(matches!(rules::capture_amount(&closing, None), Err(Error::State)));
+    let closed = learn(&closing, &said(2, answer(Verdict::Approved)));
+    assert_eq!((closed.status, closed.amount_captured), (ChargeStatus::Approved, 100));
+    assert!(matches!(rules::refund_amount(&closed, None), Ok(100)));
+}
+
+#[test]
+fn a_part_that_nobody_wanted_is_given_back_and_reported_declined() {
+    let part = Answer { partial: true, amount_approved: Some(300), ..answer(Verdict::Approved) };
+    let kept = learn(&charge(OperationKind::Sale, true), &said(1, part.clone()));
+    assert_eq!((kept.status, kept.amount_captured), (ChargeStatus::Approved, 300));
+    assert!(!machine::needs_reversal(&kept));
+
+    let offered = learn(&charge(OperationKind::Sale, false), &said(1, part));
+    assert_eq!((offered.status, offered.amount_offered), (ChargeStatus::Processing, Some(300)));
+    assert!(machine::needs_reversal(&offered));
+    assert!(matches!(rules::refund_amount(&offered, None), Err(Error::State)));
+    let voiding = then(&offered, OperationKind::Void, 300, 2);
+    assert!(!machine::needs_reversal(&voiding));
+    assert_eq!(learn(&voiding, &silent(2, Sent::Maybe)).status, ChargeStatus::Unknown);
+    let not_left = learn(&voiding, &silent(2, Sent::Not));
+    assert_eq!(not_left.status, ChargeStatus::Processing);
+    assert!(machine::needs_reversal(&not_left));
+    assert_eq!(learn(&voiding, &said(2, answer(Verdict::Declined))).status, ChargeStatus::Manual);
+    let done = learn(&voiding, &said(2, answer(Verdict::Approved)));
+    assert_eq!((done.status, done.code.as_deref()), (ChargeStatus::Declined, Some("partial_approval")));
+    assert_eq!((done.amount_authorized, done.amount_captured, done.amount_offered), (0, 0, Some(300)));
+}
+
+#[test]
+fn a_second_send_and_a_look_up_prove_less_than_the_first() {
+    let lost = learn(&charge(OperationKind::Sale, false), &silent(1, Sent::Maybe));
+    let refused = said(1, answer(Verdict::Error));
+    let missing = said(1, answer(Verdict::NotFound));
+    // A refusal of the second send says nothing of the first.
+    for how in [How::Resent, How::LookedUp { settled: true }] {
+        assert!(learn_as(&lost, &refused, how).is_none());
+        assert!(learn_as(&lost, &silent(1, Sent::Not), how).is_none());
+        assert!(learn_as(&lost, &silent(1, Sent::Maybe), how).is_none());
+        let found = learn_as(&lost, &said(1, answer(Verdict::Approved)), how).unwrap();
+        assert_eq!((found.status, found.amount_captured), (ChargeStatus::Approved, AMOUNT));
+    }
+    assert!(learn_as(&lost, &missing, How::Resent).is_none());
+    assert!(learn_as(&lost, &missing, How::LookedUp { settled: false }).is_none());
+    let gone = learn_as(&lost, &missing, How::LookedUp { settled: true }).unwrap();
+    assert_eq!((gone.status, gone.code.as_deref()), (ChargeStatus::Failed, Some("not_found")));
+    // A late outcome of one of several sends is as good as a resend's.
+    let again = machine::with_resend(&lost, id(1), NOW).unwrap();
+    assert!(learn_as(&again, &silent(1, Sent::Not), How::Sent).is_none());
+    assert!(learn_as(&again, &refused, How::Sent).is_none());
+}
+
+#[test]
+fn what_was_being_sent_when_the_process_died_is_unknown() {
+    let after = machine::restarted(&charge(OperationKind::Sale, false), NOW).unwrap();
+    assert_eq!((after.status, after.revision), (ChargeStatus::Unknown, 2));
+    assert_eq!(after.operations[0].attempts[0].outbound, Outbound::MaybeSent);
+    assert!(machine::restarted(&after, NOW).is_none());
+    let given_up = machine::give_up(&after, id(1), NOW).unwrap();
+    assert_eq!(given_up.status, ChargeStatus::Manual);
+    assert!(machine::give_up(&given_up, id(1), NOW).is_none());
+}
+
+#[test]
+fn an_unknown_authorization_that_is_voided_moves_no_money() {
+    let lost = learn(&charge(OperationKind::Authorize, false), &silent(1, Sent::Maybe));
+    let voided = learn(&then(&lost, OperationKind::Void, 0, 2), &said(2, answer(Verdict::Approved)));
+    assert_eq!((voided.status, voided.amount_authorized), (ChargeStatus::Voided, 0));
+    assert_eq!(machine::unsettled(&voided).count(), 0);
+}
+
+#[test]
+fn the_hold_of_a_verification_is_released() {
+    let mut row = charge(OperationKind::Verify, false);
+    row.operations[0].amount = 100;
+    let held = learn(&row, &said(1, answer(Verdict::Approved)));
+    assert_eq!((held.status, held.amount_authorized), (ChargeStatus::Processing, 100));
+    assert!(machine::needs_reversal(&held));
+    let voiding = then(&held, OperationKind::Void, 100, 2);
+    let done = learn(&voiding, &said(2, answer(Verdict::Approved)));
+    assert_eq!((done.status, done.amount_authorized), (ChargeStatus::Approved, 0));
+    let kept = learn(&voiding, &said(2, answer(Verdict::Declined)));
+    assert_eq!((kept.status, kept.code.as_deref()), (ChargeStatus::Approved, Some("hold_not_released")));
+    let plain = learn(&charge(OperationKind::Verify, false), &said(1, answer(Verdict::Approved)));
+    assert_eq!((plain.status, plain.amount_authorized), (ChargeStatus::Approved, 0));
+}
+
+#[test]
+fn what_may_still_happen_counts_as_if_it_had() {
+    let sold = learn(&charge(OperationKind::Sale, false), &said(1, answer(Verdict::Approved)));
+    let lost = learn(&then(&sold, OperationKind::Refund, 700, 2), &silent(2, Sent::Maybe));
+    assert!(matches!(rules::refund_amount(&lost, Some(301)), Err(Error::AmountTooLarge)));
+    assert!(matches!(rules::refund_amount(&lost, None), Ok(300)));
+    assert!(matches!(rules::refund_amount(&lost, Some(0)), Err(Error::AmountInvalid)));
+    assert!(matches!(rules::capture_amount(&sold, None), Err(Error::State)));
+    assert!(matches!(rules::may_void(&sold), Err(Error::State)));
+    let held = learn(&charge(OperationKind::Authorize, false), &said(1, answer(Verdict::Approved)));
+    assert!(rules::may_void(&held).is_ok());
+    let capturing = then(&held, OperationKind::Capture, 400, 2);
+    assert!(matches!(rules::may_void(&capturing), Err(Error::State)));
+    assert!(matches!(rules::capture_amount(&capturing, Some(601)), Err(Error::AmountTooLarge)));
+    let voiding = then(&held, OperationKind::Void, AMOUNT, 2);
+    assert!(matches!(rules::capture_amount(&voiding, None), Err(Error::State)));
+}
+
+#[test]
+fn a_first_attempt_counts_one_try() {
+    assert_eq!(send::make_attempt(id(1), NOW).tries, 1);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Learn(usize, Verdict, bool, bool, u8, u8),
+    Silent(usize, Sent, u8),
+    Capture(i64, bool),
+    Refund(i64),
+    Void,
+    Restart,
+    GiveUp(usize),
+    Resend(usize),
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    let verdict = prop_oneof![
+        Just(Verdict::Approved),
+        Just(Verdict::Declined),
+        Just(Verdict::Pending),
+        Just(Verdict::Error),
+        Just(Verdict::NotFound),
+    ];
+    let sent = prop_oneof![Just(Sent::Not), Just(Sent::Maybe), Just(Sent::Yes)];
+    prop_oneof![
+        6 => (0..8_usize, verdict, any::<bool>(), any::<bool>(), any::<u8>(), 0..4_u8)
+            .prop_map(|(at, verdict, unknown, partial, part, how)| Move::Learn(at, verdict, unknown, partial, part, how)),
+        2 => (0..8_usize, sent, 0..4_u8).prop_map(|(at, sent, how)| Move::Silent(at, sent, how)),
+        2 => (1..1_200_i64, any::<bool>()).prop_map(|(amount, last)| Move::Capture(amount, last)),
+        2 => (1..1_200_i64).prop_map(Move::Refund),
+        1 => Just(Move::Void),
+        1 => Just(Move::Restart),
+        1 => (0..8_usize).prop_map(Move::GiveUp),
+        1 => (0..8_usize).prop_map(Move::Resend),
+    ]
+}
+
+const fn how_of(n: u8) -> How {
+    match n {
+        0 => How::Sent,
+        1 => How::Resent,
+        2 => How::LookedUp { settled: false },
+        _ => How::LookedUp { settled: true },
+    }
+}
+
+fn attempt_at(charge: &ChargeRow, at: usize) -> Option<AttemptId> {
+    let all: Vec<_> = charge.operations.iter().flat_map(|o| &o.attempts).map(|a| a.id).collect();
+    all.get(at % all.len()).copied()
+}
+
+fn step(charge: &ChargeRow, step: Move, next: u8) -> Option<ChargeRow> {
+    let outcome = |attempt, sent, answer| Outcome { attempt, sent, answer, error: None, upstream_us: 1 };
+    match step {
+        Move::Learn(at, verdict, unknown, partial, part, how) => {
+            let amount_approved = partial.then(|| i64::from(part) * 5);
+            let answer = Answer { unknown, partial, amount_approved, ..answer(verdict) };
+            learn_as(charge, &outcome(attempt_at(charge, at)?, Sent::Yes, Some(answer)), how_of(how))
+        }
+        Move::Silent(at, sent, how) => {
+            learn_as(charge, &outcome(attempt_at(charge, at)?, sent, None), how_of(how))
+        }
+        Move::Capture(amount, last) => {
+            let amount = rules::capture_amount(charge, Some(amount)).ok()?;
+            let capture = Operation { last, ..operation(OperationKind::Capture, amount, next) };
+            Some(machine::with_operation(charge, capture, NOW))
+        }
+        Move::Refund(amount) => {
+            let amount = rules::refund_amount(charge, Some(amount)).ok()?;
+            Some(then(charge, OperationKind::Refund, amount, next))
+        }
+        Move::Void => {
+            let allowed = rules::may_void(charge).is_ok() || machine::needs_reversal(charge);
+            allowed.then(|| then(charge, OperationKind::Void, charge.amount_authorized, next))
+        }
+        Move::Restart => machine::restarted(charge, NOW),
+        Move::GiveUp(at) => machine::give_up(charge, attempt_at(charge, at)?, NOW),
+        Move::Resend(at) => machine::with_resend(charge, attempt_at(charge, at)?, NOW),
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_walk_breaks_the_rules(
+        authorize: bool,
+        allow_partial: bool,
+        walk in proptest::collection::vec(moves(), 0..40),
+    ) {
+        let kind = if authorize { OperationKind::Authorize } else { OperationKind::Sale };
+        let mut now = charge(kind, allow_partial);
+        for (at, one) in walk.into_iter().enumerate() {
+            let Some(next) = step(&now, one, u8::try_from(at).unwrap() + 2) else { continue };
+            prop_assert_eq!(next.revision, now.revision + 1);
+            prop_assert!(next.amount_authorized >= 0 && next.amount_authorized <= AMOUNT);
+            prop_assert!(next.amount_captured >= 0 && next.amount_captured <= next.amount_authorized);
+            prop_assert!(next.amount_refunded >= 0 && next.amount_refunded <= next.amount_captured);
+            prop_assert!(next.amount_refunded >= now.amount_refunded);
+            // What is settled stays, and nobody forgets an operation.
+            for (before, after) in now.operations.iter().zip(&next.operations) {
+                prop_assert_eq!(&before.id, &after.id);
+                for (old, new) in before.attempts.iter().zip(&after.attempts) {
+                    if machine::is_settled(old.state) {
+                        prop_assert_eq!(old.state, new.state);
+                        prop_assert_eq!(&old.transaction_id, &new.transaction_id);
+                    }
+                }
+            }
+            prop_assert!(next.operations.len() >= now.operations.len());
+            // A charge that moved no money stays so: its invoice may have been charged again.
+            let freed = |s| matches!(s, ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Voided);
+            if freed(now.status) {
+                prop_assert_eq!(next.status, now.status);
+                prop_assert_eq!(next.amount_captured, 0);
+            }
+            if next.status == ChargeStatus::Approved {
+                prop_assert!(next.amount_captured > 0 || next.amount_authorized == 0);
+            }
+            // As long as the outcome of the charge itself is open, nothing is said to be paid.
+            if !machine::is_settled(next.operations[0].attempts[0].state) {
+                prop_assert_eq!(next.amount_captured, 0);
+                prop_assert!(!freed(next.status));
+            }
+            let mut again = next.clone();
+            machine::restate(&mut again);
+            prop_assert_eq!(&again, &next);
+            now = next;
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_is_settled_learns_nothing(
+        first in moves(), second in moves(), authorize: bool,
+    ) {
+        let kind = if authorize { OperationKind::Authorize } else { OperationKind::Sale };
+        let start = charge(kind, false);
+        if let Some(after) = step(&start, first, 2)
+            && matches!(
+                after.operations[0].attempts[0].state,
+                AttemptState::Approved | AttemptState::Declined | AttemptState::Failed | AttemptState::Manual
+            )
+            && let Move::Learn(0, ..) | Move::Silent(0, ..) = second
+            && after.operations.len() == 1
+        {
+            prop_assert!(step(&after, second, 3).is_none());
+        }
+    }
+}
