@@ -41,7 +41,9 @@ impl Applying<'_> {
         for (key, value) in new.iter().filter(|(key, value)| old.get(*key) != Some(*value)) {
             self.index.put(key, value);
         }
-        if let Some(before) = before.filter(|before| pins(before) && !pins(charge)) {
+        let pin = |row: &ChargeRow| keys::pin(row.token, row.card_version, row.id);
+        if let Some(before) = before.filter(|row| old.contains_key(&pin(row)) && !new.contains_key(&pin(row)))
+        {
             self.unpinned(before.token, before.card_version)?;
         }
         Ok(())
