@@ -23,6 +23,10 @@ const SOON: Duration = Duration::from_millis(1_000);
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// So many events back an edge looks for what it said of this keeper already; beyond, it says it again.
+const LOOK_BACK: u64 = 5_000;
+const EVENTS_MAX: usize = 10_000;
+
 /// Why the log could not be attested now.
 #[derive(Debug, thiserror::Error)]
 pub enum AttestError {
@@ -56,7 +60,11 @@ impl AttestError {
 
 /// Makes checkpoints for as long as the edge runs.
 pub(super) async fn run(app: App) {
+    let mut known_boot = String::new();
     loop {
+        if let Err(error) = log_keeper(&app, &mut known_boot).await {
+            tracing::warn!(code = error.code(), "the keeper's start could not be logged");
+        }
         let wait = match make_checkpoint(&app).await {
             Ok(()) => EVERY,
             Err(error) => {
@@ -66,9 +74,30 @@ pub(super) async fn run(app: App) {
         };
         tokio::select! {
             () = app.important.notified() => tokio::time::sleep(SOON).await,
+            () = app.keeper.reconnected() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
+}
+
+/// Says in the log that a keeper started, once for each of its boots; an edge that restarts finds what the one before it wrote.
+async fn log_keeper(app: &App, known_boot: &mut String) -> Result<(), AttestError> {
+    let boot = app.keeper.hello().await?.boot;
+    if *known_boot == boot {
+        return Ok(());
+    }
+    let (size, _) = app.store.tree_head().await?;
+    let recent = app.store.events(None, size.saturating_sub(LOOK_BACK), EVENTS_MAX).await?;
+    let note = format!("\"note\":\"{boot}\"");
+    let told = |leaf: &[u8]| leaf.windows(note.len()).any(|window| window == note.as_bytes());
+    if !recent.iter().any(|event| told(&event.leaf)) {
+        let facts = Facts { note: Some(boot.clone()), ..Facts::default() };
+        app.store
+            .commit(only(system_event(app, catalogue::KEEPER_STARTED, "keeper", "keeper", facts)?))
+            .await?;
+    }
+    *known_boot = boot;
+    Ok(())
 }
 
 /// Signs the log as it stands, if it grew since it was signed last: the keeper's statement goes in just before.
