@@ -13,7 +13,7 @@ use cardvault::supervisor::setup::{self, InitArgs};
 use cardvault::telemetry;
 use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
 use cardvault::tools::terminal::{complain, say};
-use cardvault::tools::{audit, connector, doctor, sandbox};
+use cardvault::tools::{audit, connector, demo, doctor, sandbox};
 use clap::{Parser, Subcommand};
 
 // Every freed block is wiped: copies that hyper, serde and TLS make have no other owner who would.
@@ -41,6 +41,9 @@ enum Command {
         /// Write the addresses of API and metrics here once they are served
         #[arg(long)]
         port_file: Option<PathBuf>,
+        /// End when standard input closes: for a parent that may be killed
+        #[arg(long)]
+        until_stdin_closes: bool,
     },
     /// Read certificates, connectors and credentials again, as SIGHUP does
     Reload {
@@ -70,6 +73,8 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// A whole vault at work: stores cards, charges invoices, is killed in the middle, and proves what it did
+    Demo(demo::Args),
     /// A payment processor to try everything against
     Sandbox(sandbox::Args),
     /// Check, render and map with the connector language
@@ -87,14 +92,18 @@ fn main() -> ExitCode {
             say(&format!("made {}", made.config.display()));
             say(&format!("first administrator's credential, shown once: {}", made.credential));
         })),
-        Command::Serve { config, port_file } => {
+        Command::Serve { config, port_file, until_stdin_closes } => {
             telemetry::start("info");
+            if until_stdin_closes {
+                stop_with_stdin();
+            }
             end(on_this_thread(serve::serve(&config, port_file.as_deref())))
         }
         Command::Reload { config } => end(administer::report(admin::ask(&config, &[AdminRequest::Reload]))),
         Command::Tenant { config, command } => end(administer::tenant(&config, command)),
         Command::Principal { config, command } => end(administer::principal(&config, command)),
         Command::Doctor { config } => end(doctor::run(&config)),
+        Command::Demo(args) => demo::run(&args),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Connector(command) => connector::run(&command),
         Command::Audit(args) => ExitCode::from(audit::run(&args, &open_log)),
@@ -116,6 +125,15 @@ fn open_log(source: &audit::Source) -> std::io::Result<Box<dyn Log>> {
 fn on_this_thread(future: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| format!("no runtime could be made: {}", error.kind()))?.block_on(future)
+}
+
+/// Asks this process to stop, as SIGTERM does, when standard input closes.
+fn stop_with_stdin() {
+    // A thread, as a read of standard input cannot be given up; it goes with the process.
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+    });
 }
 
 fn end(done: Result<(), String>) -> ExitCode {

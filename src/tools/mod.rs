@@ -4,6 +4,8 @@ pub mod administer;
 pub mod audit;
 pub mod client;
 pub mod connector;
+pub mod demo;
 pub mod doctor;
 pub mod sandbox;
+pub mod search;
 pub mod terminal;
