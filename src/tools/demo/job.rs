@@ -17,7 +17,7 @@ use crate::tools::sandbox::numbers::Behaviour;
 /// How long an invoice may take to get a final answer, restart and all.
 const SETTLE_MAX: Duration = Duration::from_secs(120);
 /// The answer of a charge says here what the processor took, in milliseconds.
-const PROCESSOR_MS: &str = "processor-ms";
+const PROCESSOR_MS: &str = "vault-processor-ms";
 /// A caller that is held longer is answered with 202, and asks again.
 const PREFER: (&str, &str) = ("prefer", "wait=3");
 const POLL_EVERY: Duration = Duration::from_millis(100);
