@@ -1,0 +1,7 @@
+//! The API of a real vault: the binary serves, a client with a real credential asks over TLS.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+
+mod tokens;

@@ -1,0 +1,378 @@
+//! A real vault for one test: made by `init`, served by the binary, with the sandbox as a process of its own; all of it ends with
+//! the test.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cardvault::card::tenant::Mode;
+use cardvault::clock::{Clock, SystemClock};
+use cardvault::supervisor::admin::{self, AdminRequest};
+use cardvault::tools::client::{Answer, Client};
+use cardvault::wire::control::{AdminAnswer, PrincipalOrder};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) mod numbers;
+
+/// The binary under test.
+pub(crate) const CARDVAULT: &str = env!("CARGO_BIN_EXE_cardvault");
+/// Nothing of one machine takes longer, even when all tests run at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// What a billing system may do.
+pub(crate) const BILLING: [&str; 4] = ["tokens:create", "tokens:read", "tokens:update", "tokens:erase"];
+
+/// A running vault.
+pub(crate) struct Vault {
+    directory: TempDir,
+    served: Option<Child>,
+    sandbox: Option<Child>,
+    api: String,
+    metrics: String,
+    ca: Vec<u8>,
+}
+
+impl Vault {
+    /// A vault in a new directory, with the settings that `init` writes.
+    pub(crate) fn start() -> Self {
+        Self::start_with(|config| config)
+    }
+
+    /// The same, with the configuration changed by `edit`.
+    pub(crate) fn start_with(edit: impl Fn(String) -> String) -> Self {
+        let mut vault = Self::make(edit);
+        vault.serve();
+        vault
+    }
+
+    /// An installation that is not served yet.
+    pub(crate) fn make(edit: impl Fn(String) -> String) -> Self {
+        let directory = tempfile::Builder::new().prefix("cardvault-test-").tempdir_in("/tmp").unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let at = directory.path().join("vault");
+        let (code, text) = run(&[
+            "init",
+            at.to_str().unwrap(),
+            "--api",
+            "127.0.0.1:0",
+            "--metrics",
+            "127.0.0.1:0",
+            "--sandbox",
+            "127.0.0.1:1",
+        ]);
+        assert_eq!(code, 0, "{text}");
+        let ca = fs::read(at.join("tls/ca.pem")).unwrap();
+        let mut vault = Self {
+            directory,
+            served: None,
+            sandbox: None,
+            api: String::new(),
+            metrics: String::new(),
+            ca,
+        };
+        let port = vault.start_sandbox();
+        let config = fs::read_to_string(vault.config()).unwrap();
+        let config = config.replace("https://127.0.0.1:1\"", &format!("https://127.0.0.1:{port}\""));
+        fs::write(vault.config(), edit(config)).unwrap();
+        vault
+    }
+
+    /// A file of the installation.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join("vault").join(name)
+    }
+
+    /// A file beside the installation.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("cardvault.toml")
+    }
+
+    fn start_sandbox(&mut self) -> u16 {
+        let port_file = self.beside("sandbox.port");
+        let mut sandbox = Command::new(CARDVAULT);
+        sandbox.args(["sandbox", "--until-stdin-closes", "--listen", "127.0.0.1:0"]);
+        for (flag, path) in [
+            ("--port-file", port_file.clone()),
+            ("--ledger", self.beside("ledger.ndjson")),
+            ("--secret-key-file", self.path("credentials/sandbox_secret_key")),
+            ("--certificate", self.path("tls/sandbox.pem")),
+            ("--key", self.path("tls/sandbox.key")),
+        ] {
+            sandbox.arg(flag).arg(path);
+        }
+        let log = File::create(self.beside("sandbox.log")).unwrap();
+        let sandbox = sandbox.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.sandbox = Some(sandbox);
+        let text = wait_for("the sandbox's port", || fs::read_to_string(&port_file).ok());
+        text.trim().parse().unwrap()
+    }
+
+    /// Serves the installation; waits until it is ready.
+    pub(crate) fn serve(&mut self) {
+        let port_file = self.beside("ports");
+        let _ = fs::remove_file(&port_file);
+        let log = File::options().create(true).append(true).open(self.beside("log")).unwrap();
+        let mut serve = Command::new(CARDVAULT);
+        serve.arg("serve").arg("--config").arg(self.config()).arg("--port-file").arg(&port_file);
+        let mut child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let addresses = wait_for("the vault", || {
+            assert!(child.try_wait().unwrap().is_none(), "the vault ended: {}", self.log());
+            let text = fs::read_to_string(&port_file).ok()?;
+            let (api, metrics) = text.split_once('\n')?;
+            metrics.contains(':').then(|| (format!("https://{api}"), metrics.trim().to_owned()))
+        });
+        self.served = Some(child);
+        (self.api, self.metrics) = addresses;
+        self.wait_until_ready();
+    }
+
+    /// Waits until the vault says that all of its parts are ready.
+    pub(crate) fn wait_until_ready(&self) {
+        wait_for("readiness", || self.plain("/readyz").starts_with("HTTP/1.1 200").then_some(()));
+    }
+
+    /// Ends the vault in order.
+    pub(crate) fn stop(&mut self) {
+        let Some(mut child) = self.served.take() else { return };
+        signal(child.id(), Signal::TERM);
+        wait_for("the vault's end", || child.try_wait().unwrap());
+    }
+
+    /// Kills the supervisor; its children die with it.
+    pub(crate) fn kill(&mut self) {
+        let Some(mut child) = self.served.take() else { return };
+        let children = children_of(child.id());
+        let _ = child.kill();
+        let _ = child.wait();
+        let ended = Instant::now() + PATIENCE;
+        while children.iter().any(|pid| is_alive(*pid)) && Instant::now() < ended {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the sandbox: the processor is down.
+    pub(crate) fn stop_sandbox(&mut self) {
+        if let Some(mut sandbox) = self.sandbox.take() {
+            let _ = sandbox.kill();
+            let _ = sandbox.wait();
+        }
+    }
+
+    /// Asks over the administration socket.
+    pub(crate) fn ask(&self, request: AdminRequest) -> AdminAnswer {
+        assert!(self.served.is_some(), "a vault that does not run cannot be asked from here");
+        admin::ask(&self.config(), &[request]).unwrap().remove(0)
+    }
+
+    pub(crate) fn tenant(&self, name: &str, mode: Mode) {
+        let answer = self.ask(AdminRequest::TenantAdd { name: name.to_owned(), mode });
+        assert!(matches!(answer, AdminAnswer::Done(_)), "{answer:?}");
+    }
+
+    /// A new principal's credential.
+    pub(crate) fn principal(&self, order: PrincipalOrder) -> String {
+        match self.ask(AdminRequest::PrincipalAdd(order)) {
+            AdminAnswer::Credential { credential, .. } => credential,
+            other => panic!("no credential: {other:?}"),
+        }
+    }
+
+    /// A client of an application of this tenant.
+    pub(crate) fn application(&self, name: &str, tenant: &str, scopes: &[&str]) -> Client {
+        self.client(&self.principal(order(name, Some(tenant), scopes)))
+    }
+
+    /// A client of a person who reads the log.
+    pub(crate) fn assessor(&self) -> Client {
+        self.client(&self.principal(PrincipalOrder {
+            person: true,
+            ..order("assessor", None, &["audit:read", "evidence:read", "admin:read"])
+        }))
+    }
+
+    /// A client with this credential.
+    pub(crate) fn client(&self, credential: &str) -> Client {
+        Client::new(&self.api, Some(&self.ca), Some(credential)).unwrap().with_timeout(PATIENCE)
+    }
+
+    /// `https://host:port`.
+    pub(crate) fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// (role, process id) of all that runs.
+    pub(crate) fn processes(&self) -> Vec<(String, u32)> {
+        match self.ask(AdminRequest::Processes) {
+            AdminAnswer::Table(rows) => {
+                rows.into_iter().map(|row| (row[0].clone(), row[1].parse().unwrap())).collect()
+            }
+            other => panic!("no table: {other:?}"),
+        }
+    }
+
+    pub(crate) fn process(&self, role: &str) -> u32 {
+        let processes = self.processes();
+        processes.into_iter().find(|(name, _)| name == role).map(|(_, pid)| pid).unwrap()
+    }
+
+    /// Kills one role and waits until another process has taken its place and the vault is ready.
+    pub(crate) fn kill_role(&self, role: &str) {
+        let before = self.process(role);
+        signal(before, Signal::KILL);
+        wait_for("another process", || {
+            let now = self.processes().into_iter().find(|(name, _)| name == role)?;
+            (now.1 != before).then_some(())
+        });
+        self.wait_until_ready();
+    }
+
+    pub(crate) fn supervisor(&self) -> u32 {
+        self.served.as_ref().unwrap().id()
+    }
+
+    /// What all processes have logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.beside("log")).unwrap_or_default()
+    }
+
+    /// A GET on the metrics listener: head and body.
+    pub(crate) fn plain(&self, path: &str) -> String {
+        let Ok(mut stream) = TcpStream::connect(&self.metrics) else { return String::new() };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let asked = write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let mut text = String::new();
+        if asked.is_ok() {
+            let _ = stream.read_to_string(&mut text);
+        }
+        text
+    }
+
+    /// The database, opened beside the vault or after it.
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path("data/vault.db")).unwrap()
+    }
+
+    /// How many rows a table has.
+    pub(crate) fn count(&self, table: &str) -> i64 {
+        self.database().query_row(&format!("select count(*) from {table}"), [], |row| row.get(0)).unwrap()
+    }
+
+    /// Exports the log and verifies it offline against the database: exit code and all that was printed.
+    pub(crate) fn verify(&self) -> (i32, String) {
+        let out = self.beside(&format!("export-{}", SystemClock.now().micros));
+        let database = self.path("data/vault.db");
+        let (code, text) = run(&["audit", "export", "--database", name(&database), "--out", name(&out)]);
+        assert_eq!(code, 0, "{text}");
+        let key = self.path("keys/audit.pub");
+        run(&["audit", "verify", name(&out), "--key", name(&key), "--database", name(&database)])
+    }
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.char_indices().rev().nth(4000).map_or(0, |(at, _)| at);
+            eprintln!("the vault's log ends:\n{}", &log[from..]);
+        }
+        self.kill();
+        self.stop_sandbox();
+    }
+}
+
+/// What a principal is made from; an application without limits.
+pub(crate) fn order(name: &str, tenant: Option<&str>, scopes: &[&str]) -> PrincipalOrder {
+    PrincipalOrder {
+        name: name.to_owned(),
+        person: false,
+        tenant: tenant.map(str::to_owned),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        expires_at: None,
+        charge_max: std::collections::BTreeMap::new(),
+        day_max: std::collections::BTreeMap::new(),
+    }
+}
+
+/// A body that stores this number.
+pub(crate) fn card(number: &str, customer: &str) -> Value {
+    json!({"card": {"number": number, "exp_month": 12, "exp_year": 2030}, "customer": customer})
+}
+
+/// Stores a card, which must work; gives the answer.
+pub(crate) async fn store(client: &Client, key: &str, body: &Value) -> Value {
+    let answer = client.post("/v1/tokens", key, body).await.unwrap();
+    assert_eq!(answer.status, 201, "{}", text(&answer));
+    answer.json()
+}
+
+/// All events from the beginning.
+pub(crate) async fn events(assessor: &Client) -> Vec<Value> {
+    let mut all = Vec::new();
+    loop {
+        let after = all.last().map_or(String::new(), |last: &Value| format!("&after={}", last["seq"]));
+        let answer = assessor.get(&format!("/v1/audit/events?limit=1000{after}")).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", text(&answer));
+        let page = answer.json();
+        all.extend(page["data"].as_array().unwrap().iter().cloned());
+        if page["has_more"] != true {
+            return all;
+        }
+    }
+}
+
+/// How many events have this action.
+pub(crate) fn count_of(events: &[Value], action: &str) -> usize {
+    events.iter().filter(|event| event["action"] == action).count()
+}
+
+/// An answer's body, for messages of assertions.
+pub(crate) fn text(answer: &Answer) -> String {
+    format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
+}
+
+/// Runs the binary: exit code and all that it printed.
+pub(crate) fn run(args: &[&str]) -> (i32, String) {
+    let output = Command::new(CARDVAULT).args(args).stdin(Stdio::null()).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+pub(crate) fn name(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Asks again and again, for so long that only a fault lets it end.
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(there) = ask() {
+            return there;
+        }
+        assert!(Instant::now() < end, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    // It may have ended already.
+    let _ = kill_process(pid, signal);
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    tasks.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
