@@ -14,7 +14,7 @@
 //! - [`wire`]: the doors between roles: messages and framing.
 //! - [`connector`]: the declarative language that says how to talk to one processor, and the connectors in it.
 //! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
-//! - [`config`], [`clock`], [`random`], [`telemetry`].
+//! - [`config`], [`clock`], [`object`], [`random`], [`telemetry`].
 //! - [`tools`]: what a person runs beside the service: the processor sandbox.
 //! - [`tools`]: what a person runs beside the service.
 
@@ -26,6 +26,7 @@ pub mod connector;
 pub mod edge;
 pub mod forwarder;
 pub mod keeper;
+pub mod object;
 pub mod random;
 pub mod supervisor;
 pub mod telemetry;

@@ -17,6 +17,7 @@ use crate::edge::App;
 use crate::edge::directory::Caller;
 use crate::edge::store::AgreementRow;
 use crate::edge::vault::{Consent, NewAgreement, Replayable};
+use crate::object;
 
 const CONSENT_BY_BYTES_MAX: usize = 255;
 /// The longest network transaction id in use is Visa's with 15; others go to 36.
@@ -30,6 +31,7 @@ const LINK_ID_BYTES: usize = 22;
 pub(super) struct AgreementBody {
     #[serde(rename = "type")]
     kind: Kind,
+    #[serde(deserialize_with = "object::required")]
     consent: ConsentBody,
     network_transaction_id: Option<String>,
     transaction_link_id: Option<String>,

@@ -17,6 +17,7 @@ use crate::card::id::{AgreementId, EventId, Token};
 use crate::card::stray;
 use crate::edge::App;
 use crate::edge::directory::Caller;
+use crate::object::Object;
 
 /// The header of idempotency keys.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -116,11 +117,13 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
 
 /// Reads JSON into `T`; the problem says what kind of fault it is and, where the name is ours, which field.
 pub fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        serde_json::error::Category::Io
-        | serde_json::error::Category::Syntax
-        | serde_json::error::Category::Eof => Problem::of(Code::MalformedJson),
-        serde_json::error::Category::Data => data_problem(&error.to_string()),
+    serde_json::from_slice::<Object<T>>(bytes).map(|object| object.0).map_err(|error| {
+        match error.classify() {
+            serde_json::error::Category::Io
+            | serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof => Problem::of(Code::MalformedJson),
+            serde_json::error::Category::Data => data_problem(&error.to_string()),
+        }
     })
 }
 

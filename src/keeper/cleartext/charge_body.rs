@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::{CardVerificationCode, json};
 use crate::card::id::Token;
 use crate::keeper::keys::TenantKeys;
+use crate::object;
 use crate::wire::keeper::{ChargeRead, Digested, ReadCharge, Refusal, RefusalCode};
 
 const DESCRIPTION_CHARS_MAX: usize = 500;
@@ -32,7 +33,9 @@ struct Body {
     capture: Option<bool>,
     allow_partial: Option<bool>,
     cvc: Secret,
+    #[serde(default, deserialize_with = "object::optional")]
     three_d_secure: Option<ThreeDSecure>,
+    #[serde(default, deserialize_with = "object::optional")]
     billing: Option<Billing>,
     installments: Option<u16>,
     statement_descriptor: Option<String>,

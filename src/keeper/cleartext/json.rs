@@ -7,6 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
 
 use crate::card::stray;
+use crate::object::Object;
 use crate::wire::keeper::{Refusal, RefusalCode};
 
 const METADATA_KEYS_MAX: usize = 50;
@@ -46,7 +47,7 @@ const FIELDS: [(&str, &str); 25] = [
 
 /// Reads a body, or says why not without a word of it.
 pub(in crate::keeper) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| {
+    serde_json::from_slice::<Object<T>>(body).map(|object| object.0).map_err(|error| {
         let sentence = zeroize::Zeroizing::new(error.to_string());
         let named = FIELDS.iter().find(|(name, _)| sentence.contains(&format!("field `{name}`")));
         let code = [

@@ -13,6 +13,7 @@ use crate::card::expiry::Expiry;
 use crate::card::tenant::Mode;
 use crate::clock::Time;
 use crate::keeper::keys::{KeyError, KeyRing, TenantKeys};
+use crate::object;
 use crate::wire::keeper::{Refusal, RefusalCode, Seal, SealAs, Sealed};
 
 /// The longest zip, in characters; the longest postal code in use has ten.
@@ -21,7 +22,9 @@ const ZIP_CHARS_MAX: usize = 12;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    #[serde(default, deserialize_with = "object::optional")]
     card: Option<CardPart>,
+    #[serde(default, deserialize_with = "object::optional")]
     billing: Option<BillingPart>,
     customer: Option<String>,
     #[serde(default, deserialize_with = "json::metadata")]
