@@ -36,6 +36,7 @@ actions! {
     CARD_READ "card.read" [1] "A card record was read, without its number.";
     CARD_RESEAL "card.reseal" [1] "A card was sealed again under another key; `card_sha256` and `version` are those of the row.";
     CARD_SUSPEND "card.suspend" [1] "A card was suspended: kept, but not to be charged or forwarded.";
+    CARD_UNREADABLE "card.unreadable" [1] "A stored card did not open: its row was damaged, edited or swapped.";
     CARD_UPDATE "card.update" [1] "A card changed; `card_sha256` and `version` are those of the row, `fields` says what.";
     CHARGE_CAPTURE "charge.capture" [1] "A capture of an authorization was sent, or is about to be.";
     CHARGE_CREATE "charge.create" [1] "A charge was taken, to be sent later.";

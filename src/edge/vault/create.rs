@@ -134,7 +134,7 @@ impl Vault {
         let event = self.read_event(caller, &row)?;
         let (token, version) = (row.token, row.version);
         let has_zip = row.sealed.as_ref().is_some_and(|sealed| sealed.zip.is_some());
-        let card = self.show(row).await?;
+        let card = self.show(caller, row).await?;
         let differs = fresh.differs(&card, has_zip);
         let answer = StoredAnswer::Card { token, version, status: 200 };
         let change = fresh.change(caller.tenant_id(), Vec::new(), vec![event], token, answer);
@@ -197,7 +197,7 @@ impl Vault {
         };
         self.log_reads(caller, vec![self.read_event(caller, &row)?]).await?;
         let has_zip = row.sealed.as_ref().is_some_and(|sealed| sealed.zip.is_some());
-        let card = self.show(row).await?;
+        let card = self.show(caller, row).await?;
         let returned = status == 200 && fresh.on_duplicate == OnDuplicate::ReturnExisting;
         let differs = returned.then(|| fresh.differs(&card, has_zip));
         Ok(Created { card, status, differs, replayed: true })

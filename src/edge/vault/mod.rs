@@ -15,7 +15,7 @@ use crate::card::tenant::TenantId;
 use crate::card::truncated::TruncatedPan;
 use crate::clock::{Clock, Time};
 use crate::random::NoRandomness;
-use crate::wire::keeper::OpenExpiry;
+use crate::wire::keeper::{OpenExpiry, RefusalCode};
 
 mod agreements;
 mod create;
@@ -140,10 +140,22 @@ impl Vault {
         if row.status == CardStatus::Erasing { Err(Error::TokenErasing) } else { Ok(row) }
     }
 
-    /// What may be shown of a row; the keeper opens the expiry.
-    async fn show(&self, row: CardRow) -> Result<Card, Error> {
-        let expiry = self.keeper.open_expiry(expiry_of(&row)?).await?;
-        Ok(Card::of(row, expiry))
+    /// What may be shown of a row; the keeper opens the expiry. A row that does not open is an event.
+    async fn show(&self, caller: &Caller, row: CardRow) -> Result<Card, Error> {
+        match self.keeper.open_expiry(expiry_of(&row)?).await {
+            Ok(expiry) => Ok(Card::of(row, expiry)),
+            Err(error) => {
+                if is_unreadable(&error) {
+                    // Without the row's digest: what may be forged must not become the log's word on the row.
+                    let mut event = self.event(caller, catalogue::CARD_UNREADABLE, row.token)?;
+                    event.target.version = Some(row.version);
+                    event.outcome = EventOutcome::Error("card_unreadable".to_owned());
+                    // The refusal stands whether or not the log takes it now.
+                    drop(self.store.append_events(vec![event]));
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// An event of this caller about a card.
@@ -187,6 +199,11 @@ impl Vault {
         event.target.version = Some(row.version);
         Ok(event)
     }
+}
+
+/// Whether the keeper says that an envelope does not open.
+fn is_unreadable(error: &KeeperError) -> bool {
+    matches!(error, KeeperError::Refused(refusal) if refusal.code == RefusalCode::CardUnreadable)
 }
 
 /// The question that opens a row's expiry.

@@ -51,7 +51,7 @@ impl Vault {
         let restated = row.status != status_before;
         if fields.is_empty() && !restated {
             let event = self.read_event(caller, &row)?;
-            let card = self.show(row).await?;
+            let card = self.show(caller, row).await?;
             self.log_reads(caller, vec![event]).await?;
             return Ok(card);
         }
@@ -85,7 +85,7 @@ impl Vault {
         row.fingerprint = committed.fingerprint.unwrap_or(row.fingerprint);
         match shown_expiry {
             Some(expiry) => Ok(Card::of(row, expiry)),
-            None => self.show(row).await,
+            None => self.show(caller, row).await,
         }
     }
 
