@@ -67,14 +67,8 @@ impl Vault {
         ]);
         assert_eq!(code, 0, "{text}");
         let ca = fs::read(at.join("tls/ca.pem")).unwrap();
-        let mut vault = Self {
-            directory,
-            served: None,
-            sandbox: None,
-            api: String::new(),
-            metrics: String::new(),
-            ca,
-        };
+        let mut vault =
+            Self { directory, served: None, sandbox: None, api: String::new(), metrics: String::new(), ca };
         let port = vault.start_sandbox();
         let config = fs::read_to_string(vault.config()).unwrap();
         let config = config.replace("https://127.0.0.1:1\"", &format!("https://127.0.0.1:{port}\""));

@@ -1,0 +1,219 @@
+//! The vault as processes: what is killed comes back, what is reloaded drops nothing, what must not run does not.
+
+use std::fs;
+use std::time::Duration;
+
+use cardvault::card::tenant::Mode;
+use cardvault::supervisor::admin::AdminRequest;
+use cardvault::tools::client::Payload;
+use cardvault::wire::control::{AdminAnswer, PrincipalOrder};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::common::{
+    BILLING, Vault, card, count_of, events, name, numbers, order, run, signal, store, text, wait_for,
+};
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_whichever_process_is_killed() {
+    let mut vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let credential = vault.principal(order("billing", Some("acme"), &BILLING));
+    let mut made: Vec<Value> = Vec::new();
+    for (n, role) in ["edge", "keeper", "forwarder", "supervisor"].into_iter().enumerate() {
+        let client = vault.client(&credential);
+        let number = numbers::volume(u64::try_from(n).unwrap());
+        made.push(store(&client, &format!("k-{n}"), &card(&number, "c-1")).await);
+        if role == "supervisor" {
+            vault.kill();
+            vault.serve();
+        } else {
+            vault.kill_role(role);
+        }
+        let client = vault.client(&credential);
+        for card in &made {
+            let path = format!("/v1/tokens/{}", card["id"].as_str().unwrap());
+            let read = client.get(&path).await.unwrap();
+            assert_eq!((read.status, &read.json()), (200, card), "after the {role} was killed");
+        }
+        // The same key still answers with the same card.
+        let again = client.post("/v1/tokens", &format!("k-{n}"), &card(&number, "c-1")).await.unwrap();
+        assert_eq!((again.status, &again.json()), (201, &made[n]));
+    }
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn a_reload_takes_new_certificates_and_drops_no_connection() {
+    let vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let client = vault.application("billing", "acme", &BILLING);
+    store(&client, "k-1", &card("4242424242424242", "c-1")).await;
+    let keeper = vault.process("keeper");
+    // What the sandbox shows is signed by the same authority, for the same names.
+    for end in ["pem", "key"] {
+        fs::copy(vault.path(&format!("tls/sandbox.{end}")), vault.path(&format!("tls/server.{end}")))
+            .unwrap();
+    }
+    fs::write(vault.path("credentials/sandbox_secret_key"), "sk_test_another").unwrap();
+    let before = vault.log().matches("were read again").count();
+    signal(vault.supervisor(), Signal::HUP);
+    wait_for("the reload", || (vault.log().matches("were read again").count() > before).then_some(()));
+    let connections = || {
+        let metrics = vault.plain("/metrics");
+        metrics.lines().find(|line| line.starts_with("cardvault_connections")).map(str::to_owned)
+    };
+    let open = connections();
+    // The pooled connection of before.
+    store(&client, "k-2", &card("4242424242424242", "c-1")).await;
+    assert_eq!(connections(), open);
+    // A new connection meets the new certificate.
+    let fresh = vault.client(&vault.principal(order("another", Some("acme"), &BILLING)));
+    store(&fresh, "k-3", &card("4242424242424242", "c-1")).await;
+    assert_eq!(vault.process("keeper"), keeper);
+
+    // What does not work leaves what is in use.
+    fs::write(vault.path("tls/server.pem"), "no certificate").unwrap();
+    let refused = vault.ask(AdminRequest::Reload);
+    assert!(
+        matches!(&refused, AdminAnswer::Refused(why) if why.contains("listen.certificate")),
+        "{refused:?}"
+    );
+    store(&fresh, "k-4", &card("4242424242424242", "c-1")).await;
+}
+
+#[tokio::test]
+async fn credentials_rotate_with_an_overlap_and_end_at_once_when_disabled() {
+    let vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let old = vault.principal(order("billing", Some("acme"), &BILLING));
+    let rotate = |overlap_seconds| {
+        let request = AdminRequest::PrincipalRotate { principal: "billing".to_owned(), overlap_seconds };
+        match vault.ask(request) {
+            AdminAnswer::Credential { credential, .. } => credential,
+            other => panic!("{other:?}"),
+        }
+    };
+    let status =
+        async |credential: &str| vault.client(credential).get("/v1/tokens?customer=c").await.unwrap().status;
+    let new = rotate(60);
+    assert_eq!((status(&old).await, status(&new).await), (200, 200));
+    let newest = rotate(0);
+    assert_eq!((status(&old).await, status(&new).await, status(&newest).await), (401, 401, 200));
+    vault.ask(AdminRequest::PrincipalDisable { principal: "billing".to_owned() });
+    assert_eq!(status(&newest).await, 401);
+}
+
+#[tokio::test]
+async fn reads_are_in_the_log_within_a_second_and_a_persons_before_the_answer() {
+    let vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let (client, assessor) = (vault.application("billing", "acme", &BILLING), vault.assessor());
+    let person =
+        vault.principal(PrincipalOrder { person: true, ..order("pat", Some("acme"), &["tokens:read"]) });
+    let person = vault.client(&person);
+    let id = store(&client, "k-1", &card("4242424242424242", "c-1")).await["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/tokens/{id}");
+    let reads = |events: &[Value], kind: &str| {
+        let of = |event: &&Value| event["action"] == "card.read" && event["actor"]["type"] == kind;
+        events.iter().filter(of).count()
+    };
+    let all = events(&assessor).await;
+    assert_eq!((reads(&all, "person"), reads(&all, "application")), (0, 0));
+    person.get(&path).await.unwrap();
+    // Straight from the database, as it was when the answer came.
+    let leaves = vault.database();
+    let written: i64 = leaves
+        .query_row("select count(*) from events where leaf like '%card.read%'", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(written, 1);
+    client.get(&path).await.unwrap();
+    client.get("/v1/tokens?customer=c-1").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let all = events(&assessor).await;
+    assert_eq!((reads(&all, "person"), reads(&all, "application")), (1, 2));
+    let read = all.iter().find(|event| event["action"] == "card.read").unwrap();
+    assert_eq!(read["target"]["id"], id.as_str());
+    // The customer's name is not in the log, nor is a tenant's event another tenant's.
+    assert!(!serde_json::to_string(&all).unwrap().contains("\"c-1\""));
+    vault.tenant("other", Mode::Test);
+    let stranger = vault.client(
+        &vault
+            .principal(PrincipalOrder { person: true, ..order("stranger", Some("other"), &["audit:read"]) }),
+    );
+    assert_eq!(count_of(&events(&stranger).await, "card.create"), 0);
+}
+
+#[tokio::test]
+async fn what_belongs_to_another_installation_or_is_unsafe_does_not_start() {
+    let mut vault = Vault::make(|config| config);
+    let other = Vault::make(|config| config.replace("installation = \"dev\"", "installation = \"dev\""));
+    let config = vault.config();
+    let serve = || run(&["serve", "--config", name(&config)]);
+    let refused = |said: (i32, String), word: &str| {
+        assert_eq!(said.0, 1, "{}", said.1);
+        assert!(said.1.contains(word), "{word}: {}", said.1);
+    };
+    // Of another environment: the same names, other keys.
+    let keep = |name: &str| (vault.path(name), fs::read(vault.path(name)).unwrap());
+    let (store_file, own_store) = keep("keys/keystore.json");
+    fs::copy(other.path("keys/keystore.json"), &store_file).unwrap();
+    refused(serve(), "QQ");
+    let (root, own_root) = keep("keys/root.key");
+    fs::copy(other.path("keys/root.key"), &root).unwrap();
+    refused(serve(), "another environment");
+    fs::write(&store_file, own_store).unwrap();
+    refused(serve(), "QQ");
+    fs::write(&root, own_root).unwrap();
+
+    let (_, text) = keep("cardvault.toml");
+    let text = String::from_utf8(text).unwrap();
+    for (from, to, word) in [
+        ("environment = \"development\"", "environment = \"production\"", "keys.provider"),
+        ("environment = \"development\"", "environment = \"production\"", "destination.sandbox"),
+        (
+            "environment = \"development\"",
+            "environment = \"production\"",
+            "destination.stripe_sandbox.endpoint",
+        ),
+        ("[store]", "[store]\nsurprise = \"4242424242424242\"", "unknown field"),
+        ("installation = \"dev\"", "installation = \"elsewhere\"", "another installation"),
+    ] {
+        fs::write(&config, text.replacen(from, to, 1)).unwrap();
+        let said = serve();
+        assert!(!said.1.contains("4242"), "{}", said.1);
+        refused(said, word);
+    }
+    let plain = text.replacen("environment = \"development\"", "environment = \"production\"", 1);
+    fs::write(&config, plain.replacen("[listen]", "[listen]\nplain_http = true", 1)).unwrap();
+    refused(serve(), "listen.plain_http");
+    fs::write(&config, &text).unwrap();
+    // As it was, it serves; a second supervisor does not.
+    vault.serve();
+    refused(serve(), "another cardvault serves this installation");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_and_too_many_requests_are_bounded() {
+    let vault = Vault::start_with(|config| {
+        format!("{config}\n[limits]\nrequests_per_second_max = 5\nrequests_burst_max = 10\n")
+    });
+    vault.tenant("acme", Mode::Test);
+    let client = vault.application("billing", "acme", &BILLING);
+    let mut limited = 0;
+    for _ in 0..30 {
+        let answer = client.request("GET", "/v1/tokens?customer=c", &[], Payload::None).await.unwrap();
+        if answer.status == 429 {
+            assert_eq!(answer.json()["code"], "rate_limited", "{}", text(&answer));
+            assert!(answer.header("retry-after").is_some());
+            limited += 1;
+        }
+    }
+    assert!((10..=20).contains(&limited), "{limited} of 30");
+    // Another principal has a rate of its own.
+    let other = vault.application("other", "acme", &BILLING);
+    store(&other, "k-1", &card("4242424242424242", "c-1")).await;
+    assert_eq!(json!(vault.plain("/livez").starts_with("HTTP/1.1 200")), json!(true));
+}
