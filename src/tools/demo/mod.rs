@@ -74,10 +74,16 @@ fn play(args: &Args) -> Result<bool, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime could be made: {}", error.kind()))?;
     let held = runtime.block_on(async {
-        tokio::select! {
-            held = show(args, &place, &mut installation, began) => held,
-            ended = interrupted() => ended.and(Err("it was stopped before it had finished".to_owned())),
+        let held = tokio::select! {
+            held = show(args, &place, &mut installation, began) => held?,
+            ended = interrupted() => {
+                return ended.and(Err("it was stopped before it had finished".to_owned()));
+            }
+        };
+        if !args.once {
+            stay_up(&mut installation).await?;
         }
+        Ok(held)
     });
     runtime.shutdown_background();
     held
@@ -94,7 +100,7 @@ fn tell_what_runs(installation: &Installation, began: Instant) {
     done(&format!("vault: {}", roles.join(", ")));
 }
 
-/// The demo itself, and staying up behind it.
+/// The demo itself; says whether everything held.
 async fn show(
     args: &Args,
     place: &Place,
@@ -109,7 +115,9 @@ async fn show(
     summary.cards = stored.len();
     let first_token = stored.first().map(|card| card.token.clone()).unwrap_or_default();
     let mut assessor = installation.caller("assessor")?;
+    evidence::await_coverage(&mut assessor).await?;
     let kept = evidence::keep_checkpoint(&mut assessor).await?;
+    done("the assessor keeps a checkpoint of the log");
 
     let settled = charge(installation, &plan, stored, with_bar, &mut summary).await?;
     let comparison = compare_ledgers(installation).await?;
@@ -147,9 +155,6 @@ async fn show(
     }
     if args.json {
         say(&serde_json::to_string(&summary).map_err(|_| "the summary cannot be written".to_owned())?);
-    }
-    if !args.once {
-        stay_up(installation).await?;
     }
     Ok(faults.is_empty())
 }

@@ -176,32 +176,30 @@ impl Address<'_> {
         );
         let mut curl = |about: &str, who: &str, rest: &str| {
             let bearer = format!("-H \"Authorization: Bearer $(cat credentials/{who})\"");
-            let _ = write!(text, "\n  # {about}\n  curl -s --cacert tls/ca.pem {bearer} {rest}\n");
+            let _ = write!(text, "\n  # {about}\n  {CURL} {bearer} \\\n    {rest}\n");
         };
-        curl(
-            "billing stores a card and looks at one",
-            "billing",
-            &format!(
-                "-H 'Idempotency-Key: try-1' -H 'Content-Type: application/json' \\\n    -d '{{\"card\":{{\"number\":\"4242424242424242\",\
-             \"exp_month\":12,\"exp_year\":2030}},\"customer\":\"me\"}}' {api}/v1/tokens"
-            ),
+        let store = format!(
+            "-H 'Idempotency-Key: try-1' -H 'Content-Type: application/json' \\\n    -d '{{\"card\":{{\"number\":\"4242424242424242\",\
+             \"exp_month\":12,\"exp_year\":2030}},\"customer\":\"me\"}}' \\\n    {api}/v1/tokens"
         );
-        curl("", "billing", &format!("{api}/v1/tokens/{token}"));
-        curl(
-            "invoicing looks at a charge, with its attempts",
-            "invoicing",
-            &format!("{api}/v1/charges/{charge}"),
-        );
-        curl("invoicing may not look at cards", "invoicing", &format!("{api}/v1/tokens/{token}"));
+        curl("billing stores a card", "billing", &store);
+        curl("and looks at one", "billing", &format!("{api}/v1/tokens/{token}"));
+        let charge = format!("{api}/v1/charges/{charge}");
+        curl("invoicing looks at a charge that was on its way at the crash", "invoicing", &charge);
+        curl("but may not look at cards", "invoicing", &format!("{api}/v1/tokens/{token}"));
         curl("the assessor keeps a checkpoint of the log", "assessor", &format!("{api}/v1/audit/checkpoint"));
         let _ = write!(
             text,
-            "\n  # what the processor itself has written down\n  curl -s --cacert tls/ca.pem {sandbox}/sandbox/ledger\n\
-             \n  # the log, offline\n  {program} audit verify audit-log.ndjson --key keys/audit.pub --at-least checkpoint --database data\n"
+            "\n  # what the processor itself has written down\n  {CURL} {sandbox}/sandbox/ledger | tail -n 3\n\
+             \n  # the log, verified with nothing but the public key\n  {program} audit verify audit-log.ndjson \\\n    \
+             --key keys/audit.pub --at-least checkpoint\n"
         );
-        text.replace("  # \n", "")
+        text
     }
 }
+
+/// How every command line begins.
+const CURL: &str = "curl -sS -w '\\n' --cacert tls/ca.pem";
 
 fn has_outcome(status: &str) -> bool {
     matches!(status, "approved" | "declined" | "failed")
