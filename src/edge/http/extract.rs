@@ -23,6 +23,8 @@ use crate::object::Object;
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 const PARAMETER_BYTES_MAX: usize = 512;
+const DISCARD_BYTES_MAX: usize = 1 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
@@ -155,19 +157,38 @@ fn is_json(headers: &HeaderMap) -> bool {
         })
 }
 
-async fn read_body(headers: &HeaderMap, body: HttpBody, app: &App) -> Result<Bytes, Problem> {
+async fn read_body(headers: &HeaderMap, mut body: HttpBody, app: &App) -> Result<Bytes, Problem> {
     let bytes_max = app.limits.body_bytes_max;
     let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|n| n > u64::try_from(bytes_max).unwrap_or(u64::MAX)) {
+        discard(&mut body).await;
         return Err(Problem::of(Code::BodyTooLarge));
     }
     let within = Duration::from_secs(app.limits.body_seconds_max);
-    match tokio::time::timeout(within, Limited::new(body, bytes_max).collect()).await {
+    match tokio::time::timeout(within, Limited::new(&mut body, bytes_max).collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::of(Code::BodyTooLarge)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            discard(&mut body).await;
+            Err(Problem::of(Code::BodyTooLarge))
+        }
         Ok(Err(_)) => Err(Problem::of(Code::BodyTimeout)),
         Err(_) => Err(Problem::of(Code::BodyTimeout)),
     }
+}
+
+/// Reads some of what is too much: a connection that is closed on unread bytes is reset, and the answer with it.
+async fn discard(body: &mut HttpBody) {
+    let mut left = DISCARD_BYTES_MAX;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whoever sends more, or more slowly, may lose the answer.
+    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
 /// The ids in a path, by the names that the route gives them.
