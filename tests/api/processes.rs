@@ -149,7 +149,7 @@ async fn reads_are_in_the_log_within_a_second_and_a_persons_before_the_answer() 
 #[tokio::test]
 async fn what_belongs_to_another_installation_or_is_unsafe_does_not_start() {
     let mut vault = Vault::make(|config| config);
-    let other = Vault::make(|config| config.replace("installation = \"dev\"", "installation = \"dev\""));
+    let other = Vault::make(|config| config);
     let config = vault.config();
     let serve = || run(&["serve", "--config", name(&config)]);
     let refused = |said: (i32, String), word: &str| {

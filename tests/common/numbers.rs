@@ -25,7 +25,7 @@ fn luhn_sum(reversed: impl Iterator<Item = u8>, first: usize) -> u32 {
     let weigh = |(at, digit): (usize, u8)| {
         let digit = u32::from(digit - b'0');
         let doubled = digit * 2;
-        if (at + first) % 2 == 0 { doubled / 10 + doubled % 10 } else { digit }
+        if (at + first).is_multiple_of(2) { doubled / 10 + doubled % 10 } else { digit }
     };
     reversed.enumerate().map(weigh).sum::<u32>() % 10
 }
