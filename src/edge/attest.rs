@@ -137,7 +137,9 @@ fn statement_of(stated: Stated) -> Statement {
 
 /// Commits an event for each opening that the keeper counted and the log does not have, then acknowledges them all.
 pub async fn account_for_openings(app: &App) -> Result<(), AttestError> {
-    let openings = app.keeper.unacknowledged().await?.openings;
+    let mut openings = app.keeper.unacknowledged().await?.openings;
+    // What this process has opened is about to be committed by the request that asked for it.
+    openings.retain(|opened| app.charges.is_from_before(opened.event.0));
     if openings.is_empty() {
         return Ok(());
     }

@@ -167,6 +167,7 @@ pub(crate) fn make_charge(card: &CardRow, invoice: &str, status: ChargeStatus) -
         status,
         code: None,
         amount_offered: None,
+        statement_descriptor: None,
         amount_authorized: 0,
         amount_captured: 0,
         amount_refunded: 0,

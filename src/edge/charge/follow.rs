@@ -163,7 +163,7 @@ pub(super) async fn prepare_for(
         invoice: charge.invoice.clone(),
         customer: charge.customer.clone(),
         description: charge.description.clone(),
-        statement_descriptor: None,
+        statement_descriptor: charge.statement_descriptor.clone(),
         allow_partial: charge.allow_partial,
         last: operation.last,
         stored_credential,

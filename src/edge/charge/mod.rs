@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::keeper::KeeperError;
 use super::store::{CommitError, StoreError};
-use crate::card::id::ChargeId;
+use crate::card::id::{ChargeId, IdBytes};
 use crate::clock::Time;
 use crate::random::NoRandomness;
 
@@ -160,6 +160,13 @@ impl Charges {
             slots: Semaphore::new(RESOLVES_AT_ONCE),
             limits: limits::DaySums::default(),
         }
+    }
+}
+
+impl Charges {
+    /// Whether an id was made before this process: what this process has under way has a task of its own.
+    pub fn is_from_before(&self, id: IdBytes) -> bool {
+        id.millis() < self.started_ms
     }
 }
 

@@ -28,7 +28,7 @@ pub async fn recover(app: &App) -> Result<(), Error> {
         resolve::spawn(app, charge);
     }
     // What is not open any more was committed before its acknowledgement got lost.
-    let ours = |attempt: &AttemptId| is_from_before(app, *attempt);
+    let ours = |attempt: &AttemptId| app.charges.is_from_before(attempt.0);
     let attempts: Vec<_> = outcomes.into_keys().filter(ours).collect();
     if !attempts.is_empty() {
         app.keeper.acknowledge(attempts, Vec::new()).await?;
@@ -38,12 +38,15 @@ pub async fn recover(app: &App) -> Result<(), Error> {
 
 async fn take_up(app: &App, mut charge: ChargeRow, outcomes: &HashMap<AttemptId, Outcome>) -> ChargeRow {
     let attempts: Vec<_> = machine::unsettled(&charge).map(|(_, attempt)| attempt.id).collect();
-    for outcome in attempts.iter().filter(|id| is_from_before(app, **id)).filter_map(|id| outcomes.get(id)) {
+    for outcome in
+        attempts.iter().filter(|id| app.charges.is_from_before(id.0)).filter_map(|id| outcomes.get(id))
+    {
         charge = send::record(app, charge, outcome, How::Sent, &By::vault(), None).await;
     }
     for _ in 0..TRIES_MAX {
         let sending = machine::unsettled(&charge).find(|(_, a)| a.state == AttemptState::Sending);
-        let Some((_, attempt)) = sending.filter(|(_, attempt)| is_from_before(app, attempt.id)) else {
+        let Some((_, attempt)) = sending.filter(|(_, attempt)| app.charges.is_from_before(attempt.id.0))
+        else {
             break;
         };
         let attempt = attempt.id;
@@ -54,9 +57,4 @@ async fn take_up(app: &App, mut charge: ChargeRow, outcomes: &HashMap<AttemptId,
         charge = create::as_it_stands(app, charge).await;
     }
     charge
-}
-
-/// Whether an attempt was made before this process: what this process sends has its own task.
-fn is_from_before(app: &App, attempt: AttemptId) -> bool {
-    attempt.0.millis() < app.charges.started_ms
 }

@@ -23,7 +23,7 @@ use crate::wire::keeper::{LookUp, RefusalCode};
 const RESOLVE_SECONDS_MAX: u64 = 15 * 60;
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// A processor that let the time run out may still be at work: `not found` proves nothing before this, whatever its settle time.
+/// A processor that was cut off in the middle may still be at work: `not found` proves nothing before this, whatever its settle time.
 const SLOW_SETTLE_SECONDS: i64 = 30;
 
 /// The next thing to do about an attempt.
@@ -303,7 +303,8 @@ async fn look_up(
 /// Whether `not found` proves something by now.
 fn is_settled(attempt: &Attempt, to: &DestinationInfo, now: Time) -> bool {
     let settle = i64::try_from(to.settle_seconds).unwrap_or(i64::MAX);
-    let slow = attempt.error.as_deref() == Some("timeout");
+    let slow =
+        matches!(attempt.error.as_deref(), Some("timeout" | "restarted" | "keeper_down" | "forwarder_lost"));
     let settle = if slow { settle.max(SLOW_SETTLE_SECONDS) } else { settle };
     attempt.finished_at.is_some_and(|since| now >= since.plus_seconds(settle))
 }
@@ -409,5 +410,120 @@ pub(super) fn spawn(app: &App, charge: ChargeRow) {
     if is_open(&charge) {
         let app = Arc::clone(app);
         tokio::spawn(async move { drop(run(&app, charge, None).await) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::id::IdBytes;
+    use crate::card::tenant::Mode;
+
+    const NOW: Time = Time::from_micros(1_800_000_000_000_000);
+
+    fn to(idempotency: &str, can_look_up: bool) -> DestinationInfo {
+        DestinationInfo {
+            name: "acquirer".to_owned(),
+            connector: "acquirer".to_owned(),
+            connector_version: [7; 32],
+            mode: Mode::Test,
+            idempotency: idempotency.to_owned(),
+            idempotency_seconds: 1_000,
+            can_look_up,
+            settle_seconds: 5,
+            can_verify: true,
+            authorization_days: 7,
+        }
+    }
+
+    fn sale() -> Operation {
+        let mut sale =
+            create::make_operation((OperationKind::Sale, 100), AttemptId(IdBytes([1; 18])), NOW).unwrap();
+        let attempt = &mut sale.attempts[0];
+        attempt.state = AttemptState::Unknown;
+        attempt.connector_version = send::hex(&[7; 32]);
+        attempt.finished_at = Some(NOW);
+        sale
+    }
+
+    fn step(
+        to: &DestinationInfo,
+        sale: &Operation,
+        known: Memory,
+        (half, over): (bool, bool),
+        after: i64,
+    ) -> Step {
+        next_step(to, sale, &sale.attempts[0], &known, (half, over), NOW.plus_seconds(after))
+    }
+
+    #[test]
+    fn each_class_has_its_steps() {
+        let early = (false, false);
+        let fresh = Memory::default();
+        let voided = Memory { voided: true, ..fresh };
+        let missing = Memory { missing: true, ..fresh };
+        for class in ["replay", "success-only"] {
+            assert_eq!(step(&to(class, true), &sale(), fresh, early, 1), Step::Resend);
+            assert_eq!(
+                step(&to(class, true), &sale(), Memory { look_next: true, ..fresh }, early, 1),
+                Step::LookUp
+            );
+            assert_eq!(
+                step(&to(class, false), &sale(), Memory { look_next: true, ..fresh }, early, 1),
+                Step::Resend
+            );
+            // The key is about to be forgotten.
+            assert_eq!(step(&to(class, true), &sale(), fresh, early, 901), Step::LookUp);
+        }
+        assert_eq!(step(&to("natural-key", true), &sale(), fresh, early, 1), Step::LookUp);
+        assert_eq!(step(&to("natural-key", true), &sale(), missing, early, 9), Step::Resend);
+        assert_eq!(step(&to("none", true), &sale(), missing, early, 9), Step::LookUp);
+        assert_eq!(step(&to("none", true), &sale(), fresh, (true, false), 9), Step::Void);
+        assert_eq!(step(&to("none", true), &sale(), voided, (true, false), 9), Step::LookUp);
+        assert_eq!(step(&to("none", false), &sale(), fresh, early, 1), Step::Void);
+        assert_eq!(step(&to("none", false), &sale(), voided, early, 1), Step::Wait);
+        for class in ["replay", "success-only", "natural-key", "none"] {
+            assert_eq!(step(&to(class, true), &sale(), missing, (true, true), 1), Step::GiveUp);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_again_with_the_same_bytes_is_looked_up() {
+        let (early, fresh) = ((false, false), Memory::default());
+        let mut with_cvc = sale();
+        with_cvc.attempts[0].once_only = true;
+        assert_eq!(step(&to("replay", true), &with_cvc, fresh, early, 1), Step::LookUp);
+        let mut of_another_connector = sale();
+        of_another_connector.attempts[0].connector_version = send::hex(&[8; 32]);
+        assert_eq!(step(&to("replay", true), &of_another_connector, fresh, early, 1), Step::LookUp);
+        let other_bytes = Memory { not_resendable: true, missing: true, ..fresh };
+        for class in ["replay", "natural-key"] {
+            assert_eq!(step(&to(class, true), &sale(), other_bytes, early, 1), Step::LookUp);
+        }
+        let mut refund = sale();
+        refund.kind = OperationKind::Refund;
+        assert_eq!(step(&to("none", false), &refund, fresh, (true, false), 1), Step::Wait);
+        let mut pending = sale();
+        pending.attempts[0].state = AttemptState::Pending;
+        assert_eq!(step(&to("replay", true), &pending, fresh, early, 1), Step::LookUp);
+    }
+
+    #[test]
+    fn not_found_proves_nothing_too_early() {
+        let to = to("none", true);
+        let mut attempt = sale().attempts.remove(0);
+        assert!(!is_settled(&attempt, &to, NOW.plus_seconds(4)));
+        assert!(is_settled(&attempt, &to, NOW.plus_seconds(5)));
+        attempt.error = Some("timeout".to_owned());
+        assert!(!is_settled(&attempt, &to, NOW.plus_seconds(29)));
+        assert!(is_settled(&attempt, &to, NOW.plus_seconds(30)));
+    }
+
+    #[test]
+    fn the_wait_doubles_and_ends_at_a_minute() {
+        for (round, millis) in [(0, 200), (1, 400), (5, 6_400), (12, 60_000), (1_000, 60_000)] {
+            let wait = backoff(round).as_millis();
+            assert!((millis * 3 / 4..=millis * 5 / 4).contains(&wait), "{round}: {wait}");
+        }
     }
 }

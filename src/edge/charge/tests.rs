@@ -40,6 +40,7 @@ fn charge(kind: OperationKind, allow_partial: bool) -> ChargeRow {
         capture: kind == OperationKind::Sale,
         allow_partial,
         description: None,
+        statement_descriptor: None,
         metadata: std::collections::BTreeMap::new(),
         status: ChargeStatus::Processing,
         code: None,

@@ -224,6 +224,9 @@ pub struct ChargeRow {
     pub allow_partial: bool,
     /// The caller's description.
     pub description: Option<String>,
+    /// What stands on the cardholder's statement; kept so that a second send has the same bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement_descriptor: Option<String>,
     /// The caller's own words.
     pub metadata: BTreeMap<String, String>,
     /// Where it stands.

@@ -1,0 +1,10 @@
+//! Charges against the sandbox: each verb, each way in which a processor can leave us without an answer, and what is refused before
+//! anything is sent.
+
+#[path = "../common/mod.rs"]
+#[expect(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+mod desk;
+mod refusals;
+mod unknown;
+mod verbs;

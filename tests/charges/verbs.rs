@@ -1,0 +1,185 @@
+//! What the verbs do when all goes well.
+
+use cardvault::tools::client::Payload;
+use serde_json::{Value, json};
+
+use crate::desk::{Desk, VISA, behaving, refusal, sale, word};
+
+#[tokio::test]
+async fn a_charge_is_made_once_and_answers_the_same_for_ever() {
+    let mut desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let made = desk.charge("k-1", &sale(&token, "inv-1")).await;
+    let charge = made.json();
+    assert_eq!((made.status, word(&charge, "status")), (201, "approved"), "{charge}");
+    assert_eq!((&charge["amount_captured"], word(&charge, "outbound")), (&1250.into(), "sent"));
+    assert_eq!((charge["attempts"].as_array().unwrap().len(), word(&charge, "customer")), (1, "c-1"));
+    assert!(made.header("vault-upstream-ms").is_some());
+    for of_the_card in ["\"card\"", "first6", "last4", "brand", "exp_", "424242"] {
+        assert!(!charge.to_string().contains(of_the_card), "{of_the_card}");
+    }
+    let replay = desk.charge("k-1", &sale(&token, "inv-1")).await;
+    assert_eq!((replay.status, &replay.body), (201, &made.body));
+    assert_eq!(replay.header("idempotent-replayed"), Some("true"));
+    let other = desk.charge("k-1", &sale(&token, "inv-2")).await;
+    assert_eq!(refusal(&other), (422, "idempotency_key_reused".to_owned()));
+    let again = desk.charge("k-2", &sale(&token, "inv-1")).await;
+    assert_eq!(refusal(&again), (409, "already_charged".to_owned()));
+    assert_eq!(again.json()["subject"], charge["id"]);
+    let mut dearer = sale(&token, "inv-1");
+    dearer["amount"] = 1251.into();
+    assert_eq!(refusal(&desk.charge("k-3", &dearer).await), (409, "invoice_taken".to_owned()));
+    let paid = desk.paid("inv-1");
+    assert_eq!((paid.len(), &paid[0]["reference"]), (1, &charge["attempts"][0]["id"]));
+
+    let poor = desk.token("t-2", "4000000000009995").await;
+    let declined = desk.charge("k-4", &sale(&poor, "inv-4")).await;
+    assert_eq!((declined.status, word(&declined.json(), "status")), (201, "declined"));
+    assert_eq!(declined.json()["decline_class"], "soft");
+    assert_eq!(desk.charge("k-5", &sale(&token, "inv-4")).await.json()["status"], "approved");
+
+    let erased = desk.client.request("DELETE", &format!("/v1/tokens/{token}"), &[], Payload::None).await;
+    assert_eq!(erased.unwrap().status, 200);
+    for (key, invoice) in [("k-1", "inv-1"), ("k-6", "inv-6")] {
+        let gone = desk.charge(key, &sale(&token, invoice)).await;
+        assert_eq!(refusal(&gone), (410, "token_erased".to_owned()));
+    }
+    let refunds = format!("/v1/charges/{}/refunds", word(&charge, "id"));
+    let refunded = desk.post(&refunds, "k-7", &json!({})).await;
+    assert_eq!((refunded.status, word(&refunded.json(), "status")), (201, "approved"));
+    assert_eq!(desk.post(&refunds, "k-7", &json!({})).await.body, refunded.body);
+    desk.vault.stop();
+    let (code, said) = desk.vault.verify();
+    assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn captures_refunds_and_voids_never_exceed() {
+    let desk = Desk::open();
+    for destination in ["sandbox", "stripe_sandbox"] {
+        let token = desk.token(destination, VISA).await;
+        let hold = |invoice: &str| {
+            let mut body = sale(&token, &format!("{destination}-{invoice}"));
+            body["capture"] = false.into();
+            body["destination"] = destination.into();
+            body
+        };
+        let key = |n: u8| format!("{destination}-{n}");
+        let held = desk.charge(&key(1), &hold("a")).await.json();
+        assert_eq!(held["status"], "authorized", "{held}");
+        assert!(held["expires_at"].is_string());
+        let path = format!("/v1/charges/{}", word(&held, "id"));
+        let captures = format!("{path}/captures");
+        let over = desk.post(&captures, &key(2), &json!({"amount": 1251})).await;
+        assert_eq!(refusal(&over), (422, "amount_too_large".to_owned()));
+        let body = json!({"amount": 500, "final": true});
+        let part = desk.post(&captures, &key(3), &body).await;
+        assert_eq!((part.status, word(&part.json(), "status")), (201, "approved"), "{}", part.json());
+        assert_eq!(desk.post(&captures, &key(3), &body).await.body, part.body);
+        let closed = desk.post(&captures, &key(4), &json!({})).await;
+        assert_eq!(refusal(&closed), (409, "charge_state".to_owned()));
+        assert_eq!(desk.get(&path).await["amount_captured"], 500);
+        let refunds = format!("{path}/refunds");
+        let back = desk.post(&refunds, &key(5), &json!({"amount": 200})).await.json();
+        assert_eq!((word(&back, "status"), &back["amount_refunded"]), ("approved", &200.into()), "{back}");
+        let over = desk.post(&refunds, &key(6), &json!({"amount": 301})).await;
+        assert_eq!(refusal(&over), (422, "amount_too_large".to_owned()));
+        assert_eq!(desk.post(&refunds, &key(7), &json!({})).await.json()["amount"], 300);
+        let refund = desk.get(&format!("/v1/refunds/{}", word(&back, "id"))).await;
+        assert_eq!((&refund["charge"], &refund["amount"]), (&held["id"], &200.into()));
+        let listed = desk.get(&format!("/v1/refunds?invoice={destination}-a")).await;
+        assert_eq!(listed["data"].as_array().unwrap().len(), 2);
+
+        let held = desk.charge(&key(8), &hold("b")).await.json();
+        let path = format!("/v1/charges/{}", word(&held, "id"));
+        let voided = desk.post(&format!("{path}/void"), &key(9), &json!({})).await.json();
+        assert_eq!(voided["charge_status"], "voided", "{voided}");
+        assert_eq!(desk.post(&format!("{path}/captures"), &key(10), &json!({})).await.status, 409);
+        let again = desk.charge(&key(11), &hold("b")).await.json();
+        assert_eq!(again["status"], "authorized", "a voided charge frees its invoice");
+    }
+}
+
+#[tokio::test]
+async fn a_merchant_charges_only_under_an_agreement() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let mut body = sale(&token, "inv-1");
+    body["initiator"] = "merchant".into();
+    let none = desk.charge("k-1", &body).await;
+    assert_eq!(refusal(&none), (422, "agreement_required".to_owned()));
+    let consent = json!({"type": "recurring", "consent": {"by": "shopper", "at": "2026-11-01T00:00:00Z"}});
+    let path = format!("/v1/tokens/{token}/agreements");
+    let agreement = desk.post(&path, "a-1", &consent).await.json();
+    let verification = json!({
+        "token": token, "destination": "sandbox", "cvc": "123", "agreement": agreement["id"],
+    });
+    let verified = desk.post("/v1/verifications", "v-1", &verification).await;
+    let answer = verified.json();
+    assert_eq!((verified.status, word(&answer, "status")), (201, "approved"), "{answer}");
+    let agreements = desk.get(&path).await;
+    let kept = &agreements["data"][0]["network_transaction_id"];
+    assert_eq!(kept, &answer["network_transaction_id"], "{agreements}");
+    assert!(kept.is_string());
+    let charged = desk.charge("k-1", &body).await.json();
+    assert_eq!(
+        (word(&charged, "status"), &charged["agreement"]),
+        ("approved", &agreement["id"]),
+        "{charged}"
+    );
+    let end = format!("{path}/{}/end", word(&agreement, "id"));
+    assert_eq!(desk.post(&end, "e-1", &json!({})).await.status, 200);
+    body["invoice"] = "inv-2".into();
+    let ended = desk.charge("k-2", &body).await;
+    assert_eq!(refusal(&ended), (422, "agreement_required".to_owned()));
+}
+
+#[tokio::test]
+async fn a_network_that_says_stop_ends_the_agreement() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", &behaving(1, 914)).await;
+    let consent = json!({
+        "type": "recurring", "consent": {"by": "shopper", "at": "2026-11-01T00:00:00Z"},
+        "network_transaction_id": "MCC123456",
+    });
+    let path = format!("/v1/tokens/{token}/agreements");
+    assert_eq!(desk.post(&path, "a-1", &consent).await.status, 201);
+    let mut body = sale(&token, "inv-1");
+    body["initiator"] = "merchant".into();
+    assert_eq!(desk.charge("k-1", &body).await.json()["status"], "declined");
+    let agreements = desk.get(&path).await;
+    assert_eq!(agreements["data"][0]["ended_reason"], "network_stop", "{agreements}");
+    let stopped = desk.charge("k-2", &body).await;
+    assert_eq!(refusal(&stopped), (422, "agreement_required".to_owned()));
+}
+
+#[tokio::test]
+async fn charges_are_found_and_exported() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    for n in 0..5 {
+        assert_eq!(desk.charge(&format!("k-{n}"), &sale(&token, &format!("inv-{n}"))).await.status, 201);
+    }
+    let page = desk.get("/v1/charges?limit=2").await;
+    assert_eq!((&page["has_more"], &page["data"][0]["invoice"]), (&true.into(), &"inv-4".into()));
+    let after = word(&page["data"][1], "id");
+    let next = desk.get(&format!("/v1/charges?limit=10&starting_after={after}")).await;
+    assert_eq!(next["data"].as_array().unwrap().len(), 3);
+    let found = desk.get("/v1/charges?invoice=inv-2").await;
+    assert_eq!(found["data"].as_array().unwrap().len(), 1);
+    let transaction = word(&found["data"][0], "processor_transaction_id");
+    let same = desk.get(&format!("/v1/charges?processor_transaction_id={transaction}")).await;
+    assert_eq!(same["data"], found["data"]);
+    let query = "customer=c-1&status=approved&created%5Bgte%5D=2026-01-01T00:00:00Z";
+    let approved = desk.get(&format!("/v1/charges?{query}")).await;
+    assert_eq!(approved["data"].as_array().unwrap().len(), 5);
+    assert_eq!(desk.get("/v1/charges?status=declined").await["data"], json!([]));
+    let csv = desk.client.get("/v1/charges?format=csv").await.unwrap();
+    let text = String::from_utf8(csv.body.to_vec()).unwrap();
+    assert_eq!((text.lines().count(), csv.header("vault-has-more")), (6, Some("false")));
+    let lines = desk.client.get("/v1/charges?format=ndjson&limit=3").await.unwrap();
+    let lines = String::from_utf8(lines.body.to_vec()).unwrap();
+    assert_eq!(lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).count(), 3);
+    let bad = desk.client.get("/v1/charges?status=paid").await.unwrap();
+    assert_eq!(refusal(&bad), (400, "invalid_parameter".to_owned()));
+}
