@@ -54,14 +54,16 @@ pub enum RowChange {
         on_duplicate: OnDuplicate,
     },
     /// The next version of a card: `card.version` must be the stored version plus one, else [`CommitError::Conflict`]. The version
-    /// before stays readable by [`Store::card_version`] without its PAN envelope, and with it while an attempt pins it.
+    /// before stays readable by [`Store::card_version`] without its PAN envelope, and with it while an attempt pins it. Without a new
+    /// fingerprint the card keeps its id. [`CommitError::NotFound`] for an erased card, [`CommitError::Conflict`] for one that is `erasing`.
     UpdateCard {
         /// The row as it shall be.
         card: Box<CardRow>,
         /// The keyed hash, if the number changed.
         fingerprint: Option<[u8; 32]>,
     },
-    /// Suspends or reactivates a card; fails with [`CommitError::NotFound`] for an erased one.
+    /// Suspends or reactivates a card; its version stays. Fails with [`CommitError::NotFound`] for an erased one. A hold on a card
+    /// that is `erasing` suspends it; releasing the hold of a card whose erase was asked for erases it, whatever `status` says.
     SetCardStatus {
         /// Whose.
         tenant: TenantId,
@@ -73,8 +75,8 @@ pub enum RowChange {
         legal_hold: bool,
     },
     /// Erases a card: sealed fields of all versions, fingerprint entry, body MACs, metadata and customer go; the tombstone
-    /// stays. While an unresolved attempt or an open authorization pins the card it becomes `erasing` instead, and the store
-    /// erases it when [`PutCharge`](Self::PutCharge) closes the last one.
+    /// stays. Under a legal hold it becomes `suspended` instead, to be erased on release; the row read back says so. While an unresolved attempt or an open authorization pins the card it becomes `erasing` instead, and the store
+    /// erases it when [`PutCharge`](Self::PutCharge) closes the last one. An `erasing` card matches no duplicate any more.
     EraseCard {
         /// Whose.
         tenant: TenantId,
@@ -83,7 +85,9 @@ pub enum RowChange {
     },
     /// A charge as it shall be: `charge.revision` must be the stored one plus one, or 1 for a new one, else
     /// [`CommitError::Conflict`]. A new charge whose (tenant, invoice, period) is taken fails with
-    /// [`CommitError::InvoiceTaken`]; only a charge whose status is `declined`, `failed` or `voided` frees it.
+    /// [`CommitError::InvoiceTaken`]; only a charge whose status is `declined`, `failed` or `voided` frees it. A new charge with an
+    /// unresolved attempt or an open authorization needs an active card ([`CommitError::Conflict`] if it is suspended,
+    /// [`CommitError::NotFound`] if it is going or gone) of which `card_version` is the current version (else `Conflict`).
     PutCharge(Box<ChargeRow>),
     /// A principal as it shall be (new or changed).
     PutPrincipal(Box<PrincipalRow>),
@@ -156,14 +160,15 @@ pub struct Change {
     /// The events that say who did it, appended in this order.
     pub events: Vec<EventDraft>,
     /// The idempotency key that this change claims. If the key is there already, nothing is changed and the answer is
-    /// [`CommitError::KeyTaken`] — except that a `Frozen` answer replaces a `Reserved` one with the same `body_mac`.
+    /// [`CommitError::KeyTaken`] — except that a `Frozen` answer replaces a `Reserved` one with the same `body_mac`
+    /// (or whose MAC was erased with its card in the meantime: the outcome still counts).
     pub idempotency: Option<Idempotency>,
 }
 
 /// A permission that only a commit gives: the keeper releases what it holds for this attempt against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Grant {
-    /// The log's sequence number of the change's last event.
+    /// The log's sequence number of the change's last event (of the log's last, if the change had none).
     pub seq: u64,
 }
 
@@ -265,7 +270,7 @@ pub trait Store: Send + Sync + 'static {
     fn commit(&self, change: Change) -> Reply<'_, Result<Committed, CommitError>>;
 
     /// Appends events that belong to no change (masked reads, refusals). They are durable within a second; the answer does
-    /// not wait. Refused when the log lags by more than [`Store::event_lag_max_seconds`].
+    /// not wait. Refused (`Unavailable("event_lag")`) when the log lags by more than [`Store::event_lag_max_seconds`] or the queue is full.
     fn append_events(&self, events: Vec<EventDraft>) -> Result<(), CommitError>;
 
     /// How long an appended event may wait before appends (and the reads they belong to) stop, in seconds.
@@ -284,7 +289,7 @@ pub trait Store: Send + Sync + 'static {
         version: u32,
     ) -> Reply<'_, Result<Option<CardRow>, StoreError>>;
 
-    /// A customer's cards that are not erased, newest first, after (older than) `after`.
+    /// A customer's cards that are not erased (`erasing` ones included), newest first, after (older than) `after`.
     fn cards_of_customer<'a>(
         &'a self,
         tenant: TenantId,
