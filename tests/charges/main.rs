@@ -1,6 +1,15 @@
 //! Charges against the sandbox: each verb, each way in which a processor can leave us without an answer, and what is refused before
 //! anything is sent.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::print_stderr,
+    reason = "a test: what fails here fails it"
+)]
+
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;

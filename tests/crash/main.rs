@@ -1,6 +1,15 @@
 //! SIGKILL of each process while charges are under way: afterwards the sandbox's ledger and the vault say the same of every invoice.
 //! Doubled: more than one approved, unvoided sale. Lost: approved on one side only.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::print_stderr,
+    reason = "a test: what fails here fails it"
+)]
+
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;
