@@ -58,6 +58,15 @@ impl AttestError {
     }
 }
 
+/// Whether this keeper's key has signed the log so far. Where another has, keys and database are of different environments:
+/// no card would open, and two keys would share one log.
+pub(super) async fn is_ours(app: &App) -> Result<bool, AttestError> {
+    let Some(note) = app.store.checkpoint().await? else { return Ok(true) };
+    let keeper = app.keeper.hello().await?;
+    let key = note::VerifierKey::new(&keeper.origin, keeper.public_key);
+    Ok(key.is_some_and(|key| key.open_checkpoint(&note).is_ok()))
+}
+
 /// Makes checkpoints for as long as the edge runs.
 pub(super) async fn run(app: App) {
     let mut known_boot = String::new();
