@@ -18,6 +18,7 @@ use tower::Service;
 
 use super::guard::Peer;
 use super::tls::Tls;
+use super::wiping::Wiping;
 use crate::edge::metrics::Metrics;
 use crate::wire::control::Limits;
 
@@ -97,7 +98,7 @@ impl Connections {
         let Some(config) = self.tls.as_ref().and_then(|tls| tls.current()) else {
             return self.exchange(stream, peer, watcher).await;
         };
-        let handshake = TlsAcceptor::from(config).accept(stream);
+        let handshake = TlsAcceptor::from(config).accept(Wiping::new(stream));
         match tokio::time::timeout(self.head_time, handshake).await {
             Ok(Ok(stream)) => self.exchange(stream, peer, watcher).await,
             Ok(Err(_)) | Err(_) => self.metrics.handshake_failed(),
@@ -118,7 +119,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_time)
             .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Wiping::new(stream)), service);
         // A connection that breaks is the peer's affair; what it asked for is settled by its own rules.
         drop(watcher.watch(connection).await);
     }

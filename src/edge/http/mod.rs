@@ -22,6 +22,7 @@ pub mod reply;
 pub mod routes;
 pub mod tls;
 mod tokens;
+mod wiping;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,93 @@
+//! Wipes what TLS and HTTP leave in their read buffers. Both keep one buffer for a connection's life: rustls decrypts in it, hyper
+//! parses in it, and neither clears it, so the last card of a kept-alive connection would lie there until the next request. Whoever
+//! reads hands that buffer down to be filled; before it is filled again, it is cleared here.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream whose reader finds its buffer cleared of what it read before.
+pub(super) struct Wiping<S> {
+    stream: S,
+    /// Something was read since the buffer was last cleared. A connection always reads once more after a request, to learn of the
+    /// next one, so that nothing stays for longer than the request.
+    is_dirty: bool,
+}
+
+impl<S> Wiping<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, is_dirty: false }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wiping<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_dirty {
+            into.initialize_unfilled().fill(0);
+            self.is_dirty = false;
+        }
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        self.is_dirty = into.filled().len() > before;
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wiping<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_next_read_clears_what_the_last_one_left() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let mut wiping = Wiping::new(far);
+        near.write_all(b"a secret").await.unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(wiping.read(&mut buffer).await.unwrap(), 8);
+        assert_eq!(&buffer[..8], b"a secret");
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(10), wiping.read(&mut buffer));
+        assert!(waiting.await.is_err());
+        assert_eq!(buffer, [0; 16]);
+        near.write_all(b"more").await.unwrap();
+        assert_eq!(wiping.read(&mut buffer).await.unwrap(), 4);
+        assert_eq!(&buffer[..5], b"more\0");
+    }
+}
