@@ -11,7 +11,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::common::{
-    BILLING, Vault, card, count_of, events, name, numbers, order, run, signal, store, text, wait_for,
+    BILLING, Vault, card, count_of, credential_in, events, name, numbers, order, run, signal, store, text,
+    wait_for,
 };
 
 #[tokio::test]
@@ -91,10 +92,7 @@ async fn credentials_rotate_with_an_overlap_and_end_at_once_when_disabled() {
     let old = vault.principal(order("billing", Some("acme"), &BILLING));
     let rotate = |overlap_seconds| {
         let request = AdminRequest::PrincipalRotate { principal: "billing".to_owned(), overlap_seconds };
-        match vault.ask(request) {
-            AdminAnswer::Credential { credential, .. } => credential,
-            other => panic!("{other:?}"),
-        }
+        credential_in(vault.ask(request))
     };
     let status =
         async |credential: &str| vault.client(credential).get("/v1/tokens?customer=c").await.unwrap().status;
@@ -160,12 +158,12 @@ async fn what_belongs_to_another_installation_or_is_unsafe_does_not_start() {
     let keep = |name: &str| (vault.path(name), fs::read(vault.path(name)).unwrap());
     let (store_file, own_store) = keep("keys/keystore.json");
     fs::copy(other.path("keys/keystore.json"), &store_file).unwrap();
-    refused(serve(), "QQ");
+    refused(serve(), "restore the key store");
     let (root, own_root) = keep("keys/root.key");
     fs::copy(other.path("keys/root.key"), &root).unwrap();
     refused(serve(), "another environment");
     fs::write(&store_file, own_store).unwrap();
-    refused(serve(), "QQ");
+    refused(serve(), "restore the key store");
     fs::write(&root, own_root).unwrap();
 
     let (_, text) = keep("cardvault.toml");

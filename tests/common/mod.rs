@@ -174,10 +174,7 @@ impl Vault {
 
     /// A new principal's credential.
     pub(crate) fn principal(&self, order: PrincipalOrder) -> String {
-        match self.ask(AdminRequest::PrincipalAdd(order)) {
-            AdminAnswer::Credential { credential, .. } => credential,
-            other => panic!("no credential: {other:?}"),
-        }
+        credential_in(self.ask(AdminRequest::PrincipalAdd(order)))
     }
 
     /// A client of an application of this tenant.
@@ -205,12 +202,9 @@ impl Vault {
 
     /// (role, process id) of all that runs.
     pub(crate) fn processes(&self) -> Vec<(String, u32)> {
-        match self.ask(AdminRequest::Processes) {
-            AdminAnswer::Table(rows) => {
-                rows.into_iter().map(|row| (row[0].clone(), row[1].parse().unwrap())).collect()
-            }
-            other => panic!("no table: {other:?}"),
-        }
+        let answer = self.ask(AdminRequest::Processes);
+        let AdminAnswer::Table(rows) = answer else { panic!("no table: {answer:?}") };
+        rows.into_iter().map(|row| (row[0].clone(), row[1].parse().unwrap())).collect()
     }
 
     pub(crate) fn process(&self, role: &str) -> u32 {
@@ -283,6 +277,12 @@ impl Drop for Vault {
     }
 }
 
+/// The credential that an answer shows.
+pub(crate) fn credential_in(answer: AdminAnswer) -> String {
+    let AdminAnswer::Credential { credential, .. } = answer else { panic!("no credential: {answer:?}") };
+    credential
+}
+
 /// What a principal is made from; an application without limits.
 pub(crate) fn order(name: &str, tenant: Option<&str>, scopes: &[&str]) -> PrincipalOrder {
     PrincipalOrder {
@@ -333,9 +333,17 @@ pub(crate) fn text(answer: &Answer) -> String {
     format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
 }
 
-/// Runs the binary: exit code and all that it printed.
+/// Runs the binary: exit code and all that it printed. What does not end is ended, with code -1.
 pub(crate) fn run(args: &[&str]) -> (i32, String) {
-    let output = Command::new(CARDVAULT).args(args).stdin(Stdio::null()).output().unwrap();
+    let mut command = Command::new(CARDVAULT);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }
