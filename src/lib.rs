@@ -15,8 +15,25 @@
 //! - [`connector`]: the declarative language that says how to talk to one processor, and the connectors in it.
 //! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
 //! - [`config`], [`clock`], [`object`], [`random`], [`telemetry`].
-//! - [`tools`]: what a person runs beside the service: the processor sandbox.
-//! - [`tools`]: what a person runs beside the service.
+//!
+//! # Words
+//! The field's word, one word per thing: PAN; BIN; truncated PAN (first6 and last4); card verification code (CVC); token
+//! (`tok_…`, ours); fingerprint (keyed hash of the whole PAN); DEK, KEK; agreement (stored-credential agreement); network
+//! transaction id; connector (how to talk to one processor); destination (a connector with credentials and policy);
+//! attempt (one try of one operation); checkpoint (the log's end, signed); opening (of a sealed PAN); tenant; principal;
+//! scope; grant. Data is sealed and opened, keys are wrapped and unwrapped; `make_` is random, `derive_` deterministic.
+//!
+//! # What must never change
+//! - Invariant: the edge names no key and no clear text, the keeper no network, file or SQL (`every_arrow_holds`).
+//! - Invariant: a sealed field opens only in the place it was sealed for (`a_field_opens_only_where_it_belongs`).
+//! - Invariant: envelopes of old versions open (`the_golden_envelope_opens`).
+//! - Invariant: a change and its events are committed together or not at all (`refused_changes_leave_no_event`).
+//! - Invariant: an opening that a statement counts has one event (`an_opening_that_a_statement_counts_has_exactly_one_event`).
+//! - Invariant: no request is sent twice on the quiet (`no_request_is_sent_twice`).
+//! - Invariant: an invoice and period are charged once (`an_invoice_is_claimed_once`).
+//! - Invariant: test and live numbers never meet (`test_and_live_numbers_never_meet`).
+//! - Invariant: nothing quotes what a caller sent (`no_body_is_ever_quoted`, `an_error_never_quotes_the_file`).
+//! - Invariant: erased bytes leave every file (`erased_bytes_leave_every_file`).
 
 pub mod attest;
 pub mod card;

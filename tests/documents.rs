@@ -73,6 +73,38 @@ mod documents {
         assert_eq!(missing_tests("| 1 | x | `src/nowhere.rs` |"), ["src/nowhere.rs"]);
     }
 
+    fn sources(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .flat_map(|path| {
+                if path.is_dir() {
+                    return sources(&path);
+                }
+                let is_rust = path.extension().is_some_and(|extension| extension == "rs");
+                Vec::from_iter(is_rust.then(|| std::fs::read_to_string(&path).unwrap()))
+            })
+            .collect()
+    }
+
+    /// An invariant of the map is a sentence about the code; what holds it is a test.
+    #[test]
+    fn every_invariant_of_the_map_has_its_test() {
+        let all: Vec<String> =
+            ["src", "tests"].iter().flat_map(|folder| sources(&root().join(folder))).collect();
+        let map = read("src/lib.rs");
+        let invariants: Vec<&str> = map.lines().filter(|line| line.contains("Invariant:")).collect();
+        assert!(invariants.len() > 5, "{}", invariants.len());
+        for line in invariants {
+            assert!(code_spans(line).count() > 0, "names no test: {line}");
+            for test in code_spans(line) {
+                assert!(
+                    all.iter().any(|source| source.contains(&format!("fn {test}("))),
+                    "{test} is no test"
+                );
+            }
+        }
+    }
+
     /// Targets of `[text](target)` that are files of ours.
     fn links(text: &str) -> Vec<String> {
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
