@@ -13,7 +13,7 @@ use cardvault::supervisor::setup::{self, InitArgs};
 use cardvault::telemetry;
 use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
 use cardvault::tools::terminal::{complain, say};
-use cardvault::tools::{audit, connector, demo, doctor, sandbox};
+use cardvault::tools::{audit, bench, connector, demo, doctor, sandbox};
 use clap::{Parser, Subcommand};
 
 // Every freed block is wiped: copies that hyper, serde and TLS make have no other owner who would.
@@ -82,6 +82,9 @@ enum Command {
     Connector(connector::Command),
     /// The audit log: export and verify
     Audit(audit::AuditArgs),
+    /// Measure what the vault does a second, against a bare floor in the same run
+    #[command(subcommand)]
+    Bench(bench::Command),
     #[command(hide = true)]
     Role(RoleArgs),
 }
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
         Command::Sandbox(args) => sandbox::run(args),
         Command::Connector(command) => connector::run(&command),
         Command::Audit(args) => ExitCode::from(audit::run(&args, &open_log)),
+        Command::Bench(command) => bench::run(&command),
         Command::Role(args) => end(role::run(&args)),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod administer;
 pub mod audit;
+pub mod bench;
 pub mod client;
 pub mod connector;
 pub mod demo;
