@@ -5,7 +5,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
     clippy::print_stderr,
     reason = "a test: what fails here fails it"
 )]
