@@ -33,18 +33,19 @@ fn a_connection_that_was_closed_while_it_waited_is_replaced() {
             connection.write(APPROVED);
             if is_reset {
                 // The answer must be there before the reset takes it away.
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(50));
                 connection.reset();
             } else {
                 connection.close();
             }
         });
         let mut running = Running::start(vec![server.destination("d")]);
-        for _ in 0..5 {
+        for _ in 0..3 {
             approved(&mut running, sale("d", PAN));
-            std::thread::sleep(Duration::from_millis(40));
+            // The end must have arrived before the next request is sent, on a busy machine too: a race is the next test's.
+            std::thread::sleep(Duration::from_millis(300));
         }
-        assert_eq!(server.counts(), (5, 5));
+        assert_eq!(server.counts(), (3, 3));
     }
 }
 
