@@ -102,8 +102,25 @@ pub(super) fn make_attempt(id: AttemptId, now: crate::clock::Time) -> Attempt {
 
 /// Has a request rendered and held. An opening that led nowhere is accounted for.
 pub(super) async fn prepare(app: &App, ask: Box<Prepare>) -> Result<Box<Prepared>, Error> {
+    let (tenant, token, attempt) = (ask.tenant, ask.token, ask.attempt);
     match app.keeper.prepare(ask).await {
         Ok(prepared) => Ok(prepared),
+        Err(KeeperError::Refused(refusal)) if refusal.code == RefusalCode::CardUnreadable => {
+            let event = EventDraft {
+                id: EventId::make(app.clock.now())?,
+                tenant: Some(tenant),
+                actor: Actor::System("keeper".to_owned()),
+                origin: Origin::default(),
+                action: catalogue::CARD_UNREADABLE,
+                outcome: EventOutcome::Error("card_unreadable".to_owned()),
+                target: Target { kind: "card".to_owned(), id: token.to_string(), version: None },
+                keys: Vec::new(),
+                facts: Facts { attempt: Some(attempt), ..Facts::default() },
+            };
+            // The refusal stands whether or not the log takes it now.
+            drop(app.store.append_events(vec![event]));
+            Err(KeeperError::Refused(refusal).into())
+        }
         Err(KeeperError::RefusedAfterOpening(refusal, opened)) => {
             account_unused(app, *opened).await;
             Err(KeeperError::Refused(refusal).into())
