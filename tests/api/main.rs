@@ -7,4 +7,5 @@ mod common;
 
 mod processes;
 mod refusals;
+mod tampering;
 mod tokens;
