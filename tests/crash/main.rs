@@ -12,6 +12,7 @@
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

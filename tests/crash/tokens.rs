@@ -1,0 +1,172 @@
+//! Creates under SIGKILL: every acknowledged token is there with its own card, no card stands under a wrong token, and the log
+//! verifies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cardvault::card::tenant::Mode;
+use cardvault::tools::client::Client;
+use serde_json::{Value, json};
+use tokio::sync::RwLock;
+use tokio::task::JoinSet;
+
+use crate::common::numbers::volume;
+use crate::common::{Vault, order, text};
+
+/// How many cards, and how often a process is killed. The big run that the product promises, 100,000 and 20, is the same
+/// test with these two numbers; it takes minutes.
+const CARDS: usize = 3_000;
+const KILLS: usize = 6;
+const AT_ONCE: usize = 16;
+/// A key is sent again until it is answered; a test that hangs must end.
+const ANSWERED_MAX: Duration = Duration::from_secs(40);
+const ROLES: [&str; 4] = ["edge", "keeper", "forwarder", "supervisor"];
+
+/// What tells a card from all others: first six and last four do not, so its customer does as well.
+fn body(n: usize) -> Value {
+    let number = volume(u64::try_from(n).unwrap());
+    let (month, year) = (n % 12 + 1, 2027 + n % 10);
+    json!({
+        "card": {"number": number, "exp_month": month, "exp_year": year},
+        "billing": {"zip": format!("{:05}", n % 100_000)}, "customer": format!("c-{n}"),
+    })
+}
+
+/// Whether an answer is the card of this number.
+fn is_its_own(answer: &Value, n: usize) -> bool {
+    let sent = body(n);
+    let number = sent["card"]["number"].as_str().unwrap();
+    answer["card"]["last4"] == number[12..]
+        && answer["card"]["exp_month"] == sent["card"]["exp_month"]
+        && answer["card"]["exp_year"] == sent["card"]["exp_year"]
+        && answer["customer"] == sent["customer"]
+}
+
+/// Stores a card under one key until the answer comes, whatever dies meanwhile.
+async fn create(client: &RwLock<Client>, n: usize) -> String {
+    let (body, began) = (body(n), Instant::now());
+    loop {
+        assert!(began.elapsed() < ANSWERED_MAX, "card {n} is not answered");
+        let asking = client.read().await.clone();
+        match asking.post("/v1/tokens", &format!("k-{n}"), &body).await {
+            Ok(answer) if answer.status == 201 => {
+                assert!(is_its_own(&answer.json(), n), "card {n}: {}", text(&answer));
+                return answer.json()["id"].as_str().unwrap().to_owned();
+            }
+            Ok(answer) => assert!(matches!(answer.status, 409 | 503), "card {n}: {}", text(&answer)),
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Kills a process whenever another part of the cards is stored; which and when is left to chance.
+async fn kill_at_random(
+    vault: Vault,
+    client: &RwLock<Client>,
+    credential: &str,
+    done: &AtomicUsize,
+) -> Vault {
+    let mut vault = vault;
+    for kill in 0..KILLS {
+        let chance = cardvault::random::make_bytes::<3>().unwrap();
+        let role = ROLES[usize::from(chance[0]) % ROLES.len()];
+        let part = CARDS / (KILLS + 1);
+        let at = kill * part + usize::from(chance[1]) * part / 256;
+        while done.load(Ordering::SeqCst) < at {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_micros(u64::from(chance[2]) * 50)).await;
+        vault = tokio::task::spawn_blocking(move || {
+            match role {
+                "supervisor" => {
+                    vault.kill();
+                    vault.serve();
+                }
+                role => vault.kill_role(role),
+            }
+            vault
+        })
+        .await
+        .unwrap();
+        *client.write().await = vault.client(credential);
+    }
+    vault
+}
+
+/// What is sealed under a token is its own card too: the processor sees the number that was stored under it.
+async fn charge_some(client: &Client, vault: &Vault, made: &BTreeMap<String, usize>) {
+    // Numbers of these places are approved by the sandbox.
+    let some: Vec<_> = made.iter().filter(|(_, n)| *n % 1_000 < 900).step_by(CARDS / 60).collect();
+    for (token, n) in &some {
+        let charge = json!({
+            "token": token, "amount": 100, "currency": "USD", "destination": "sandbox",
+            "invoice": format!("inv-{n}"), "initiator": "customer",
+        });
+        let charged = client.post("/v1/charges", &format!("charge-{n}"), &charge).await.unwrap();
+        assert_eq!(
+            (charged.status, &charged.json()["status"]),
+            (201, &json!("approved")),
+            "{}",
+            text(&charged)
+        );
+    }
+    let ledger = std::fs::read_to_string(vault.beside("ledger.ndjson")).unwrap();
+    let sales: BTreeMap<String, String> = ledger
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|entry| entry["kind"] == "sale")
+        .map(|sale| {
+            let word = |name: &str| sale[name].as_str().unwrap().to_owned();
+            (word("invoice"), word("last4"))
+        })
+        .collect();
+    assert_eq!(sales.len(), some.len());
+    for (_, n) in some {
+        assert_eq!(sales[&format!("inv-{n}")], volume(u64::try_from(*n).unwrap())[12..]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_token_is_there_with_its_own_card() {
+    let vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let credential =
+        vault.principal(order("billing", Some("acme"), &["tokens:create", "tokens:read", "charges:create"]));
+    let client = Arc::new(RwLock::new(vault.client(&credential)));
+    let (next, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut workers = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (client, next, done) = (Arc::clone(&client), Arc::clone(&next), Arc::clone(&done));
+        workers.spawn(async move {
+            let mut made = Vec::new();
+            loop {
+                let n = next.fetch_add(1, Ordering::SeqCst);
+                if n >= CARDS {
+                    return made;
+                }
+                made.push((create(&client, n).await, n));
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    let mut vault = kill_at_random(vault, &client, &credential, &done).await;
+    let mut made = BTreeMap::new();
+    for worker in workers.join_all().await {
+        made.extend(worker);
+    }
+    assert_eq!(made.len(), CARDS, "two cards have one token");
+    let client = vault.client(&credential);
+    for (token, n) in &made {
+        let read = client.get(&format!("/v1/tokens/{token}")).await.unwrap();
+        assert!(read.status == 200 && is_its_own(&read.json(), *n), "card {n}: {}", text(&read));
+    }
+    // One token for each key, however often it was sent.
+    assert_eq!(vault.count("cards"), i64::try_from(CARDS).unwrap());
+    charge_some(&client, &vault, &made).await;
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
+}
