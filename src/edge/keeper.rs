@@ -369,8 +369,9 @@ impl Link {
                 std::mem::swap(&mut batch, &mut state.out);
             }
             let written = to.write_all(&batch).await;
-            // A submitted card was in these bytes.
-            batch.zeroize();
+            // A submitted card was in these bytes. What lies beyond them was wiped when it was written.
+            batch.as_mut_slice().zeroize();
+            batch.clear();
             if written.is_err() {
                 self.close();
                 return;
