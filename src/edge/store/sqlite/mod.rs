@@ -8,6 +8,7 @@
 //!   scrubber: checkpoints beside the writer; after an erase the write-ahead log is emptied
 //! ```
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -69,6 +70,9 @@ pub struct SqliteStore {
     slots: Semaphore,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    /// For the scrubber's syncs. To close any descriptor of the file gives up all locks that this process has on it (fcntl(2)),
+    /// SQLite's too, so it is the last thing that goes.
+    _database: Arc<File>,
 }
 
 impl SqliteStore {
@@ -85,6 +89,7 @@ impl SqliteStore {
         });
         let writer = Writer::open(Arc::clone(&common))?;
         let readers = Readers::new(common.file.clone(), Arc::clone(&common.index));
+        let database = Arc::new(File::options().read(true).write(true).open(&common.file)?);
         let stop = Arc::new(AtomicBool::new(false));
         let mut store = Self {
             common: Arc::clone(&common),
@@ -92,12 +97,13 @@ impl SqliteStore {
             slots: Semaphore::new(QUEUE_MAX),
             stop: Arc::clone(&stop),
             threads: Vec::new(),
+            _database: Arc::clone(&database),
         };
         let writer = std::thread::Builder::new().name("store-writer".into()).spawn(|| writer.run())?;
         store.threads.push(writer);
         let scrubber = std::thread::Builder::new()
             .name("store-scrubber".into())
-            .spawn(move || scrub::run(&common, &stop))?;
+            .spawn(move || scrub::run(&common, &database, &stop))?;
         store.threads.push(scrubber);
         Ok(store)
     }

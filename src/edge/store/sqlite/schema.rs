@@ -40,8 +40,8 @@ pub enum OpenError {
     /// What is stored cannot be read back.
     #[error("the store holds something this version cannot read: {0}")]
     Corrupt(&'static str),
-    /// A thread could not be started.
-    #[error("a thread of the store did not start: {0}")]
+    /// A thread could not be started, or the file not opened beside the database.
+    #[error("the store did not start: {0}")]
     Thread(#[from] std::io::Error),
 }
 

@@ -1,6 +1,7 @@
 //! Checkpoints beside the writer: a thread of its own copies the write-ahead log into the database in passing, and asks the
 //! writer only for the last pages. After an erase it has the log emptied, so that sealed bytes are gone within seconds.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,8 +21,12 @@ const WAL_PAGES_MAX: i64 = 100_000;
 /// How soon after an erase the first try is made, and how often it is repeated; 60 s are promised.
 const SCRUB_EVERY: Duration = Duration::from_millis(500);
 
-/// Until `stop`.
-pub(super) fn run(common: &Arc<Common>, stop: &AtomicBool) {
+/// A round that copied so few leaves few: while it ran, fewer came.
+const ROUND_PAGES_FEW: i64 = 100;
+const ROUNDS_MAX: u32 = 8;
+
+/// Until `stop`. `database` is the file itself.
+pub(super) fn run(common: &Arc<Common>, database: &File, stop: &AtomicBool) {
     let mut conn = schema::open_checkpointer(&common.file).ok();
     if let Some(conn) = &conn {
         // A filter that is not filled only costs time.
@@ -40,9 +45,8 @@ pub(super) fn run(common: &Arc<Common>, stop: &AtomicBool) {
             conn = schema::open_checkpointer(&common.file).ok();
         }
         let Some(open) = &conn else { continue };
-        match copy(open) {
-            Ok((pages, copied)) => {
-                let left = pages - copied;
+        match copy_and_sync(open, database) {
+            Ok((pages, left)) => {
                 if scrub || left <= WAL_PAGES_LEFT_MAX || pages >= WAL_PAGES_MAX {
                     common.inbox.ask(scrub);
                     scrubbed = Instant::now();
@@ -50,6 +54,24 @@ pub(super) fn run(common: &Arc<Common>, stop: &AtomicBool) {
             }
             Err(_) => conn = None,
         }
+    }
+}
+
+/// Copies round after round until little is left: pages in the log, and about how many of them are left.
+///
+/// SQLite syncs the database only when the last page is copied, which is the writer's part: everybody would wait until all that
+/// was copied here is on disk. So each round is synced here, beside the writer.
+fn copy_and_sync(conn: &Connection, database: &File) -> rusqlite::Result<(i64, i64)> {
+    let (mut before, mut round) = (0, 1);
+    loop {
+        let (pages, copied) = copy(conn)?;
+        // If this fails, the writer's own sync fails too, and it knows what to do.
+        let synced = database.sync_data().is_ok();
+        let of_round = copied - before;
+        if of_round <= ROUND_PAGES_FEW || round == ROUNDS_MAX || !synced {
+            return Ok((pages, of_round.min(pages).max(pages - copied)));
+        }
+        (before, round) = (copied, round + 1);
     }
 }
 
