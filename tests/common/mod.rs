@@ -24,6 +24,8 @@ pub(crate) mod numbers;
 pub(crate) const CARDVAULT: &str = env!("CARGO_BIN_EXE_cardvault");
 /// Nothing of one machine takes longer, even when all tests run at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// A large log takes an unoptimised build a while.
+const LOG_PATIENCE: Duration = Duration::from_secs(300);
 /// What a billing system may do.
 pub(crate) const BILLING: [&str; 4] = ["tokens:create", "tokens:read", "tokens:update", "tokens:erase"];
 
@@ -258,10 +260,16 @@ impl Vault {
     pub(crate) fn verify(&self) -> (i32, String) {
         let out = self.beside(&format!("export-{}", SystemClock.now().micros));
         let database = self.path("data/vault.db");
-        let (code, text) = run(&["audit", "export", "--database", name(&database), "--out", name(&out)]);
+        let (code, text) = run_within(
+            &["audit", "export", "--database", name(&database), "--out", name(&out)],
+            LOG_PATIENCE,
+        );
         assert_eq!(code, 0, "{text}");
         let key = self.path("keys/audit.pub");
-        run(&["audit", "verify", name(&out), "--key", name(&key), "--database", name(&database)])
+        run_within(
+            &["audit", "verify", name(&out), "--key", name(&key), "--database", name(&database)],
+            LOG_PATIENCE,
+        )
     }
 }
 
@@ -335,10 +343,14 @@ pub(crate) fn text(answer: &Answer) -> String {
 
 /// Runs the binary: exit code and all that it printed. What does not end is ended, with code -1.
 pub(crate) fn run(args: &[&str]) -> (i32, String) {
+    run_within(args, PATIENCE)
+}
+
+fn run_within(args: &[&str], within: Duration) -> (i32, String) {
     let mut command = Command::new(CARDVAULT);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + within;
     while child.try_wait().unwrap().is_none() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(5));
     }
