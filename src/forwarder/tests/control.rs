@@ -99,7 +99,8 @@ fn a_new_keeper_is_served_and_the_old_ones_exchange_goes_on() {
 #[test]
 fn a_stop_finishes_what_is_under_way_and_begins_nothing() {
     let server = slow(1500);
-    let mut running = Running::start(vec![server.destination("d")]);
+    let patient = Destination { timeout_seconds: 60, ..server.destination("d") };
+    let mut running = Running::start(vec![patient]);
     let first = running.keeper.send(sale("d", PAN));
     until_read(&server, 1);
     running.tell(&ToForwarderControl::Stop);
