@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::reply;
 use super::tokens::List;
 use crate::card::id::ChargeId;
+use crate::card::stray;
 use crate::clock::Time;
 use crate::edge::App;
 use crate::edge::charge::answer::{self, ChargeAnswer, OperationAnswer};
@@ -41,6 +42,8 @@ const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 100;
 /// Lines of one export; the next begins with `starting_after`.
 const EXPORT_MAX: usize = 10_000;
+/// From so many digits on a run is looked at: the largest amounts have fewer.
+const DIGITS_STRAY_MIN: usize = 15;
 
 /// What the processor took, as seen from here, in milliseconds.
 const UPSTREAM_MS: HeaderName = HeaderName::from_static("vault-upstream-ms");
@@ -291,7 +294,19 @@ impl Format {
 }
 
 fn read_optional<T: Default + serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
-    if body.is_empty() { Ok(T::default()) } else { read_json(body) }
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    if holds_a_number(body) {
+        return Err(Problem::about(Code::StrayNumber, "body"));
+    }
+    read_json(body)
+}
+
+/// No amount has so many digits; a card number sent as one is refused unread, before it is an integer on some stack.
+fn holds_a_number(body: &[u8]) -> bool {
+    let runs = body.split(|byte| !byte.is_ascii_digit()).filter(|run| run.len() >= DIGITS_STRAY_MIN);
+    runs.filter_map(|run| std::str::from_utf8(run).ok()).any(stray::in_free_text)
 }
 
 fn write(answered: Answered) -> Response {
