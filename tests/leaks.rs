@@ -324,6 +324,21 @@ impl Seeker {
     }
 }
 
+/// What is found in memory again and again. A charge whose outcome is not known is sent again in the background, and while keeper
+/// and forwarder work on it they hold its card: that is over within seconds, what was left behind is not.
+async fn seek_until_settled(vault: &Vault, seeker: &Seeker, when: &str, found: &mut Found) {
+    let mut last = Found::new();
+    for _ in 0..10 {
+        last.clear();
+        seek_processes(vault, seeker, when, &mut last);
+        if last.is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    found.append(&mut last);
+}
+
 #[tokio::test]
 async fn no_number_code_or_zip_is_left_anywhere() {
     let vault = Vault::start_with(|config| format!("{config}\n[log]\nlevel = \"trace\"\n"));
@@ -340,11 +355,11 @@ async fn no_number_code_or_zip_is_left_anywhere() {
     let seeker = Seeker::new(&canaries);
     let log_of_events = serde_json::to_vec(&events(&assessor).await).unwrap();
     let mut found = Found::new();
-    seek_processes(&vault, &seeker, "open connections", &mut found);
+    seek_until_settled(&vault, &seeker, "open connections", &mut found).await;
     drop((client, assessor));
     // Connections end, and what was under way is over.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    seek_processes(&vault, &seeker, "closed connections", &mut found);
+    seek_until_settled(&vault, &seeker, "closed connections", &mut found).await;
     seeker.seek("answers", &answers.0, &mut found);
     seeker.seek("log", vault.log().as_bytes(), &mut found);
     seeker.seek("metrics", vault.plain("/metrics").as_bytes(), &mut found);
