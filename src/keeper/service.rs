@@ -121,6 +121,9 @@ impl Keeper {
     fn sign(&self, size: u64) {
         let mut state = self.state();
         let State { signer, keys, .. } = &mut *state;
+        if !signer.waits_for(size) {
+            return;
+        }
         let answer = signer.kept(size, keys).map_or_else(FromKeeper::Refused, FromKeeper::Signed);
         drop(state);
         if let Some(asker) = lock(&self.checkpoint_asker).take() {

@@ -26,6 +26,11 @@ impl Signer {
         &self.origin
     }
 
+    /// Whether the checkpoint of this size is the one that waits; one that was asked for before it is nobody's any more.
+    pub(super) fn waits_for(&self, size: u64) -> bool {
+        self.waiting.is_some_and(|(waiting, _)| waiting == size)
+    }
+
     /// The size of the tree that was signed last.
     pub(super) const fn signed_size(&self) -> u64 {
         self.signed.0
@@ -48,11 +53,9 @@ impl Signer {
 
     /// The supervisor has kept the checkpoint of this size: signs it.
     pub(super) fn kept(&mut self, size: u64, keys: &KeyRing) -> Result<Vec<u8>, Refusal> {
-        let (waiting, root) = self.waiting.take().ok_or(Refusal::of(RefusalCode::Inconsistent))?;
+        let waiting = self.waiting.take_if(|(waiting, _)| *waiting == size);
+        let (_, root) = waiting.ok_or(Refusal::of(RefusalCode::Inconsistent))?;
         let pair = keys.signing().map_err(|_| Refusal::of(RefusalCode::KeyUnavailable))?;
-        if waiting != size {
-            return Err(Refusal::of(RefusalCode::Inconsistent));
-        }
         self.signed = (size, root);
         Ok(sign(pair, attest::note::checkpoint_text(&self.origin, size, &root).as_bytes()))
     }
