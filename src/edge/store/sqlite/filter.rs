@@ -1,7 +1,7 @@
-//! Which random keys the table `entries` may hold: a Bloom filter of 2 MB, so that a new card does not cost two searches that
-//! find nothing. It knows the keys that begin with a hash (fingerprints, idempotency keys); for all others it says "perhaps".
+//! Which random keys the index may hold: a Bloom filter of 2 MB, so that a new card does not cost searches of maps and table
+//! that find nothing. It knows the keys that begin with a hash (fingerprints, idempotency keys); for all others it says "perhaps".
 //!
-//! The writer adds what it merges; what lay in the table before is read in beside it after start, and until that is done
+//! The writer adds what it puts; what lay in the table before is read in beside it after start, and until that is done
 //! the answer is always "perhaps".
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +29,7 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// Adds a key that is being merged.
+    /// Adds a key that is being put.
     pub(super) fn add(&self, key: &[u8]) {
         for bit in bits(key).into_iter().flatten() {
             if let Some(word) = self.words.get(bit >> 6) {
@@ -38,7 +38,7 @@ impl Filter {
         }
     }
 
-    /// Whether the table may hold a key that begins like this.
+    /// Whether the index may hold a key that begins like this.
     pub(super) fn may_hold(&self, key: &[u8]) -> bool {
         let Some(bits) = bits(key).filter(|_| self.filled.load(Ordering::Acquire)) else { return true };
         bits.into_iter().all(|bit| {

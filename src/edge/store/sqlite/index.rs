@@ -88,7 +88,7 @@ struct Memory {
 #[derive(Default)]
 pub(super) struct InMemory {
     memory: RwLock<Memory>,
-    /// What the table may hold.
+    /// What memory or table may hold.
     pub(super) filter: Filter,
 }
 
@@ -127,14 +127,16 @@ impl Span {
 
 /// Reads a key for a reader.
 pub(super) fn get(shared: &Shared, conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
+    if !shared.filter.may_hold(key) {
+        return Ok(None);
+    }
     let found = {
         let memory = shared.read();
         find(&[&memory.active, &memory.frozen], key)
     };
     match found {
         Some(value) => Ok(value),
-        None if shared.filter.may_hold(key) => get_merged(conn, key),
-        None => Ok(None),
+        None => get_merged(conn, key),
     }
 }
 
@@ -145,9 +147,11 @@ pub(super) fn scan(
     span: Span,
     limit: usize,
 ) -> rusqlite::Result<Vec<Entry>> {
+    if !shared.filter.may_hold(&span.from) {
+        return Ok(Vec::new());
+    }
     let memory = shared.read();
-    let table = shared.filter.may_hold(&span.from).then_some(conn);
-    merge_layers(&[&memory.active, &memory.frozen], table, span, limit)
+    merge_layers(&[&memory.active, &memory.frozen], conn, span, limit)
 }
 
 /// The writer's side.
@@ -207,6 +211,7 @@ impl IndexWriter {
             next = seq + 1;
             decode_batch(row.get_ref(1)?.as_blob()?, &mut map);
         }
+        map.iter().for_each(|item| shared.filter.add(item.parts().0));
         let (active, frozen, sweep, active_from) = if map.len() < sizes.generation / 2 {
             (map, Map::new(), Sweep::Idle, first.unwrap_or(next))
         } else {
@@ -227,9 +232,11 @@ impl IndexWriter {
 
     /// The first entries of a prefix, in order of their keys.
     pub(super) fn scan(&self, conn: &Connection, prefix: Key, limit: usize) -> rusqlite::Result<Vec<Entry>> {
+        if !self.shared.filter.may_hold(&prefix) {
+            return Ok(Vec::new());
+        }
         let memory = self.shared.read();
-        let table = self.shared.filter.may_hold(&prefix).then_some(conn);
-        merge_layers(&[&self.batch, &memory.active, &memory.frozen], table, Span::of_prefix(prefix), limit)
+        merge_layers(&[&self.batch, &memory.active, &memory.frozen], conn, Span::of_prefix(prefix), limit)
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
@@ -241,6 +248,9 @@ impl IndexWriter {
     }
 
     fn set(&mut self, key: &[u8], value: Option<&[u8]>) {
+        if value.is_some() {
+            self.shared.filter.add(key);
+        }
         let before = self.batch.replace(Item::new(key, value));
         self.undo.push((key.into(), before));
     }
@@ -286,10 +296,7 @@ impl IndexWriter {
         for item in memory.frozen.range::<[u8], _>((from, Bound::Unbounded)).take(limit) {
             let (key, value) = item.parts();
             match value {
-                Some(value) => {
-                    self.shared.filter.add(key);
-                    put.execute((key, value))?
-                }
+                Some(value) => put.execute((key, value))?,
                 None => delete.execute((key,))?,
             };
             last = Some(key);
@@ -352,10 +359,10 @@ fn get_merged(conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>
     conn.prepare_cached(include_str!("sql/entry_get.sql"))?.query_row((key,), |row| row.get(0)).optional()
 }
 
-/// Walks all layers and the table (if it may hold any of it) at once in key order; where several hold a key, the newest layer speaks.
+/// Walks all layers and the table at once in key order; where several hold a key, the newest layer speaks.
 fn merge_layers(
     layers: &[&Map],
-    conn: Option<&Connection>,
+    conn: &Connection,
     span: Span,
     limit: usize,
 ) -> rusqlite::Result<Vec<Entry>> {
@@ -371,12 +378,9 @@ fn merge_layers(
         .map(|layer| layer.range::<[u8], _>(bounds))
         .map(|mut range| (step(&mut range, descending), range))
         .collect();
-    let mut table =
-        TableWalk { rows: VecDeque::new(), span, chunk: limit.clamp(1, 256), ended: conn.is_none() };
+    let mut table = TableWalk { rows: VecDeque::new(), span, chunk: limit.clamp(1, 256), ended: false };
     while out.len() < limit {
-        if let Some(conn) = conn {
-            table.fill(conn)?;
-        }
+        table.fill(conn)?;
         let heads = walks.iter().filter_map(|(head, _)| head.map(|(key, _)| key));
         let heads = heads.chain(table.rows.front().map(|(key, _)| key.as_slice()));
         let Some(key) = (if descending { heads.max() } else { heads.min() }) else { break };

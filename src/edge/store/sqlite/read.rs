@@ -1,17 +1,18 @@
 //! Reads beside the writer: a few connections, each read one short transaction, in the thread that asks.
 
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::de::DeserializeOwned;
 
 use super::apply::{load_card, load_charge, read_charge, read_key, status_word};
 use super::codec::{self, ReadError, StoredCard, StoredKey};
-use super::index::{self, Order, Shared, Span};
+use super::index::{self, Order, Span};
 use super::keys::{self, Key};
 use super::log::{self, StoredNodes, to_i64};
 use super::schema;
+use super::writer::Common;
 use crate::card::id::{ChargeId, EventId, IdBytes, Token};
 use crate::card::tenant::TenantId;
 use crate::edge::audit::tree::{Frontier, TreeError, consistency_path, inclusion_path};
@@ -27,32 +28,88 @@ const CANDIDATES: usize = 256;
 
 /// The readers' side of the store.
 pub(super) struct Readers {
-    file: PathBuf,
-    index: Shared,
-    pool: Mutex<Vec<Connection>>,
+    common: Arc<Common>,
+    pool: Mutex<Vec<Reader>>,
+}
+
+/// A connection, and what it sees.
+struct Reader {
+    conn: Connection,
+    /// Open on the database as it was after so many commits; `None` between transactions.
+    snapshot: Option<u64>,
+}
+
+impl Reader {
+    /// Begins to see the database as it is after `commits`, unless it does already.
+    fn see(&mut self, commits: u64) -> rusqlite::Result<()> {
+        if self.snapshot != Some(commits) {
+            self.let_go()?;
+            self.conn.prepare_cached("begin")?.execute(())?;
+            self.snapshot = Some(commits);
+        }
+        Ok(())
+    }
+
+    fn let_go(&mut self) -> rusqlite::Result<()> {
+        if self.snapshot.take().is_some() {
+            self.conn.prepare_cached("commit")?.execute(())?;
+        }
+        Ok(())
+    }
 }
 
 impl Readers {
-    pub(super) const fn new(file: PathBuf, index: Shared) -> Self {
-        Self { file, index, pool: Mutex::new(Vec::new()) }
+    pub(super) const fn new(common: Arc<Common>) -> Self {
+        Self { common, pool: Mutex::new(Vec::new()) }
     }
 
+    /// A read that may take several statements and the index; each statement sees what is committed when it begins.
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadError>) -> Result<T, StoreError> {
-        let idle = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let conn = match idle {
-            Some(conn) => conn,
-            None => schema::open_reader(&self.file).map_err(|_| StoreError::Unavailable("io"))?,
-        };
-        let answer = read(&conn)?;
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.len() < POOL_MAX {
-            pool.push(conn);
-        }
+        let mut reader = self.take()?;
+        reader.let_go().map_err(ReadError::from)?;
+        let answer = read(&reader.conn)?;
+        self.give_back(reader);
         Ok(answer)
     }
 
+    /// A read of rows alone, without the index. To begin and to end a transaction takes half as long as to read a card, so
+    /// the transaction stays open until something else is committed.
+    fn with_rows<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadError>) -> Result<T, StoreError> {
+        let commits = self.common.figures.commits.load(Ordering::Acquire);
+        let mut reader = self.take()?;
+        reader.see(commits).map_err(ReadError::from)?;
+        let answer = read(&reader.conn)?;
+        self.give_back(reader);
+        Ok(answer)
+    }
+
+    /// Ends the transactions of readers that rest, for the scrubber: the write-ahead log cannot begin again under them.
+    pub(super) fn let_go(&self) {
+        // One that fails to is closed, which ends its transaction too.
+        self.pool().retain_mut(|reader| reader.let_go().is_ok());
+    }
+
+    fn take(&self) -> Result<Reader, StoreError> {
+        if let Some(reader) = self.pool().pop() {
+            return Ok(reader);
+        }
+        let conn = schema::open_reader(&self.common.file).map_err(|_| StoreError::Unavailable("io"))?;
+        Ok(Reader { conn, snapshot: None })
+    }
+
+    fn give_back(&self, reader: Reader) {
+        let mut pool = self.pool();
+        if pool.len() < POOL_MAX {
+            pool.push(reader);
+        }
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Vec<Reader>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn card(&self, tenant: TenantId, token: Token) -> Result<Option<CardRow>, StoreError> {
-        self.with(|conn| card_of(conn, tenant, token))
+        self.with_rows(|conn| card_of(conn, tenant, token))
     }
 
     pub(super) fn card_version(
@@ -98,7 +155,7 @@ impl Readers {
     ) -> Result<Option<StoredIdempotency>, StoreError> {
         self.with(|conn| {
             let key = keys::idempotency(tenant, route, key);
-            let Some(bytes) = index::get(&self.index, conn, &key)? else { return Ok(None) };
+            let Some(bytes) = index::get(&self.common.index, conn, &key)? else { return Ok(None) };
             let stored: StoredKey = codec::decode(&bytes)?;
             Ok(Some(read_key(conn, stored)?))
         })
@@ -108,7 +165,7 @@ impl Readers {
         self.with(|conn| {
             let id = match ChargeId::parse(id) {
                 Some(id) => Some(id),
-                None => index::get(&self.index, conn, &keys::operation(tenant, id))?
+                None => index::get(&self.common.index, conn, &keys::operation(tenant, id))?
                     .as_deref()
                     .and_then(ChargeId::from_slice),
             };
@@ -148,7 +205,7 @@ impl Readers {
         };
         loop {
             let span = Span { from: prefix.to_vec(), to, order: Order::Descending };
-            let entries = index::scan(&self.index, conn, span, CANDIDATES.min(limit + 1))?;
+            let entries = index::scan(&self.common.index, conn, span, CANDIDATES.min(limit + 1))?;
             let Some((last, _)) = entries.last() else { return Ok(Page { rows, more: false }) };
             to = last.clone();
             for (key, _) in &entries {
@@ -164,7 +221,7 @@ impl Readers {
 
     pub(super) fn open_charges(&self, limit: usize) -> Result<Vec<ChargeRow>, StoreError> {
         self.with(|conn| {
-            let entries = index::scan(&self.index, conn, Span::of_prefix(keys::open_prefix()), limit)?;
+            let entries = index::scan(&self.common.index, conn, Span::of_prefix(keys::open_prefix()), limit)?;
             let mut out = Vec::with_capacity(entries.len());
             for (key, tenant) in entries {
                 let id = keys::last_id(&key).and_then(ChargeId::from_slice);

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::read::Readers;
 use super::schema;
 use super::writer::Common;
 
 const TICK: Duration = Duration::from_millis(50);
-/// Pages in the write-ahead log (4 KiB each) before they are copied.
-const WAL_PAGES_COPY: u64 = 6_000;
+/// Pages in the write-ahead log (4 KiB each) before they are copied. While they are synced, commits wait for the disk too:
+/// the more there are, the longer.
+const WAL_PAGES_COPY: u64 = 2_000;
 /// Pages left to copy that the writer may be asked for: a few milliseconds.
 const WAL_PAGES_LEFT_MAX: i64 = 300;
 /// Beyond this the writer must help, whatever it costs: 400 MB.
@@ -26,7 +28,7 @@ const ROUND_PAGES_FEW: i64 = 100;
 const ROUNDS_MAX: u32 = 8;
 
 /// Until `stop`. `database` is the file itself.
-pub(super) fn run(common: &Arc<Common>, database: &File, stop: &AtomicBool) {
+pub(super) fn run(common: &Arc<Common>, readers: &Readers, database: &File, stop: &AtomicBool) {
     let mut conn = schema::open_checkpointer(&common.file).ok();
     if let Some(conn) = &conn {
         // A filter that is not filled only costs time.
@@ -45,9 +47,11 @@ pub(super) fn run(common: &Arc<Common>, database: &File, stop: &AtomicBool) {
             conn = schema::open_checkpointer(&common.file).ok();
         }
         let Some(open) = &conn else { continue };
+        readers.let_go();
         match copy_and_sync(open, database) {
             Ok((pages, left)) => {
                 if scrub || left <= WAL_PAGES_LEFT_MAX || pages >= WAL_PAGES_MAX {
+                    readers.let_go();
                     common.inbox.ask(scrub);
                     scrubbed = Instant::now();
                 }

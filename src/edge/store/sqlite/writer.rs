@@ -54,7 +54,7 @@ pub(super) struct Figures {
 impl Figures {
     fn count(&self, done: &Done, begun: Instant) {
         let changes = done.answers.iter().filter(|answer| answer.is_ok()).count();
-        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Release);
         self.changes.fetch_add(u64::try_from(changes).unwrap_or(0), Ordering::Relaxed);
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.commit_micros.fetch_add(micros, Ordering::Relaxed);
