@@ -72,6 +72,15 @@ impl Desk {
         charge
     }
 
+    /// What the sandbox's next requests meet.
+    pub(crate) async fn script(&self, script: &Value) {
+        let port = std::fs::read_to_string(self.vault.beside("sandbox.port")).unwrap();
+        let ca = std::fs::read(self.vault.path("tls/ca.pem")).unwrap();
+        let sandbox = Client::new(&format!("https://127.0.0.1:{}", port.trim()), Some(&ca), None).unwrap();
+        let answer = sandbox.post("/sandbox/faults", "-", script).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", text(&answer));
+    }
+
     /// All entries of the sandbox's ledger.
     pub(crate) fn ledger(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.vault.beside("ledger.ndjson")).unwrap();

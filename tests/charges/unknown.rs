@@ -36,6 +36,26 @@ async fn whatever_becomes_of_the_answer_the_money_is_known_in_the_end() {
 }
 
 #[tokio::test]
+async fn what_a_second_send_meets_is_not_what_became_of_the_first() {
+    let desk = Desk::open();
+    let mut at = 0;
+    for destination in ["sandbox", "stripe_sandbox"] {
+        for fault in ["unauthorized", "rate_limited", "unavailable", "error_500"] {
+            at += 1;
+            let invoice = format!("{destination}-{fault}");
+            let token = desk.token(&invoice, &behaving(at, 971)).await;
+            desk.script(&json!({ "fault": fault, "count": 1, "repeats": true })).await;
+            let mut body = sale(&token, &invoice);
+            body["destination"] = destination.into();
+            let answer = desk.charge_prefer(&invoice, "wait=20", &body).await;
+            let charge = desk.settled(&answer).await;
+            assert_eq!(word(&charge, "status"), "approved", "{charge}");
+            assert_eq!((desk.paid(&invoice).len(), &charge["attempts"][0]["tries"]), (1, &2.into()));
+        }
+    }
+}
+
+#[tokio::test]
 async fn operations_whose_answer_is_lost_are_carried_out_once() {
     let desk = Desk::open();
     for (at, suffix, capture, verb) in

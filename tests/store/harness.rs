@@ -199,6 +199,7 @@ pub(crate) fn make_charge(card: &CardRow, invoice: &str, status: ChargeStatus) -
                 avs: None,
                 error: None,
                 upstream_us: None,
+                resent_at: None,
             }],
         }],
     }

@@ -111,6 +111,7 @@ pub fn with_resend(charge: &ChargeRow, attempt: AttemptId, now: Time) -> Option<
     let mut next = charge.clone();
     let one = next.operations.iter_mut().flat_map(|o| &mut o.attempts).find(|a| a.id == attempt)?;
     one.tries = one.tries.saturating_add(1);
+    one.resent_at = Some(now);
     moved(&mut next, now);
     Some(next)
 }
@@ -188,7 +189,7 @@ fn state_after(attempt: &Attempt, learnt: Learnt<'_>) -> Option<AttemptState> {
 }
 
 const fn first_answer(answer: &Answer) -> AttemptState {
-    if answer.unknown {
+    if answer.unknown || is_duplicate_refusal(answer) {
         return AttemptState::Unknown;
     }
     match answer.verdict {
@@ -202,9 +203,11 @@ const fn first_answer(answer: &Answer) -> AttemptState {
     }
 }
 
-/// What an answer that is not the first says of the money, if anything.
+/// What an answer that is not the first says of the money, if anything. A refusal at the door or an outage is of the question alone,
+/// whatever the connector's rules call it; so is the refusal of a duplicate.
 const fn money_answer(answer: &Answer) -> Option<AttemptState> {
-    if answer.unknown {
+    let busy_or_broken = matches!(answer.http_status, 408 | 409 | 500..);
+    if answer.unknown || busy_or_broken || is_at_the_door(answer) || is_duplicate_refusal(answer) {
         return None;
     }
     match answer.verdict {
@@ -214,6 +217,16 @@ const fn money_answer(answer: &Answer) -> Option<AttemptState> {
         Verdict::Pending => Some(AttemptState::Pending),
         Verdict::Error | Verdict::NotFound => None,
     }
+}
+
+/// Whether the request was refused before anybody looked into it: credential, network, rate.
+pub const fn is_at_the_door(answer: &Answer) -> bool {
+    matches!(answer.http_status, 401 | 403 | 407 | 429)
+}
+
+/// Whether the processor declined because it has the same already: that says what it has, not what became of it.
+const fn is_duplicate_refusal(answer: &Answer) -> bool {
+    answer.duplicate && matches!(answer.verdict, Verdict::Declined)
 }
 
 fn write_attempt(attempt: &mut Attempt, state: AttemptState, learnt: Learnt<'_>) {

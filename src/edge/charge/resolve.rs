@@ -16,13 +16,16 @@ use crate::edge::keeper::KeeperError;
 use crate::edge::store::{Attempt, AttemptState, ChargeRow, Operation, OperationKind};
 use crate::random;
 use crate::wire::control::DestinationInfo;
-use crate::wire::forwarder::{Outcome, Verdict};
+use crate::wire::forwarder::{Outcome, Sent, Verdict};
 use crate::wire::keeper::{LookUp, RefusalCode};
 
 /// After this an attempt that could not be found out is a person's.
 const RESOLVE_SECONDS_MAX: u64 = 15 * 60;
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// So many answers to a resend that say nothing, and it is looked up only: a stored 500 is replayed for as long as its key lives,
+/// and each resend would put off what `not found` proves.
+const SAID_NOTHING_MAX: u32 = 2;
 /// A processor that was cut off in the middle may still be at work: `not found` proves nothing before this, whatever its settle time.
 const SLOW_SETTLE_SECONDS: i64 = 30;
 
@@ -41,6 +44,15 @@ enum Step {
     GiveUp,
 }
 
+/// A resend that may have reached the processor.
+#[derive(Clone, Copy, Debug)]
+struct LastSend {
+    /// When it ended, as seen from here.
+    at: Time,
+    /// Whether it was answered.
+    answered: bool,
+}
+
 /// What was tried on an attempt so far, in this process.
 #[derive(Clone, Copy, Debug, Default)]
 struct Memory {
@@ -54,6 +66,30 @@ struct Memory {
     missing: bool,
     /// A void was tried.
     voided: bool,
+    /// How many resends were answered, and the answers said nothing of the money.
+    said_nothing: u32,
+    /// The last resend that may be at work there.
+    last_send: Option<LastSend>,
+}
+
+impl Memory {
+    /// A resend ended. If its answer settles the attempt, nobody asks for this any more.
+    fn note_resend(&mut self, outcome: &Outcome, now: Time) {
+        let answer = outcome.answer.as_ref();
+        let at_the_door = answer.is_some_and(machine::is_at_the_door);
+        if outcome.sent != Sent::Not && !at_the_door {
+            self.said_nothing = self.said_nothing.saturating_add(u32::from(answer.is_some()));
+            self.last_send = Some(LastSend { at: now, answered: answer.is_some() });
+        }
+        self.in_flight = answer.is_some_and(|answer| answer.unknown && answer.duplicate);
+        // What was sent and said nothing of the money: the next question is another.
+        self.look_next = outcome.sent != Sent::Not && !self.in_flight;
+    }
+
+    /// Whether the next question is a look-up, where there is one.
+    const fn looks(&self) -> bool {
+        self.look_next || self.said_nothing >= SAID_NOTHING_MAX
+    }
 }
 
 /// Finds out about a charge until nothing of it is open; gives it as it stands then.
@@ -166,7 +202,7 @@ fn next_step(
         && send::hex(&to.connector_version) == attempt.connector_version;
     let in_life = now < attempt.started_at.plus_seconds(remembered_seconds);
     let resend = match to.idempotency.as_str() {
-        "replay" | "success-only" => may_resend && in_life && !(known.look_next && to.can_look_up),
+        "replay" | "success-only" => may_resend && in_life && !(known.looks() && to.can_look_up),
         "natural-key" => may_resend && known.missing,
         _ => false,
     };
@@ -193,7 +229,9 @@ enum Kept {
 
 /// After a lost line or a restart the outcome may have arrived while nobody was there, or be on its way still.
 async fn ask_keeper(app: &App, attempt: &Attempt) -> Kept {
-    if !matches!(attempt.error.as_deref(), Some("keeper_down" | "restarted")) {
+    // A second send of the process before this one may be under way as well, whatever the first one met.
+    let from_before = app.charges.is_from_before(attempt.id.0) && attempt.resent_at.is_some();
+    if !from_before && !matches!(attempt.error.as_deref(), Some("keeper_down" | "restarted")) {
         return Kept::Nothing;
     }
     let Ok(waiting) = app.keeper.unacknowledged().await else { return Kept::UnderWay };
@@ -238,10 +276,7 @@ async fn resend(
         return charge;
     };
     let outcome = send::release(app, prepared.held, grant, attempt.id).await;
-    let answer = outcome.answer.as_ref();
-    known.in_flight = answer.is_some_and(|answer| answer.unknown && answer.duplicate);
-    // An answer that says nothing of the money: the next question is another.
-    known.look_next = answer.is_some() && !known.in_flight;
+    known.note_resend(&outcome, app.clock.now());
     let charge = send::record(app, next, &outcome, How::Resent, &by, claim).await;
     let openings = prepared.opening.iter().map(|_| event).collect();
     send::acknowledge(app, vec![attempt.id], openings);
@@ -291,7 +326,7 @@ async fn look_up(
         previous_transaction: previous,
     };
     let Ok(outcome) = app.keeper.look_up(Box::new(ask)).await else { return charge };
-    let settled = is_settled(attempt, to, app.clock.now()) && !known.in_flight;
+    let settled = is_settled(attempt, to, known.last_send, app.clock.now()) && !known.in_flight;
     let missing = outcome.answer.as_ref().is_some_and(|a| a.verdict == Verdict::NotFound && !a.unknown);
     known.missing = missing && settled;
     let resendable = to.idempotency == "natural-key" && !attempt.once_only && !known.not_resendable;
@@ -300,13 +335,19 @@ async fn look_up(
     send::record(app, charge, &outcome, how, &By::vault(), claim).await
 }
 
-/// Whether `not found` proves something by now.
-fn is_settled(attempt: &Attempt, to: &DestinationInfo, now: Time) -> bool {
+/// Whether `not found` proves something by now: counted from the last send that may have arrived.
+fn is_settled(attempt: &Attempt, to: &DestinationInfo, last_send: Option<LastSend>, now: Time) -> bool {
     let settle = i64::try_from(to.settle_seconds).unwrap_or(i64::MAX);
     let slow =
         matches!(attempt.error.as_deref(), Some("timeout" | "restarted" | "keeper_down" | "forwarder_lost"));
-    let settle = if slow { settle.max(SLOW_SETTLE_SECONDS) } else { settle };
-    attempt.finished_at.is_some_and(|since| now >= since.plus_seconds(settle))
+    // Of a resend before a restart nobody knows whether it was answered.
+    let (resent_at, unanswered) = match last_send {
+        Some(last) => (Some(last.at), !last.answered),
+        None => (attempt.resent_at, attempt.resent_at.is_some()),
+    };
+    let settle = if slow || unanswered { settle.max(SLOW_SETTLE_SECONDS) } else { settle };
+    let since = attempt.finished_at.max(resent_at);
+    attempt.finished_at.is_some() && since.is_some_and(|since| now >= since.plus_seconds(settle))
 }
 
 /// Gives back what was approved and not wanted. At the end of the time a person must.
@@ -512,11 +553,20 @@ mod tests {
     fn not_found_proves_nothing_too_early() {
         let to = to("none", true);
         let mut attempt = sale().attempts.remove(0);
-        assert!(!is_settled(&attempt, &to, NOW.plus_seconds(4)));
-        assert!(is_settled(&attempt, &to, NOW.plus_seconds(5)));
+        assert!(!is_settled(&attempt, &to, None, NOW.plus_seconds(4)));
+        assert!(is_settled(&attempt, &to, None, NOW.plus_seconds(5)));
         attempt.error = Some("timeout".to_owned());
-        assert!(!is_settled(&attempt, &to, NOW.plus_seconds(29)));
-        assert!(is_settled(&attempt, &to, NOW.plus_seconds(30)));
+        assert!(!is_settled(&attempt, &to, None, NOW.plus_seconds(29)));
+        assert!(is_settled(&attempt, &to, None, NOW.plus_seconds(30)));
+        // What was sent again counts from then.
+        attempt.resent_at = Some(NOW.plus_seconds(100));
+        assert!(!is_settled(&attempt, &to, None, NOW.plus_seconds(129)));
+        assert!(is_settled(&attempt, &to, None, NOW.plus_seconds(130)));
+        let last = |answered| Some(LastSend { at: NOW.plus_seconds(170), answered });
+        assert!(!is_settled(&attempt, &to, last(false), NOW.plus_seconds(199)));
+        attempt.error = None;
+        assert!(!is_settled(&attempt, &to, last(true), NOW.plus_seconds(174)));
+        assert!(is_settled(&attempt, &to, last(true), NOW.plus_seconds(175)));
     }
 
     #[test]

@@ -89,6 +89,7 @@ pub(super) fn make_attempt(id: AttemptId, now: crate::clock::Time) -> Attempt {
         started_at: now,
         finished_at: None,
         tries: 1,
+        resent_at: None,
         processor_code: None,
         decline_class: None,
         message: None,

@@ -190,6 +190,20 @@ fn a_second_send_and_a_look_up_prove_less_than_the_first() {
         let found = learn_as(&lost, &said(1, answer(Verdict::Approved)), how).unwrap();
         assert_eq!((found.status, found.amount_captured), (ChargeStatus::Approved, AMOUNT));
     }
+    // Not even a decline counts that came from the door, from an outage, or because the processor has it already.
+    let declined =
+        |http_status, duplicate| said(1, Answer { http_status, duplicate, ..answer(Verdict::Declined) });
+    for how in [How::Resent, How::Sent, How::LookedUp { settled: true }] {
+        let lost =
+            if how == How::Sent { machine::with_resend(&lost, id(1), NOW).unwrap() } else { lost.clone() };
+        for http_status in [401, 403, 408, 409, 429, 500, 502, 503, 504] {
+            assert!(learn_as(&lost, &declined(http_status, false), how).is_none(), "{http_status}");
+        }
+        assert!(learn_as(&lost, &declined(200, true), how).is_none());
+        assert_eq!(learn_as(&lost, &declined(402, false), how).unwrap().status, ChargeStatus::Declined);
+    }
+    let duplicate = learn(&charge(OperationKind::Sale, false), &declined(200, true));
+    assert_eq!(duplicate.status, ChargeStatus::Unknown);
     assert!(learn_as(&lost, &missing, How::Resent).is_none());
     assert!(learn_as(&lost, &missing, How::LookedUp { settled: false }).is_none());
     let gone = learn_as(&lost, &missing, How::LookedUp { settled: true }).unwrap();

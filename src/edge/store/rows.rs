@@ -152,6 +152,9 @@ pub struct Attempt {
     pub finished_at: Option<Time>,
     /// How often it was sent or looked up.
     pub tries: u32,
+    /// When it was last about to be sent again: `not found` counts from the last send, not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resent_at: Option<Time>,
     /// The processor's code.
     pub processor_code: Option<String>,
     /// The decline class.

@@ -2,8 +2,9 @@
 //!
 //! - `POST /sandbox/clock {"advance_s": N}` moves the clock on and decides what was pending.
 //! - `GET /sandbox/ledger` is the ledger, `GET /sandbox/numbers` the table of behaviours.
-//! - `POST /sandbox/faults {"fault", "count", "charges"?, "operation"?}`: the next so many new requests (of that
-//!   operation: a kind of the ledger's, or `lookup`) meet the fault, whatever their card; a count of 0 ends it.
+//! - `POST /sandbox/faults {"fault", "count", "charges"?, "operation"?, "repeats"?}`: the next so many new requests (of
+//!   that operation: a kind of the ledger's, or `lookup`) meet the fault, whatever their card; with `repeats` those that
+//!   come again under a key with a stored answer. A count of 0 ends it.
 
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
@@ -29,6 +30,8 @@ struct Faults {
     #[serde(default = "yes")]
     charges: bool,
     operation: Option<String>,
+    #[serde(default)]
+    repeats: bool,
 }
 
 fn yes() -> bool {
@@ -61,13 +64,13 @@ fn faults(sandbox: &Sandbox, body: &[u8]) -> Reply {
     let Ok(script) = serde_json::from_slice::<Faults>(body) else {
         return invalid("fault must be one of the table's, count a number.");
     };
-    let Faults { fault, count, charges, operation } = script;
+    let Faults { fault, count, charges, operation, repeats } = script;
     let only = match operation.as_deref().map(target) {
         Some(None) => return invalid("operation must be one of the ledger's kinds, or lookup."),
         Some(Some(target)) => Some(target),
         None => None,
     };
-    let script = Script { fault, charges, only, left: count };
+    let script = Script { fault, charges, repeats, only, left: count };
     sandbox.book().set_script((count > 0).then_some(script));
     Reply::json(StatusCode::OK, &json!({ "count": count }))
 }

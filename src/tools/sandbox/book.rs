@@ -96,8 +96,16 @@ pub(super) enum Target {
 pub(super) struct Script {
     pub(super) fault: Fault,
     pub(super) charges: bool,
+    /// Whether it meets repetitions of a key instead of new requests.
+    pub(super) repeats: bool,
     pub(super) only: Option<Target>,
     pub(super) left: u32,
+}
+
+impl Script {
+    fn meets(&self, kind: Kind) -> bool {
+        self.left > 0 && self.only.is_none_or(|only| only == Target::Operation(kind))
+    }
 }
 
 /// Index, ledger and the keys being worked on.
@@ -175,7 +183,7 @@ impl Book {
     /// Decides a new payment.
     pub(super) fn place(&mut self, request: &Request, order: Order, now: Time) -> Result<Done, Refusal> {
         let first = match self.replay(request, now)? {
-            Replay::Answer(place, fault) => return Ok(Done { place, entry: None, fault, replayed: true }),
+            Replay::Answer(place, fault) => return Ok(self.repeated(place, fault, order.kind)),
             Replay::Again => false,
             Replay::New => true,
         };
@@ -205,7 +213,7 @@ impl Book {
         now: Time,
     ) -> Result<Done, Refusal> {
         let first = match self.replay(request, now)? {
-            Replay::Answer(place, fault) => return Ok(Done { place, entry: None, fault, replayed: true }),
+            Replay::Answer(place, fault) => return Ok(self.repeated(place, fault, follow.kind)),
             Replay::Again => false,
             Replay::New => true,
         };
@@ -278,14 +286,24 @@ impl Book {
         Ok(Replay::Answer(record.place, fault))
     }
 
+    /// The stored answer of a key, behind the fault that the script has for repetitions.
+    fn repeated(&mut self, place: Place, fault: Fault, kind: Kind) -> Done {
+        let script = self.script.as_mut().filter(|script| script.repeats && script.meets(kind));
+        let fault = script.map_or(fault, |script| {
+            script.left -= 1;
+            script.fault
+        });
+        Done { place, entry: None, fault, replayed: true }
+    }
+
     /// The fault that this request meets, and whether the operation is carried out before it.
     fn fault(&mut self, row: Option<&Row>, kind: Kind, first: bool) -> (Fault, bool) {
         if !first {
             return (Fault::None, true);
         }
         if let Some(script) = self.script.as_mut()
-            && script.left > 0
-            && script.only.is_none_or(|only| only == Target::Operation(kind))
+            && !script.repeats
+            && script.meets(kind)
         {
             script.left -= 1;
             return (script.fault, script.charges);

@@ -184,6 +184,8 @@ pub(super) enum Fault {
     Huge,
     /// 429.
     RateLimited,
+    /// 401.
+    Unauthorized,
     /// 503.
     Unavailable,
 }

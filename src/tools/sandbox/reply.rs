@@ -105,6 +105,10 @@ impl Reply {
                 limited.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 limited
             }
+            Fault::Unauthorized => {
+                error(wire, StatusCode::UNAUTHORIZED, "invalid_credential", "The credential is not valid.")
+                    .send()
+            }
             Fault::Unavailable => {
                 error(wire, StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable.")
                     .send()
