@@ -12,6 +12,7 @@ use crate::card::tenant::Mode;
 use crate::config::{Config, DestinationConfig, Environment};
 use crate::connector::{self, Connector, Endpoint, IdempotencyKind, Operation};
 use crate::wire::control::{Destination, DestinationInfo, EdgeReload, TenantInfo};
+use crate::wire::keeper::Verb;
 
 /// Where Debian and most others keep the machine's trusted certificates.
 const MACHINE_TRUST: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
@@ -52,6 +53,8 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         can_look_up: connector.operations().any(|op| op == Operation::Lookup),
         settle_seconds: connector.settle().map_or(0, |settle| settle.as_secs()),
         can_verify: connector.operations().any(|op| op == Operation::Verify),
+        undo_sale: undo(&connector, Operation::Sale),
+        undo_authorize: undo(&connector, Operation::Authorize),
         authorization_days: from.authorization_days,
     };
     let kept = Destination {
@@ -66,6 +69,12 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         timeout_seconds: connector.timeout().as_secs(),
     };
     Ok(Loaded { kept, info, port })
+}
+
+fn undo(connector: &Connector, operation: Operation) -> Option<Verb> {
+    connector
+        .undo_for(operation)
+        .map(|undo| if undo == Operation::Refund { Verb::Refund } else { Verb::Void })
 }
 
 fn connector_text(config: &Config, name: &str) -> Result<(String, String), String> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::keeper::Verb;
 use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
 
@@ -141,6 +142,10 @@ pub struct DestinationInfo {
     pub settle_seconds: u64,
     /// Whether a zero amount can be verified.
     pub can_verify: bool,
+    /// What undoes a sale that is not wanted: a void, or a refund where a captured sale cannot be voided; none if nothing does.
+    pub undo_sale: Option<Verb>,
+    /// What undoes an authorization that is not wanted.
+    pub undo_authorize: Option<Verb>,
     /// How long an authorization holds, in days.
     pub authorization_days: u32,
 }

@@ -7,7 +7,7 @@ use cardvault::tools::client::{Answer, Client, Payload};
 use serde_json::{Value, json};
 
 use crate::common::numbers::complete;
-use crate::common::{Vault, card, store, text};
+use crate::common::{Vault, card, order, store, text};
 
 pub(crate) const VISA: &str = "4242424242424242";
 pub(crate) const SCOPES: [&str; 8] = [
@@ -26,14 +26,21 @@ const FINAL_MAX: Duration = Duration::from_secs(90);
 pub(crate) struct Desk {
     pub(crate) vault: Vault,
     pub(crate) client: Client,
+    credential: String,
 }
 
 impl Desk {
     pub(crate) fn open() -> Self {
         let vault = Vault::start();
         vault.tenant("acme", Mode::Test);
-        let client = vault.application("invoicing", "acme", &SCOPES);
-        Self { vault, client }
+        let credential = vault.principal(order("invoicing", Some("acme"), &SCOPES));
+        let client = vault.client(&credential);
+        Self { vault, client, credential }
+    }
+
+    /// The same client, after the vault was served anew.
+    pub(crate) fn reconnect(&mut self) {
+        self.client = self.vault.client(&self.credential);
     }
 
     pub(crate) async fn token(&self, key: &str, number: &str) -> String {

@@ -1,6 +1,6 @@
 //! Processors that leave us without an answer: in the end the money is known, and nothing was done twice.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::text;
 use crate::desk::{Desk, VISA, behaving, refusal, sale, word};
@@ -52,6 +52,50 @@ async fn what_a_second_send_meets_is_not_what_became_of_the_first() {
             assert_eq!(word(&charge, "status"), "approved", "{charge}");
             assert_eq!((desk.paid(&invoice).len(), &charge["attempts"][0]["tries"]), (1, &2.into()));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_captured_sale_that_is_not_wanted_is_refunded_where_no_void_undoes_it() {
+    let mut desk = Desk::open();
+    // The refund's own answer is lost once, and once the vault dies over it.
+    for (at, fault) in [(1, "none"), (2, "drop"), (3, "hang")] {
+        let invoice = format!("inv-{fault}");
+        let token = desk.token(&invoice, &behaving(at, 962)).await;
+        let script = json!({ "fault": fault, "count": u8::from(fault != "none"), "operation": "refund" });
+        desk.script(&script).await;
+        let mut body = sale(&token, &invoice);
+        body["destination"] = "stripe_sandbox".into();
+        let prefer = if fault == "hang" { "wait=1" } else { "wait=30" };
+        let answer = desk.charge_prefer(&invoice, prefer, &body).await;
+        if fault == "hang" {
+            assert_eq!(answer.status, 202, "{}", text(&answer));
+            desk.vault.kill();
+            desk.vault.serve();
+            desk.reconnect();
+        }
+        let charge = desk.settled(&answer).await;
+        assert_eq!(
+            (word(&charge, "status"), word(&charge, "code")),
+            ("declined", "partial_approval"),
+            "{charge}"
+        );
+        assert_eq!((&charge["amount_offered"], &charge["amount_captured"]), (&625.into(), &0.into()));
+        assert_eq!(
+            (&charge["refunds"][0]["amount"], &charge["refunds"][0]["reversal"]),
+            (&625.into(), &true.into())
+        );
+        let entries = desk.ledger();
+        let of = |kind: &str| -> Vec<_> {
+            let fits =
+                |e: &&Value| e["kind"] == kind && e["invoice"] == invoice.as_str() && e["status"] != "error";
+            entries.iter().filter(fits).map(|e| e["amount_approved"].clone()).collect()
+        };
+        assert_eq!(
+            (of("sale"), of("refund"), of("void")),
+            (vec![625.into()], vec![625.into()], vec![]),
+            "{fault}"
+        );
     }
 }
 

@@ -179,6 +179,7 @@ pub(crate) fn make_charge(card: &CardRow, invoice: &str, status: ChargeStatus) -
             kind: OperationKind::Sale,
             amount: 1_000,
             last: false,
+            undoes: false,
             status,
             created_at: NOW,
             attempts: vec![Attempt {

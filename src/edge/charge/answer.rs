@@ -169,6 +169,9 @@ struct Part<'a> {
     amount: i64,
     #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
     last: Option<bool>,
+    /// A refund that undid a sale which was not wanted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    reversal: bool,
     code: Option<&'a str>,
     processor_transaction_id: Option<&'a str>,
     #[serde(serialize_with = "display")]
@@ -187,6 +190,9 @@ pub struct OperationAnswer<'a> {
     currency: &'a str,
     #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
     last: Option<bool>,
+    /// A refund that undid a sale which was not wanted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    reversal: bool,
     code: Option<&'a str>,
     decline_class: Option<&'a str>,
     message: Option<&'a str>,
@@ -292,6 +298,7 @@ impl<'a> OperationAnswer<'a> {
             amount: operation.amount,
             currency: &charge.currency,
             last: (operation.kind == OperationKind::Capture).then_some(operation.last),
+            reversal: operation.undoes,
             code: last.and_then(code_of),
             decline_class: last.and_then(|attempt| attempt.decline_class.as_deref()),
             message: last.and_then(|attempt| attempt.message.as_deref()),
@@ -368,6 +375,7 @@ impl<'a> Part<'a> {
                     status: status_word(operation.status),
                     amount: operation.amount,
                     last: (kind == OperationKind::Capture).then_some(operation.last),
+                    reversal: operation.undoes,
                     code: last.and_then(code_of),
                     processor_transaction_id: last.and_then(|attempt| attempt.transaction_id.as_deref()),
                     created_at: operation.created_at,

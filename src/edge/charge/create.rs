@@ -406,6 +406,7 @@ pub(super) fn make_operation(
         kind,
         amount,
         last: false,
+        undoes: false,
         status: ChargeStatus::Processing,
         created_at: now,
         attempts: vec![send::make_attempt(attempt, now)],

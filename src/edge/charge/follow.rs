@@ -92,7 +92,10 @@ pub async fn follow(
             return Err(Error::ChargeUnknown);
         }
         let (kind, amount, last) = what.decide(&charge)?;
-        let draft = draft(app, charge, (kind, amount, last), with_card).await?;
+        let now = app.clock.now();
+        let operation =
+            Operation { last, ..create::make_operation((kind, amount), AttemptId::make(now)?, now)? };
+        let draft = draft(app, charge, operation, with_card).await?;
         claim.operation = draft.charge.operations.last().map(|operation| operation.id.clone());
         match create::run(app, draft, by.clone(), claim.clone(), Arc::clone(&guard), hold).await {
             Ok((answered, _)) => return Ok(answered),
@@ -111,16 +114,16 @@ pub async fn follow(
     Err(CommitError::Conflict.into())
 }
 
-/// A charge with one more operation, and the request that it needs.
+/// A charge with one more operation, fresh, and the request that it needs.
 pub(super) async fn draft(
     app: &App,
     charge: ChargeRow,
-    (kind, amount, last): (OperationKind, i64, bool),
+    operation: Operation,
     with_card: bool,
 ) -> Result<Draft, Error> {
     let now = app.clock.now();
-    let (attempt, event) = (AttemptId::make(now)?, EventId::make(now)?);
-    let operation = Operation { last, ..create::make_operation((kind, amount), attempt, now)? };
+    let event = EventId::make(now)?;
+    let attempt = operation.attempts.last().map(|attempt| attempt.id).ok_or(Error::State)?;
     let prepare = prepare_for(app, &charge, &operation, (attempt, event), with_card, None).await?;
     let keys = prepare.sealed.as_ref().map(crate::card::sealed::SealedCard::key_ids).unwrap_or_default();
     let charge = machine::with_operation(&charge, operation, now);

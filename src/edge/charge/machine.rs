@@ -50,14 +50,14 @@ pub fn learn(charge: &ChargeRow, attempt: AttemptId, learnt: Learnt<'_>) -> Opti
     let mut next = charge.clone();
     let at = next.operations.iter().position(|o| o.attempts.iter().any(|a| a.id == attempt))?;
     let operation = next.operations.get_mut(at)?;
-    let kind = operation.kind;
+    let (kind, undoes) = (operation.kind, is_undo(operation));
     let one = operation.attempts.iter_mut().find(|a| a.id == attempt)?;
     let state = state_after(one, learnt)?;
     write_attempt(one, state, learnt);
     if at == 0 && state == AttemptState::Approved {
         approve(&mut next, kind, learnt);
     }
-    if kind == OperationKind::Void && state == AttemptState::Approved {
+    if undoes && state == AttemptState::Approved {
         release_unknown(&mut next, learnt.now);
     }
     restate(&mut next);
@@ -133,7 +133,7 @@ pub fn needs_reversal(charge: &ChargeRow) -> bool {
     let Some((first, rest)) = charge.operations.split_first() else { return false };
     let approved = matches!(first.status, ChargeStatus::Approved | ChargeStatus::Authorized);
     let to_reverse = charge.amount_offered.is_some() || is_hold(first);
-    approved && to_reverse && last_void(rest).is_none()
+    approved && to_reverse && last_undo(rest).is_none()
 }
 
 /// The attempts that still have to be found out about, in the order of the operations.
@@ -313,17 +313,17 @@ pub fn restate(charge: &mut ChargeRow) {
         operation.status = operation_status(operation);
     }
     let Some((first, rest)) = charge.operations.split_first() else { return };
-    let last_void = last_void(rest);
-    let voided = last_void == Some(ChargeStatus::Approved);
+    let last_undo = last_undo(rest);
+    let voided = last_undo == Some(ChargeStatus::Approved);
     let captured = sum(rest, OperationKind::Capture, |status| status == ChargeStatus::Approved);
     let refunded = sum(rest, OperationKind::Refund, |status| status == ChargeStatus::Approved);
     let closed =
         rest.iter().any(|o| o.kind == OperationKind::Capture && o.last && o.status == ChargeStatus::Approved);
     let (status, code) = match first.status {
         ChargeStatus::Approved | ChargeStatus::Authorized if charge.amount_offered.is_some() => {
-            reversal_status(last_void, (ChargeStatus::Declined, PARTIAL_APPROVAL))
+            reversal_status(last_undo, (ChargeStatus::Declined, PARTIAL_APPROVAL))
         }
-        ChargeStatus::Approved | ChargeStatus::Authorized if is_hold(first) => match last_void {
+        ChargeStatus::Approved | ChargeStatus::Authorized if is_hold(first) => match last_undo {
             Some(ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Manual) => {
                 (ChargeStatus::Approved, Some(HOLD_NOT_RELEASED.to_owned()))
             }
@@ -358,19 +358,24 @@ pub fn restate(charge: &mut ChargeRow) {
     charge.code = code;
 }
 
-/// How the last void that left stands; one that certainly did not is as if it had not been.
-fn last_void(operations: &[Operation]) -> Option<ChargeStatus> {
+/// Whether an operation releases or gives back all that the first one did.
+const fn is_undo(operation: &Operation) -> bool {
+    operation.undoes || matches!(operation.kind, OperationKind::Void)
+}
+
+/// How the last void that left stands, or the refund in its place; one that certainly did not is as if it had not been.
+fn last_undo(operations: &[Operation]) -> Option<ChargeStatus> {
     let left = |operation: &&Operation| {
         let last = operation.attempts.last();
         last.is_none_or(|a| a.state != AttemptState::Failed || a.outbound != Outbound::NotSent)
     };
-    let mut voids = operations.iter().rev().filter(|operation| operation.kind == OperationKind::Void);
-    voids.find(left).map(|operation| operation.status)
+    let mut undos = operations.iter().rev().filter(|operation| is_undo(operation));
+    undos.find(left).map(|operation| operation.status)
 }
 
 /// The status while something that was approved is given back, and after.
-fn reversal_status(void: Option<ChargeStatus>, done: (ChargeStatus, &str)) -> (ChargeStatus, Option<String>) {
-    match void {
+fn reversal_status(undo: Option<ChargeStatus>, done: (ChargeStatus, &str)) -> (ChargeStatus, Option<String>) {
+    match undo {
         None => (ChargeStatus::Processing, None),
         Some(ChargeStatus::Approved) => (done.0, Some(done.1.to_owned())),
         Some(status @ (ChargeStatus::Processing | ChargeStatus::Pending | ChargeStatus::Unknown)) => {
@@ -411,6 +416,7 @@ fn why(operation: &Operation) -> Option<String> {
     attempt.processor_code.clone().or_else(|| attempt.error.clone())
 }
 
+/// The amounts of what callers asked for.
 pub(super) fn sum(
     operations: &[Operation],
     kind: OperationKind,
@@ -418,6 +424,6 @@ pub(super) fn sum(
 ) -> i64 {
     operations
         .iter()
-        .filter(|operation| operation.kind == kind && counts(operation.status))
+        .filter(|operation| operation.kind == kind && !operation.undoes && counts(operation.status))
         .fold(0, |sum: i64, operation| sum.saturating_add(operation.amount))
 }

@@ -1,4 +1,4 @@
-//! What to do when nobody knows: by the class of the destination an attempt is sent again under its own id, looked up, or voided,
+//! What to do when nobody knows: by the class of the destination an attempt is sent again under its own id, looked up, or undone,
 //! until it is known or the time for it is over; then a person must settle it. Never under a new id.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::edge::store::{Attempt, AttemptState, ChargeRow, Operation, OperationK
 use crate::random;
 use crate::wire::control::DestinationInfo;
 use crate::wire::forwarder::{Outcome, Sent, Verdict};
-use crate::wire::keeper::{LookUp, RefusalCode};
+use crate::wire::keeper::{LookUp, RefusalCode, Verb};
 
 /// After this an attempt that could not be found out is a person's.
 const RESOLVE_SECONDS_MAX: u64 = 15 * 60;
@@ -36,8 +36,8 @@ enum Step {
     Resend,
     /// Ask the processor for it.
     LookUp,
-    /// Release whatever it may have authorized.
-    Void,
+    /// Release or give back whatever it may have done.
+    Undo,
     /// Nothing but waiting.
     Wait,
     /// Leave it to a person.
@@ -64,8 +64,8 @@ struct Memory {
     in_flight: bool,
     /// It was looked up and not found after the settle time.
     missing: bool,
-    /// A void was tried.
-    voided: bool,
+    /// It was tried to undo it.
+    undone: bool,
     /// How many resends were answered, and the answers said nothing of the money.
     said_nothing: u32,
     /// The last resend that may be at work there.
@@ -171,12 +171,12 @@ async fn one_round(
     match (step, to) {
         (Step::Resend, _) => resend(app, charge, (operation, attempt), known, claim).await,
         (Step::LookUp, Some(to)) => look_up(app, charge, (operation, attempt), known, to, claim).await,
-        (Step::Void, _) => void_unknown(app, charge, known, claim).await,
+        (Step::Undo, Some(to)) => undo_unknown(app, charge, known, to, claim).await,
         (Step::GiveUp, _) => match machine::give_up(&charge, attempt.id, now) {
             Some(next) if send::commit_moved(app, &charge, &next, attempt.id).await => next,
             Some(_) | None => charge,
         },
-        (Step::LookUp | Step::Wait, _) => charge,
+        (Step::LookUp | Step::Undo | Step::Wait, _) => charge,
     }
 }
 
@@ -209,13 +209,8 @@ fn next_step(
     if resend {
         return Step::Resend;
     }
-    let voidable = match operation.kind {
-        OperationKind::Sale | OperationKind::Authorize => true,
-        OperationKind::Verify => operation.amount > 0,
-        OperationKind::Capture | OperationKind::Refund | OperationKind::Void => false,
-    };
-    if voidable && !known.voided && (half_over || !to.can_look_up) {
-        return Step::Void;
+    if undo_verb(to, operation).is_some() && !known.undone && (half_over || !to.can_look_up) {
+        return Step::Undo;
     }
     if to.can_look_up { Step::LookUp } else { Step::Wait }
 }
@@ -352,16 +347,25 @@ fn is_settled(attempt: &Attempt, to: &DestinationInfo, last_send: Option<LastSen
 
 /// Gives back what was approved and not wanted. At the end of the time a person must.
 async fn reverse(app: &App, charge: ChargeRow, claim: Option<&Claim>, over: bool) -> ChargeRow {
-    let why = if over {
-        "gave_up"
-    } else {
-        match void(app, &charge, claim).await {
+    let now = app.clock.now();
+    let destinations = app.directory.destinations();
+    let to = destinations.iter().find(|to| to.name == charge.destination);
+    let operation = match to.map(|to| make_undo(to, &charge, now)) {
+        Some(Ok(operation)) => operation,
+        Some(Err(_)) => return charge,
+        // The destination was taken out of the configuration: it may come back.
+        None if !over => return charge,
+        None => None,
+    };
+    let why = match operation {
+        None => "no_way_to_undo",
+        Some(_) if over => "gave_up",
+        Some(operation) => match undo(app, &charge, operation, claim).await {
             Ok(charge) => return charge,
             Err(error) if is_passing(&error) => return charge,
             Err(_) => "void_refused",
-        }
+        },
     };
-    let now = app.clock.now();
     let Ok(attempt) = AttemptId::make(now) else { return charge };
     let amount = charge.amount_authorized;
     let Ok(operation) = create::make_operation((OperationKind::Void, amount), attempt, now) else {
@@ -371,23 +375,61 @@ async fn reverse(app: &App, charge: ChargeRow, claim: Option<&Claim>, over: bool
     if send::commit_moved(app, &charge, &next, attempt).await { next } else { charge }
 }
 
-/// Releases what an attempt that nobody knows of may have authorized.
-async fn void_unknown(app: &App, charge: ChargeRow, known: &mut Memory, claim: Option<&Claim>) -> ChargeRow {
-    match void(app, &charge, claim).await {
+/// Releases or gives back what an attempt that nobody knows of may have done.
+async fn undo_unknown(
+    app: &App,
+    charge: ChargeRow,
+    known: &mut Memory,
+    to: &DestinationInfo,
+    claim: Option<&Claim>,
+) -> ChargeRow {
+    let undone = match make_undo(to, &charge, app.clock.now()) {
+        Ok(Some(operation)) => undo(app, &charge, operation, claim).await,
+        Ok(None) => Err(Error::State),
+        Err(error) => Err(error),
+    };
+    match undone {
         Ok(charge) => {
-            known.voided = true;
+            known.undone = true;
             charge
         }
         Err(error) => {
-            known.voided = !is_passing(&error);
+            known.undone = !is_passing(&error);
             charge
         }
     }
 }
 
-async fn void(app: &App, charge: &ChargeRow, claim: Option<&Claim>) -> Result<ChargeRow, Error> {
-    let amount = charge.amount_authorized;
-    let draft = draft(app, charge.clone(), (OperationKind::Void, amount, false), false).await?;
+/// What the connector has to undo an operation that began a charge.
+fn undo_verb(to: &DestinationInfo, operation: &Operation) -> Option<Verb> {
+    match verb_of(operation) {
+        Verb::Sale => to.undo_sale,
+        Verb::Authorize => to.undo_authorize,
+        Verb::Capture | Verb::Refund | Verb::Void | Verb::Verify => None,
+    }
+}
+
+/// The operation that undoes a charge's first one, all of it; none if its connector has none.
+fn make_undo(to: &DestinationInfo, charge: &ChargeRow, now: Time) -> Result<Option<Operation>, Error> {
+    let first = charge.operations.first();
+    let Some((first, verb)) = first.and_then(|first| Some((first, undo_verb(to, first)?))) else {
+        return Ok(None);
+    };
+    // Of what is unknown nobody knows how much was taken; a refund names what was asked for.
+    let amount = if charge.amount_authorized > 0 { charge.amount_authorized } else { first.amount };
+    let undoes = verb == Verb::Refund;
+    let kind = if undoes { OperationKind::Refund } else { OperationKind::Void };
+    let operation = create::make_operation((kind, amount), AttemptId::make(now)?, now)?;
+    Ok(Some(Operation { undoes, ..operation }))
+}
+
+async fn undo(
+    app: &App,
+    charge: &ChargeRow,
+    operation: Operation,
+    claim: Option<&Claim>,
+) -> Result<ChargeRow, Error> {
+    let draft = draft(app, charge.clone(), operation, false).await?;
     let (mut next, attempt, event) = (draft.charge, draft.attempt, draft.prepare.event);
     let prepared = send::prepare(app, draft.prepare).await?;
     let by = By::vault();
@@ -473,6 +515,8 @@ mod tests {
             can_look_up,
             settle_seconds: 5,
             can_verify: true,
+            undo_sale: Some(Verb::Void),
+            undo_authorize: Some(Verb::Void),
             authorization_days: 7,
         }
     }
@@ -501,7 +545,7 @@ mod tests {
     fn each_class_has_its_steps() {
         let early = (false, false);
         let fresh = Memory::default();
-        let voided = Memory { voided: true, ..fresh };
+        let undone = Memory { undone: true, ..fresh };
         let missing = Memory { missing: true, ..fresh };
         for class in ["replay", "success-only"] {
             assert_eq!(step(&to(class, true), &sale(), fresh, early, 1), Step::Resend);
@@ -519,10 +563,10 @@ mod tests {
         assert_eq!(step(&to("natural-key", true), &sale(), fresh, early, 1), Step::LookUp);
         assert_eq!(step(&to("natural-key", true), &sale(), missing, early, 9), Step::Resend);
         assert_eq!(step(&to("none", true), &sale(), missing, early, 9), Step::LookUp);
-        assert_eq!(step(&to("none", true), &sale(), fresh, (true, false), 9), Step::Void);
-        assert_eq!(step(&to("none", true), &sale(), voided, (true, false), 9), Step::LookUp);
-        assert_eq!(step(&to("none", false), &sale(), fresh, early, 1), Step::Void);
-        assert_eq!(step(&to("none", false), &sale(), voided, early, 1), Step::Wait);
+        assert_eq!(step(&to("none", true), &sale(), fresh, (true, false), 9), Step::Undo);
+        assert_eq!(step(&to("none", true), &sale(), undone, (true, false), 9), Step::LookUp);
+        assert_eq!(step(&to("none", false), &sale(), fresh, early, 1), Step::Undo);
+        assert_eq!(step(&to("none", false), &sale(), undone, early, 1), Step::Wait);
         for class in ["replay", "success-only", "natural-key", "none"] {
             assert_eq!(step(&to(class, true), &sale(), missing, (true, true), 1), Step::GiveUp);
         }
@@ -541,12 +585,32 @@ mod tests {
         for class in ["replay", "natural-key"] {
             assert_eq!(step(&to(class, true), &sale(), other_bytes, early, 1), Step::LookUp);
         }
+        // What nothing undoes is left to a person.
+        let irrevocable = DestinationInfo { undo_sale: None, ..to("none", false) };
+        assert_eq!(step(&irrevocable, &sale(), fresh, (true, false), 1), Step::Wait);
         let mut refund = sale();
         refund.kind = OperationKind::Refund;
         assert_eq!(step(&to("none", false), &refund, fresh, (true, false), 1), Step::Wait);
         let mut pending = sale();
         pending.attempts[0].state = AttemptState::Pending;
         assert_eq!(step(&to("replay", true), &pending, fresh, early, 1), Step::LookUp);
+    }
+
+    #[test]
+    fn the_connector_says_what_undoes() {
+        let by_refund = DestinationInfo { undo_sale: Some(Verb::Refund), ..to("replay", true) };
+        let mut charge = super::super::tests::charge(OperationKind::Sale, false);
+        let undo = |to: &DestinationInfo, charge: &ChargeRow| make_undo(to, charge, NOW).unwrap();
+        let of = |operation: Operation| (operation.kind, operation.undoes, operation.amount);
+        let all = charge.amount;
+        assert_eq!(undo(&by_refund, &charge).map(of), Some((OperationKind::Refund, true, all)));
+        assert_eq!(undo(&to("replay", true), &charge).map(of), Some((OperationKind::Void, false, all)));
+        charge.amount_authorized = 300;
+        assert_eq!(undo(&by_refund, &charge).map(of), Some((OperationKind::Refund, true, 300)));
+        let nothing = DestinationInfo { undo_sale: None, ..by_refund };
+        assert_eq!(undo(&nothing, &charge), None);
+        charge.operations[0].kind = OperationKind::Authorize;
+        assert_eq!(undo(&nothing, &charge).map(of), Some((OperationKind::Void, false, 300)));
     }
 
     #[test]

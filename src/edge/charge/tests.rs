@@ -21,7 +21,7 @@ fn operation(kind: OperationKind, amount: i64, attempt: u8) -> Operation {
     create::make_operation((kind, amount), id(attempt), NOW).unwrap()
 }
 
-fn charge(kind: OperationKind, allow_partial: bool) -> ChargeRow {
+pub(super) fn charge(kind: OperationKind, allow_partial: bool) -> ChargeRow {
     let amount = if kind == OperationKind::Verify { 0 } else { AMOUNT };
     ChargeRow {
         id: ChargeId(IdBytes([1; 18])),
@@ -178,6 +178,29 @@ fn a_part_that_nobody_wanted_is_given_back_and_reported_declined() {
 }
 
 #[test]
+fn a_sale_that_cannot_be_voided_is_given_back_by_a_refund_that_counts_for_nothing_else() {
+    let part = Answer { partial: true, amount_approved: Some(300), ..answer(Verdict::Approved) };
+    let offered = learn(&charge(OperationKind::Sale, false), &said(1, part));
+    let undo = |charge: &ChargeRow| {
+        let refund = Operation { undoes: true, ..operation(OperationKind::Refund, 300, 2) };
+        machine::with_operation(charge, refund, NOW)
+    };
+    let giving_back = undo(&offered);
+    assert!(!machine::needs_reversal(&giving_back));
+    let later = learn(&giving_back, &said(2, answer(Verdict::Pending)));
+    assert_eq!((later.status, later.code.as_deref()), (ChargeStatus::Pending, Some("partial_approval")));
+    assert_eq!(learn(&giving_back, &said(2, answer(Verdict::Declined))).status, ChargeStatus::Manual);
+    let done = learn(&giving_back, &said(2, answer(Verdict::Approved)));
+    assert_eq!((done.status, done.code.as_deref()), (ChargeStatus::Declined, Some("partial_approval")));
+    assert_eq!((done.amount_authorized, done.amount_captured, done.amount_refunded), (0, 0, 0));
+    // Of an unknown sale as well: what was given back moves no money.
+    let lost = learn(&charge(OperationKind::Sale, false), &silent(1, Sent::Maybe));
+    let undone = learn(&undo(&lost), &said(2, answer(Verdict::Approved)));
+    assert_eq!((undone.status, undone.amount_captured), (ChargeStatus::Voided, 0));
+    assert_eq!(machine::unsettled(&undone).count(), 0);
+}
+
+#[test]
 fn a_second_send_and_a_look_up_prove_less_than_the_first() {
     let lost = learn(&charge(OperationKind::Sale, false), &silent(1, Sent::Maybe));
     let refused = said(1, answer(Verdict::Error));
@@ -279,6 +302,7 @@ enum Move {
     Capture(i64, bool),
     Refund(i64),
     Void,
+    Undo,
     Restart,
     GiveUp(usize),
     Resend(usize),
@@ -300,6 +324,7 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => (1..1_200_i64, any::<bool>()).prop_map(|(amount, last)| Move::Capture(amount, last)),
         2 => (1..1_200_i64).prop_map(Move::Refund),
         1 => Just(Move::Void),
+        1 => Just(Move::Undo),
         1 => Just(Move::Restart),
         1 => (0..8_usize).prop_map(Move::GiveUp),
         1 => (0..8_usize).prop_map(Move::Resend),
@@ -343,6 +368,13 @@ fn step(charge: &ChargeRow, step: Move, next: u8) -> Option<ChargeRow> {
         Move::Void => {
             let allowed = rules::may_void(charge).is_ok() || machine::needs_reversal(charge);
             allowed.then(|| then(charge, OperationKind::Void, charge.amount_authorized, next))
+        }
+        Move::Undo => {
+            let unknown = charge.operations[0].status == ChargeStatus::Unknown;
+            let amount = if unknown { charge.amount } else { charge.amount_authorized };
+            let refund = Operation { undoes: true, ..operation(OperationKind::Refund, amount, next) };
+            let allowed = unknown || machine::needs_reversal(charge);
+            allowed.then(|| machine::with_operation(charge, refund, NOW))
         }
         Move::Restart => machine::restarted(charge, NOW),
         Move::GiveUp(at) => machine::give_up(charge, attempt_at(charge, at)?, NOW),

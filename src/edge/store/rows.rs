@@ -184,6 +184,9 @@ pub struct Operation {
     pub amount: i64,
     /// For a capture: nothing more will be captured.
     pub last: bool,
+    /// For a refund: nobody asked for it, it undoes a sale that is not wanted where the processor takes no void of one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undoes: bool,
     /// Where it stands, in the words of a charge.
     pub status: ChargeStatus,
     /// When it was asked for.
