@@ -201,6 +201,13 @@ impl Connector {
         Ok(())
     }
 
+    /// The smallest amounts that it says it takes, by currency, in ISO 4217 minor units: what a verification holds for a moment
+    /// where there is no operation for one of zero.
+    pub fn smallest_amounts(&self) -> impl Iterator<Item = (&str, i64)> {
+        let all = self.money.smallest.iter();
+        all.filter_map(|(code, amount)| Some((std::str::from_utf8(code).ok()?, *amount)))
+    }
+
     /// The request of an operation. Pure; fails before anything could be sent.
     pub fn render(&self, operation: Operation, values: &Values<'_>) -> Result<Rendered, RenderError> {
         render::render(self.find_op(operation)?, &self.common(), &self.scope(operation, values, Mode::Send))

@@ -47,6 +47,8 @@ pub(super) struct MoneyRules {
     pub(super) exponents: Vec<([u8; 3], u8)>,
     /// The processor's amount must be a multiple of this.
     pub(super) multiples: Vec<([u8; 3], u32)>,
+    /// The smallest amounts that it takes, in ISO 4217 minor units, in the order of the file.
+    pub(super) smallest: Vec<([u8; 3], i64)>,
 }
 
 /// The processor's exponent or rounding limit cannot hold the amount.

@@ -109,6 +109,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         None => read_ops(Section::new("[op]", at.clone(), &DeTable::new()), &mut known, faults),
     };
     check_lookup(&ops, settle, &at, faults);
+    check_smallest(&money, &ops, &at, faults);
     let common: Vec<&Header> = auth.iter().chain(&headers).chain(&key).collect();
     check_headers(&common, &ops, &at, faults);
     read_response(&mut top, faults);
@@ -337,6 +338,9 @@ fn read_idempotency(
     (kind.map(|kind| Idempotency { kind, ttl }), key)
 }
 
+/// Nobody holds more for a moment; the weakest currencies need this much.
+const SMALLEST_MAX: u32 = 10_000_000;
+
 fn read_currency(mut section: Section<'_>, faults: &mut Faults<'_>) -> MoneyRules {
     let mut rules = MoneyRules::default();
     if let Some((case, at)) = section.string("case", faults) {
@@ -359,8 +363,37 @@ fn read_currency(mut section: Section<'_>, faults: &mut Faults<'_>) -> MoneyRule
         }
         rules.multiples.push((code, value));
     }
+    let smallest = section.section("smallest", faults);
+    for (code, value, at) in read_per_currency(smallest, faults) {
+        let amount = i64::from(value);
+        let fits = std::str::from_utf8(&code).ok().and_then(currency).map(|c| rules.to_processor(amount, &c));
+        if value == 0 || value > SMALLEST_MAX {
+            let instead = format!("write minor units, 1 to {SMALLEST_MAX}: 50 where that is 0.50");
+            faults.add(&at, "a smallest amount is not one", instead);
+        } else if !matches!(fits, Some(Ok(_))) {
+            let instead = "write ISO 4217 minor units that `exponent` and `multiple_of` allow";
+            faults.add(&at, "a smallest amount cannot be told to this processor", instead);
+        }
+        rules.smallest.push((code, amount));
+    }
     section.finish(faults);
     rules
+}
+
+/// A verification without `[op.verify]` holds the smallest amount and releases it: both must be there.
+fn check_smallest(money: &MoneyRules, ops: &[Op], at: &Range<usize>, faults: &mut Faults<'_>) {
+    let op = |operation| ops.iter().find(|op| op.operation == operation);
+    if money.smallest.is_empty() || op(Operation::Verify).is_some() {
+        return;
+    }
+    let releases = op(Operation::Void).is_some_and(|void| void.undoes.contains(&Operation::Authorize));
+    if op(Operation::Authorize).is_none() || !releases {
+        faults.add(
+            at,
+            "[currency.smallest] says what a verification holds, and nothing holds and releases it",
+            "write [op.authorize] and an [op.void] that undoes it, or leave it out",
+        );
+    }
 }
 
 fn read_per_currency(

@@ -142,6 +142,8 @@ pub struct DestinationInfo {
     pub settle_seconds: u64,
     /// Whether a zero amount can be verified.
     pub can_verify: bool,
+    /// What a verification holds where it cannot, by currency, in minor units.
+    pub smallest_amounts: BTreeMap<String, i64>,
     /// What undoes a sale that is not wanted: a void, or a refund where a captured sale cannot be voided; none if nothing does.
     pub undo_sale: Option<Verb>,
     /// What undoes an authorization that is not wanted.

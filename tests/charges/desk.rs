@@ -31,7 +31,21 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn open() -> Self {
-        let vault = Vault::start();
+        Self::at(Vault::start())
+    }
+
+    /// The same, with the sandbox's connector changed by `edit`.
+    pub(crate) fn open_with(edit: impl Fn(String) -> String) -> Self {
+        let mut vault = Vault::make(|config| config + "\n[connectors]\ndirectory = \"connectors\"\n");
+        let connectors = vault.path("connectors");
+        std::fs::create_dir(&connectors).unwrap();
+        let text = cardvault::connector::builtin_text("sandbox").unwrap().to_owned();
+        std::fs::write(connectors.join("sandbox.toml"), edit(text)).unwrap();
+        vault.serve();
+        Self::at(vault)
+    }
+
+    fn at(vault: Vault) -> Self {
         vault.tenant("acme", Mode::Test);
         let credential = vault.principal(order("invoicing", Some("acme"), &SCOPES));
         let client = vault.client(&credential);

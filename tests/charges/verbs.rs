@@ -135,6 +135,42 @@ async fn a_merchant_charges_only_under_an_agreement() {
 }
 
 #[tokio::test]
+async fn where_zero_is_unsupported_a_verification_holds_the_smallest_amount_and_releases_it() {
+    let without_verify = |text: String| {
+        let (from, to) = (text.find("[op.verify]").unwrap(), text.find("[op.capture]").unwrap());
+        let smallest = "[currency]\nsmallest = { EUR = 50, JPY = 60 }\n\n[lookup]";
+        let text = format!("{}{}", &text[..from], &text[to..]).replace("\"verify\", ", "");
+        text.replacen("[lookup]", smallest, 1)
+    };
+    let desk = Desk::open_with(without_verify);
+    let token = desk.token("t-1", VISA).await;
+    let verification = |currency: Option<&str>| {
+        let mut body = json!({ "token": token, "destination": "sandbox", "cvc": "123" });
+        if let Some(currency) = currency {
+            body["currency"] = currency.into();
+        }
+        body
+    };
+    let verify = "/v1/verifications";
+    let none = desk.post(verify, "v-1", &verification(None)).await;
+    assert_eq!(refusal(&none), (422, "missing_field".to_owned()), "which of the two?");
+    let other = desk.post(verify, "v-1", &verification(Some("USD"))).await;
+    assert_eq!(refusal(&other), (422, "currency_invalid".to_owned()));
+    assert_eq!(desk.ledger(), Vec::<Value>::new());
+    for (currency, amount) in [("EUR", 50), ("JPY", 60)] {
+        let verified = desk.post(verify, currency, &verification(Some(currency))).await;
+        let answer = verified.json();
+        assert_eq!((verified.status, word(&answer, "status")), (201, "approved"), "{answer}");
+        assert_eq!((&answer["amount_authorized"], &answer["code"]), (&0.into(), &Value::Null));
+        let entries = desk.ledger();
+        let held = entries.iter().find(|e| e["kind"] == "authorize" && e["currency"] == currency).unwrap();
+        assert_eq!(held["amount"], amount);
+        let released = |e: &&Value| e["kind"] == "void" && e["parent"] == held["id"];
+        assert_eq!(entries.iter().filter(released).count(), 1, "{entries:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_network_that_says_stop_ends_the_agreement() {
     let desk = Desk::open();
     let token = desk.token("t-1", &behaving(1, 914)).await;

@@ -254,6 +254,17 @@ fn what_undoes_a_payment() {
     assert_eq!(undo("sandbox", Operation::Refund), None);
 }
 
+#[test]
+fn the_smallest_amounts_are_as_they_are_written() {
+    let text = super::super::builtin_text("sandbox").unwrap();
+    let text = text.replace("[lookup]", "[currency]\nsmallest = { USD = 50, JPY = 60 }\n[lookup]");
+    let connector = Connector::parse("sandbox.toml", &text).unwrap();
+    let mut smallest: Vec<_> = connector.smallest_amounts().collect();
+    smallest.sort_unstable();
+    assert_eq!(smallest, [("JPY", 60), ("USD", 50)]);
+    assert_eq!(builtin("sandbox").unwrap().smallest_amounts().count(), 0);
+}
+
 /// A redirect is never followed, and what it says is never believed.
 #[test]
 fn a_redirect_decides_nothing() {
@@ -300,6 +311,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     ("exponent.CLP = 2", "exponent.CLB = 2", "`CLB` is not a currency"),
     ("exponent.CLP = 2", "exponent.CLP = 9", "an exponent is too large"),
+    ("exponent.CLP = 2", "smallest.USD = 0", "a smallest amount is not one"),
+    ("exponent.CLP = 2", "smallest.USD = 10000001", "a smallest amount is not one"),
+    ("exponent.CLP = 2", "smallest.UST = 1", "`UST` is not a currency"),
+    ("exponent.CLP = 2", "smallest.KWD = 5\nmultiple_of.KWD = 10", "cannot be told to this processor"),
+    ("exponent.CLP = 2", "smallest.USD = 100", "nothing holds and releases it"),
     ("case = \"upper\"", "case = \"UPPER\"", "`case` has an unknown word"),
     ("[op.sale]\n", "[op.sail]\n", "`sail` is not an operation; did you mean `sale`?"),
     ("method = \"POST\"", "method = \"POTS\"", "`method` has an unknown word; did you mean `POST`?"),

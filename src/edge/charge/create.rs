@@ -21,9 +21,8 @@ use crate::wire::keeper::{ChargeRead, Prepare, ReadCharge, StoredCredential, Ver
 
 const CHARGES: &str = "POST /v1/charges";
 const VERIFICATIONS: &str = "POST /v1/verifications";
-/// What a verification holds for a moment where the processor takes no zero amount, in minor units.
-const HOLD_AMOUNT: i64 = 100;
-const HOLD_CURRENCY: &str = "USD";
+/// The currency of a verification that says none, if the destination leaves the choice.
+const VERIFY_CURRENCY: &str = "USD";
 
 /// Charges a card, or verifies it.
 pub async fn create(
@@ -324,13 +323,11 @@ fn draft(
     let now = app.clock.now();
     let (attempt, event) = (AttemptId::make(now)?, EventId::make(now)?);
     let sealed = card.sealed.clone().ok_or(StoreError::Corrupt("an active card without sealed fields"))?;
-    let (kind, verb, amount) = match (verification, read.capture) {
-        (true, _) if to.can_verify => (OperationKind::Verify, Verb::Verify, 0),
-        (true, _) => (OperationKind::Verify, Verb::Authorize, HOLD_AMOUNT),
-        (false, true) => (OperationKind::Sale, Verb::Sale, read.amount),
-        (false, false) => (OperationKind::Authorize, Verb::Authorize, read.amount),
+    let (kind, verb, amount, currency) = match (verification, read.capture) {
+        (true, _) => verification_of(to, read.currency)?,
+        (false, true) => (OperationKind::Sale, Verb::Sale, read.amount, read.currency),
+        (false, false) => (OperationKind::Authorize, Verb::Authorize, read.amount, read.currency),
     };
-    let currency = if read.currency.is_empty() { HOLD_CURRENCY.to_owned() } else { read.currency };
     let invoice = read.invoice.unwrap_or_default();
     let keys = sealed.key_ids();
     let prepare = Box::new(Prepare {
@@ -386,6 +383,28 @@ fn draft(
         operations: vec![operation],
     };
     Ok(Draft { charge, attempt, prepare, keys })
+}
+
+/// How a destination verifies: with a zero amount, else with its smallest, which is released again.
+fn verification_of(
+    to: &DestinationInfo,
+    currency: String,
+) -> Result<(OperationKind, Verb, i64, String), Error> {
+    let asked = Some(currency).filter(|currency| !currency.is_empty());
+    if to.can_verify {
+        let currency = asked.unwrap_or_else(|| VERIFY_CURRENCY.to_owned());
+        return Ok((OperationKind::Verify, Verb::Verify, 0, currency));
+    }
+    let smallest = &to.smallest_amounts;
+    let first = smallest.keys().next().ok_or(Error::VerificationUnsupported)?;
+    let currency = match asked {
+        Some(currency) => currency,
+        None if smallest.contains_key(VERIFY_CURRENCY) => VERIFY_CURRENCY.to_owned(),
+        None if smallest.len() == 1 => first.clone(),
+        None => return Err(Error::CurrencyRequired),
+    };
+    let amount = *smallest.get(&currency).ok_or(Error::CurrencyUnsupported)?;
+    Ok((OperationKind::Verify, Verb::Authorize, amount, currency))
 }
 
 pub(super) fn make_operation(

@@ -81,6 +81,15 @@ pub enum Error {
     /// Several destinations are possible.
     #[error("more than one destination is possible")]
     DestinationRequired,
+    /// The destination's connector can verify neither with a zero amount nor with a small one.
+    #[error("the destination cannot verify")]
+    VerificationUnsupported,
+    /// The destination verifies with a small amount, in one of several currencies.
+    #[error("a verification needs a currency here")]
+    CurrencyRequired,
+    /// The destination verifies with a small amount, and not in this currency.
+    #[error("no verification in this currency")]
+    CurrencyUnsupported,
     /// The amount is over a limit of the principal.
     #[error("the amount is over a limit of the principal")]
     LimitExceeded,

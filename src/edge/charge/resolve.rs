@@ -467,6 +467,9 @@ fn is_passing(error: &Error) -> bool {
         | Error::InProgress
         | Error::DestinationUnknown
         | Error::DestinationRequired
+        | Error::VerificationUnsupported
+        | Error::CurrencyRequired
+        | Error::CurrencyUnsupported
         | Error::LimitExceeded
         | Error::AgreementRequired
         | Error::ChargeUnknown
@@ -515,6 +518,7 @@ mod tests {
             can_look_up,
             settle_seconds: 5,
             can_verify: true,
+            smallest_amounts: std::collections::BTreeMap::new(),
             undo_sale: Some(Verb::Void),
             undo_authorize: Some(Verb::Void),
             authorization_days: 7,
