@@ -56,6 +56,7 @@ mod contract {
             a_charge_counts_its_revisions,
             an_invoice_is_claimed_once,
             charges_are_found_by_every_filter,
+            the_charges_of_a_day_come_before_those_of_the_day_before,
             open_charges_are_those_that_wait,
             an_attempt_pins_its_version,
             an_erase_waits_for_the_last_pin,

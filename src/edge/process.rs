@@ -153,6 +153,10 @@ fn into_tokio(listener: StdListener) -> std::io::Result<TcpListener> {
 
 /// Takes up what was in flight when the edge before this one ended.
 async fn recover(app: App) {
+    while charge::add_up(&app).await.is_err() {
+        tracing::warn!(code = "recovery_waits", "what was charged today could not be added up yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     while attest::account_for_openings(&app).await.is_err() {
         tracing::warn!(code = "recovery_waits", "the keeper could not be asked what it opened");
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,10 +1,11 @@
 //! What is refused is refused before anything is sent, and keeps no key.
 
 use cardvault::card::tenant::Mode;
+use cardvault::tools::client::Client;
 use serde_json::{Value, json};
 
 use crate::common::{order, text};
-use crate::desk::{Desk, SCOPES, VISA, refusal, sale};
+use crate::desk::{Desk, SCOPES, VISA, refusal, sale, word};
 
 #[tokio::test]
 async fn nothing_is_sent_for_a_charge_that_is_refused() {
@@ -66,17 +67,36 @@ async fn nothing_is_sent_for_a_charge_that_is_refused() {
 }
 
 #[tokio::test]
-async fn a_day_has_a_sum() {
-    let desk = Desk::open();
+async fn a_day_has_a_sum_that_no_restart_forgets() {
+    let mut desk = Desk::open();
     let token = desk.token("t-1", VISA).await;
     let mut limited = order("limited", Some("acme"), &SCOPES);
-    limited.day_max.insert("USD".to_owned(), 2500);
-    let limited = desk.vault.client(&desk.vault.principal(limited));
+    limited.day_max.insert("USD".to_owned(), 3750);
+    let credential = desk.vault.principal(limited);
+    let limited = desk.vault.client(&credential);
     let poor = desk.token("t-2", "4000000000000002").await;
-    for (token, invoice, status) in
-        [(&token, "a", 201), (&poor, "b", 201), (&token, "c", 201), (&token, "d", 403)]
-    {
-        let answer = limited.post("/v1/charges", invoice, &sale(token, invoice)).await.unwrap();
+    let charge = async |client: &Client, token: &str, invoice: &str, status: u16| {
+        let answer = client.post("/v1/charges", invoice, &sale(token, invoice)).await.unwrap();
         assert_eq!(answer.status, status, "{invoice}: {}", text(&answer));
-    }
+        answer.json()
+    };
+    // Two that count; a decline and a void do not, nor what somebody else charges.
+    charge(&limited, &token, "a", 201).await;
+    charge(&limited, &poor, "b", 201).await;
+    charge(&desk.client, &token, "c", 201).await;
+    let mut hold = sale(&token, "d");
+    hold["capture"] = false.into();
+    let held = limited.post("/v1/charges", "d", &hold).await.unwrap().json();
+    let void = format!("/v1/charges/{}/void", word(&held, "id"));
+    assert_eq!(limited.post(&void, "v", &json!({})).await.unwrap().status, 201);
+    charge(&limited, &token, "e", 201).await;
+    desk.vault.kill_role("edge");
+    let limited = desk.vault.client(&credential);
+    let verification = json!({ "token": token, "destination": "sandbox" });
+    assert_eq!(limited.post("/v1/verifications", "w", &verification).await.unwrap().status, 201);
+    charge(&limited, &token, "f", 201).await;
+    charge(&limited, &token, "g", 403).await;
+    desk.vault.kill();
+    desk.vault.serve();
+    charge(&desk.vault.client(&credential), &token, "h", 403).await;
 }

@@ -1,6 +1,6 @@
 //! Charges: revisions, invoices, listings, and what they pin.
 
-use cardvault::card::id::ChargeId;
+use cardvault::card::id::{ChargeId, PrincipalId};
 use cardvault::edge::store::{
     CardRow, CardStatus, ChargeFilter, ChargeRow, ChargeStatus, CommitError, OnDuplicate, Operation,
     OperationKind, RowChange, Store,
@@ -124,6 +124,42 @@ pub(crate) async fn charges_are_found_by_every_filter(harness: Harness) {
         }
         assert!(store.charges(TWO, filter, None, 10).await.unwrap().rows.is_empty());
     }
+}
+
+/// What a principal charged today is added up from the newest charge on, until one of yesterday comes.
+pub(crate) async fn the_charges_of_a_day_come_before_those_of_the_day_before(harness: Harness) {
+    let card = {
+        let store = harness.open();
+        stored(&*store, make_card(ONE, Some("c1")), [7; 32]).await
+    };
+    let mut of_today = Vec::new();
+    let principal = PrincipalId::make(NOW).unwrap();
+    // In no order, over two starts.
+    for (start, hours) in [[3, 30, 1], [26, 2, 40]].into_iter().enumerate() {
+        let store = harness.open();
+        for ago in hours {
+            let created_at = NOW.plus_seconds(-3_600 * ago);
+            let mut charge = make_charge(&card, &format!("i{start}-{ago}"), ChargeStatus::Processing);
+            (charge.id, charge.created_at) = (ChargeId::make(created_at).unwrap(), created_at);
+            charge.principal = Some(principal);
+            store.commit(put(&charge)).await.unwrap();
+            let charge = moved(&charge, ChargeStatus::Approved);
+            store.commit(put(&charge)).await.unwrap();
+            of_today.extend((ago < 24).then_some((ago, charge)));
+        }
+    }
+    of_today.sort_by_key(|(ago, _)| *ago);
+    let store = harness.open();
+    let mut seen: Vec<ChargeRow> = Vec::new();
+    while seen.len() < 4 {
+        let after = seen.last().map(|charge| charge.id);
+        let page = store.charges(ONE, &ChargeFilter::default(), after, 2).await.unwrap();
+        assert!(page.more);
+        seen.extend(page.rows);
+    }
+    let expected: Vec<ChargeRow> = of_today.into_iter().map(|(_, charge)| charge).collect();
+    assert_eq!(seen[..3], expected);
+    assert!(seen[3].created_at < NOW.plus_seconds(-24 * 3_600));
 }
 
 async fn walk(store: &dyn Store, filter: &ChargeFilter, size: usize) -> Vec<ChargeId> {

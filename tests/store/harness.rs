@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cardvault::card::brand::Brand;
-use cardvault::card::id::{AttemptId, ChargeId, EventId, FingerprintId, IdBytes, RequestId, Token};
+use cardvault::card::id::{
+    AttemptId, ChargeId, EventId, FingerprintId, IdBytes, PrincipalId, RequestId, Token,
+};
 use cardvault::card::sealed::{SealedCard, SealedField};
 use cardvault::card::tenant::TenantId;
 use cardvault::card::truncated::TruncatedPan;
@@ -159,6 +161,7 @@ pub(crate) fn make_charge(card: &CardRow, invoice: &str, status: ChargeStatus) -
         invoice: invoice.into(),
         period: String::new(),
         initiator: "merchant".into(),
+        principal: Some(PrincipalId::make(NOW).unwrap()),
         agreement: None,
         capture: true,
         allow_partial: false,

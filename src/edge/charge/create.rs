@@ -81,24 +81,23 @@ async fn begin(
     let card = chargeable(card?)?;
     let to = choose_destination(app, caller, read.destination.as_deref())?;
     let agreement = choose_agreement(app, &card, &read).await?;
-    let draft = draft(app, (read, verification), &card, &to, agreement.as_ref())?;
-    let taken = (draft.charge.amount, draft.charge.currency.clone());
-    app.charges.limits.take(&caller.principal, taken.0, &taken.1, app.clock.now())?;
+    let mut draft = draft(app, (read, verification), &card, &to, agreement.as_ref())?;
+    draft.charge.principal = Some(caller.principal.id);
+    let taken = draft.charge.clone();
+    app.charges.limits.take(&caller.principal, &taken)?;
     let by = By { actor: caller.actor(), origin: caller.origin() };
     let ended = run(app, draft, by, claim.clone(), guard, hold).await;
-    let moves_none =
-        |status| matches!(status, ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Voided);
-    if ended.as_ref().map_or(true, |(_, status)| moves_none(*status)) {
-        app.charges.limits.give_back(&caller.principal, taken.0, &taken.1);
+    // What broke off may have begun; every other fault comes before that.
+    if ended.as_ref().is_err_and(|error| !matches!(error, Error::BrokenOff)) {
+        app.charges.limits.give_back(&taken);
     }
     match ended {
-        Ok((answered, _)) => Ok(answered),
         Err(Error::Commit(CommitError::KeyTaken(stored))) => replay(app, &claim, *stored).await,
         Err(Error::Commit(CommitError::InvoiceTaken { charge })) => {
-            Err(verdict(app, caller, (token, taken.0, &taken.1), charge).await)
+            Err(verdict(app, caller, (token, taken.amount, &taken.currency), charge).await)
         }
         Err(Error::Commit(CommitError::NotFound)) => Err(Error::TokenErased { scrubbed_at: None }),
-        Err(error) => Err(error),
+        ended @ (Ok(_) | Err(_)) => ended,
     }
 }
 
@@ -125,7 +124,7 @@ pub(super) async fn run(
     claim: Claim,
     guard: Arc<Held<[u8; 32]>>,
     hold: Hold,
-) -> Result<(Answered, ChargeStatus), Error> {
+) -> Result<Answered, Error> {
     let (begun, has_begun) = oneshot::channel();
     let operation = claim.operation.clone();
     let task = tokio::spawn(send_first(Arc::clone(app), draft, by, (claim, guard), begun));
@@ -140,7 +139,7 @@ pub(super) async fn run(
         answered.upstream_us = Some(sent.upstream_us).filter(|us| *us > 0);
         answered.processor_us = sent.processor_us;
     }
-    Ok((answered, charge.status))
+    Ok(answered)
 }
 
 /// Waits for a task as long as a caller is held.
@@ -365,6 +364,7 @@ fn draft(
         invoice: if verification { String::new() } else { invoice },
         period: read.period,
         initiator: if read.customer_initiated { "customer" } else { "merchant" }.to_owned(),
+        principal: None,
         agreement: agreement.map(|row| row.id),
         capture: read.capture,
         allow_partial: read.allow_partial,

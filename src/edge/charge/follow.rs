@@ -98,7 +98,7 @@ pub async fn follow(
         let draft = draft(app, charge, operation, with_card).await?;
         claim.operation = draft.charge.operations.last().map(|operation| operation.id.clone());
         match create::run(app, draft, by.clone(), claim.clone(), Arc::clone(&guard), hold).await {
-            Ok((answered, _)) => return Ok(answered),
+            Ok(answered) => return Ok(answered),
             Err(Error::Commit(CommitError::Conflict)) => {}
             Err(Error::Commit(CommitError::KeyTaken(stored))) => {
                 return create::replay(app, &claim, *stored).await;

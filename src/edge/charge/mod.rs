@@ -33,6 +33,7 @@ mod tests;
 
 pub use create::create;
 pub use follow::{Follow, follow};
+pub use limits::add_up;
 pub use recover::recover;
 pub use show::{charge, charges, refund, refunds};
 
@@ -93,6 +94,9 @@ pub enum Error {
     /// The amount is over a limit of the principal.
     #[error("the amount is over a limit of the principal")]
     LimitExceeded,
+    /// What the principal charged today is not added up yet.
+    #[error("what was charged today is not added up yet")]
+    LimitsUnknown,
     /// A merchant-initiated charge without a live agreement, or the one named is not live.
     #[error("there is no live agreement for it")]
     AgreementRequired,

@@ -471,6 +471,7 @@ fn is_passing(error: &Error) -> bool {
         | Error::CurrencyRequired
         | Error::CurrencyUnsupported
         | Error::LimitExceeded
+        | Error::LimitsUnknown
         | Error::AgreementRequired
         | Error::ChargeUnknown
         | Error::AlreadyCharged(_)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Error;
 use super::answer;
+use super::limits;
 use super::machine::{self, How, Learnt};
 use crate::card::id::{AttemptId, EventId, Token};
 use crate::card::tenant::TenantId;
@@ -302,6 +303,9 @@ pub(super) async fn commit_moved(
 fn count(app: &App, before: &ChargeRow, next: &ChargeRow) {
     if before.status != next.status {
         app.metrics.charge(answer::status_word(next.status));
+        if limits::is_freed(next.status) && !limits::is_freed(before.status) {
+            app.charges.limits.give_back(next);
+        }
     }
 }
 

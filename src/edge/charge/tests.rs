@@ -36,6 +36,7 @@ pub(super) fn charge(kind: OperationKind, allow_partial: bool) -> ChargeRow {
         invoice: "inv-1".to_owned(),
         period: String::new(),
         initiator: "merchant".to_owned(),
+        principal: None,
         agreement: None,
         capture: kind == OperationKind::Sale,
         allow_partial,

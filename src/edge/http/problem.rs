@@ -296,6 +296,7 @@ impl From<charge::Error> for Problem {
             Error::VerificationUnsupported => Self::about(Code::OperationUnsupported, "destination"),
             Error::CurrencyRequired => Self::about(Code::MissingField, "currency"),
             Error::CurrencyUnsupported => Self::about(Code::CurrencyInvalid, "currency"),
+            Error::LimitsUnknown => Self::of(Code::NotReady),
             Error::LimitExceeded => Self::about(Code::LimitExceeded, "amount"),
             Error::AgreementRequired => Self::about(Code::AgreementRequired, "agreement"),
             Error::ChargeUnknown => Self::of(Code::ChargeNotFound),

@@ -222,6 +222,9 @@ pub struct ChargeRow {
     pub period: String,
     /// `customer` or `merchant`.
     pub initiator: String,
+    /// Who charged; it counts against their sum of the day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<PrincipalId>,
     /// The agreement, if any.
     pub agreement: Option<AgreementId>,
     /// Capture at once.
