@@ -100,6 +100,32 @@ async fn a_captured_sale_that_is_not_wanted_is_refunded_where_no_void_undoes_it(
 }
 
 #[tokio::test]
+async fn what_is_pending_is_asked_for_until_it_is_answered_whatever_dies_meanwhile() {
+    let mut desk = Desk::open();
+    let mut open = Vec::new();
+    for (at, suffix, destination) in [(1, 960, "sandbox"), (2, 961, "sandbox"), (3, 960, "stripe_sandbox")] {
+        let invoice = format!("{destination}-{suffix}");
+        let token = desk.token(&invoice, &behaving(at, suffix)).await;
+        let mut body = sale(&token, &invoice);
+        body["destination"] = destination.into();
+        let answer = desk.charge_prefer(&invoice, "wait=1", &body).await;
+        assert_eq!((answer.status, word(&answer.json(), "status")), (202, "pending"), "{}", text(&answer));
+        open.push((if suffix == 960 { "approved" } else { "declined" }, invoice, answer));
+    }
+    // One life of the edge has the answer before it, the next one gets it.
+    desk.vault.kill_role("edge");
+    desk.vault.kill();
+    desk.vault.serve();
+    desk.reconnect();
+    for (status, invoice, answer) in open {
+        let charge = desk.settled(&answer).await;
+        assert_eq!(word(&charge, "status"), status, "{charge}");
+        assert_eq!(charge["attempts"][0]["tries"], 1);
+        assert_eq!(desk.paid(&invoice).len(), usize::from(status == "approved"));
+    }
+}
+
+#[tokio::test]
 async fn operations_whose_answer_is_lost_are_carried_out_once() {
     let desk = Desk::open();
     for (at, suffix, capture, verb) in

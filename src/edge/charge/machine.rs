@@ -18,6 +18,9 @@ pub const REVERSAL_FAILED: &str = "reversal_failed";
 /// The code of a verification whose small hold could not be released.
 pub const HOLD_NOT_RELEASED: &str = "hold_not_released";
 
+/// The error of an attempt that was undone before it was known.
+const VOIDED: &str = "voided";
+
 /// By which way something was learnt of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
@@ -87,7 +90,7 @@ pub fn restarted(charge: &ChargeRow, now: Time) -> Option<ChargeRow> {
 pub fn give_up(charge: &ChargeRow, attempt: AttemptId, now: Time) -> Option<ChargeRow> {
     let mut next = charge.clone();
     let one = next.operations.iter_mut().flat_map(|o| &mut o.attempts).find(|a| a.id == attempt)?;
-    if !matches!(one.state, AttemptState::Unknown) {
+    if !matches!(one.state, AttemptState::Unknown | AttemptState::Pending) {
         return None;
     }
     one.state = AttemptState::Manual;
@@ -134,6 +137,11 @@ pub fn needs_reversal(charge: &ChargeRow) -> bool {
     let approved = matches!(first.status, ChargeStatus::Approved | ChargeStatus::Authorized);
     let to_reverse = charge.amount_offered.is_some() || is_hold(first);
     approved && to_reverse && last_undo(rest).is_none()
+}
+
+/// Whether an undo of the charge left, or may have: there is never a second one, which would give back more than was taken.
+pub fn is_undoing(charge: &ChargeRow) -> bool {
+    charge.operations.split_first().is_some_and(|(_, rest)| last_undo(rest).is_some())
 }
 
 /// The attempts that still have to be found out about, in the order of the operations.
@@ -290,16 +298,21 @@ fn approve(charge: &mut ChargeRow, kind: OperationKind, learnt: Learnt<'_>) {
     }
 }
 
-/// What was voided without being known is known now: it moves no money.
+/// What was undone without being known, or before its processor had answered, is known now: it moves no money.
 fn release_unknown(charge: &mut ChargeRow, now: Time) {
     let first = charge.operations.first_mut();
     for attempt in first.into_iter().flat_map(|operation| &mut operation.attempts) {
-        if attempt.state == AttemptState::Unknown {
+        if matches!(attempt.state, AttemptState::Unknown | AttemptState::Pending) {
             attempt.state = AttemptState::Failed;
-            attempt.error = Some("voided".to_owned());
+            attempt.error = Some(VOIDED.to_owned());
             attempt.finished_at = Some(now);
         }
     }
+}
+
+/// Whether an operation failed because it was undone; one that had failed before stays so.
+fn was_unknown(operation: &Operation) -> bool {
+    operation.attempts.last().is_some_and(|attempt| attempt.error.as_deref() == Some(VOIDED))
 }
 
 fn moved(charge: &mut ChargeRow, now: Time) {
@@ -334,9 +347,8 @@ pub fn restate(charge: &mut ChargeRow) {
         ChargeStatus::Authorized if voided || closed || captured >= charge.amount_authorized => {
             (ChargeStatus::Approved, None)
         }
-        ChargeStatus::Unknown | ChargeStatus::Failed | ChargeStatus::Manual if voided => {
-            (ChargeStatus::Voided, None)
-        }
+        ChargeStatus::Unknown | ChargeStatus::Manual if voided => (ChargeStatus::Voided, None),
+        ChargeStatus::Failed if voided && was_unknown(first) => (ChargeStatus::Voided, None),
         status @ (ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Unknown) => {
             (status, why(first))
         }

@@ -3,7 +3,7 @@
 //! - [`machine`]: status and amounts as pure functions; [`rules`]: which capture, refund or void fits.
 //! - [`create`]: charges and verifications; [`follow`]: captures, refunds, voids; [`show`]: look-ups.
 //! - [`send`]: the order of one attempt: prepare, one change, release, one change.
-//! - [`resolve`]: what to do when nobody knows; [`recover`]: after a restart.
+//! - [`resolve`]: what to do when nobody knows; [`pending`]: when the processor answers later; [`recover`]: after a restart.
 //! - [`answer`]: a charge as the API writes it; [`limits`]: what a principal may charge.
 
 use std::collections::HashSet;
@@ -23,6 +23,7 @@ mod create;
 mod follow;
 mod limits;
 pub mod machine;
+mod pending;
 mod recover;
 mod resolve;
 pub mod rules;
@@ -159,6 +160,8 @@ pub struct Charges {
     working: Mutex<HashSet<[u8; 32]>>,
     /// Charges that a task looks into now.
     resolving: Mutex<HashSet<ChargeId>>,
+    /// Charges whose processor is asked again and again, with long waits between.
+    polling: Mutex<HashSet<ChargeId>>,
     slots: Semaphore,
     limits: limits::DaySums,
 }
@@ -170,6 +173,7 @@ impl Charges {
             started_ms: now.millis(),
             working: Mutex::default(),
             resolving: Mutex::default(),
+            polling: Mutex::default(),
             slots: Semaphore::new(RESOLVES_AT_ONCE),
             limits: limits::DaySums::default(),
         }
@@ -209,6 +213,10 @@ fn working(charges: &Charges) -> &Mutex<HashSet<[u8; 32]>> {
 
 fn resolving(charges: &Charges) -> &Mutex<HashSet<ChargeId>> {
     &charges.resolving
+}
+
+fn polling(charges: &Charges) -> &Mutex<HashSet<ChargeId>> {
+    &charges.polling
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

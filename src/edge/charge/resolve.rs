@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::follow::{draft, prepare_for, verb_of};
 use super::machine::{self, How};
 use super::send::{self, By, Claim};
-use super::{Error, Held, create, resolving};
+use super::{Error, Held, create, pending, resolving};
 use crate::card::id::{AttemptId, EventId};
 use crate::clock::Time;
 use crate::edge::App;
@@ -21,6 +21,10 @@ use crate::wire::keeper::{LookUp, RefusalCode, Verb};
 
 /// After this an attempt that could not be found out is a person's.
 const RESOLVE_SECONDS_MAX: u64 = 15 * 60;
+/// So long after the settle time it is still looked up.
+const SETTLED_SECONDS: u64 = 5 * 60;
+/// As long as a caller may wait for it, what is pending is looked into like what is unknown.
+const PENDING_HELD: Duration = Duration::from_secs(120);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// So many answers to a resend that say nothing, and it is looked up only: a stored 500 is replayed for as long as its key lives,
@@ -111,8 +115,9 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
         if !is_open(&charge) {
             return charge;
         }
-        let over = began.elapsed().as_secs() >= RESOLVE_SECONDS_MAX;
-        let half_over = began.elapsed().as_secs() >= RESOLVE_SECONDS_MAX / 2;
+        let seconds_max = seconds_max(app, &charge);
+        let over = began.elapsed().as_secs() >= seconds_max;
+        let half_over = began.elapsed().as_secs() >= seconds_max / 2;
         if round > 0 || !machine::needs_reversal(&charge) {
             tokio::time::sleep(backoff(round)).await;
             charge = create::as_it_stands(app, charge).await;
@@ -122,15 +127,38 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
             charge = reverse(app, charge, claim, over).await;
             continue;
         }
-        let open = waiting(&charge).map(|(operation, attempt)| (operation.clone(), attempt.clone())).next();
-        let Some((operation, attempt)) = open else { return charge };
-        if over && attempt.state == AttemptState::Pending {
+        if pending::is_all(&charge) && began.elapsed() >= PENDING_HELD {
+            pending::watch(app, &charge);
             return charge;
         }
+        let is_pending = |(_, attempt): &(_, &Attempt)| attempt.state == AttemptState::Pending;
+        let open = waiting(&charge).min_by_key(is_pending);
+        let open = open.map(|(operation, attempt)| (operation.clone(), attempt.clone()));
+        let Some((operation, attempt)) = open else { return charge };
         let known = memory.entry(attempt.id).or_default();
         charge = one_round(app, charge, (&operation, &attempt), known, (half_over, over), claim).await;
     }
     charge
+}
+
+/// How long it is tried to find out: where `not found` proves something late, until then and a little longer.
+fn seconds_max(app: &App, charge: &ChargeRow) -> u64 {
+    let destinations = app.directory.destinations();
+    let to = destinations.iter().find(|to| to.name == charge.destination);
+    to.map_or(0, |to| to.settle_seconds.saturating_add(SETTLED_SECONDS)).max(RESOLVE_SECONDS_MAX)
+}
+
+/// Asks once for what the processor answers later.
+pub(super) async fn ask_pending(app: &App, charge: ChargeRow) {
+    let Some(_held) = Held::take(app, resolving, charge.id) else { return };
+    let Ok(_slot) = app.charges.slots.acquire().await else { return };
+    let pending = waiting(&charge).find(|(_, attempt)| attempt.state == AttemptState::Pending);
+    let Some((operation, attempt)) = pending.map(|(operation, attempt)| (operation.clone(), attempt.clone()))
+    else {
+        return;
+    };
+    let early = (false, false);
+    one_round(app, charge, (&operation, &attempt), &mut Memory::default(), early, None).await;
 }
 
 /// Whether a task must still look into a charge; what is being sent has a task of its own.
@@ -383,6 +411,10 @@ async fn undo_unknown(
     to: &DestinationInfo,
     claim: Option<&Claim>,
 ) -> ChargeRow {
+    if machine::is_undoing(&charge) {
+        known.undone = true;
+        return charge;
+    }
     let undone = match make_undo(to, &charge, app.clock.now()) {
         Ok(Some(operation)) => undo(app, &charge, operation, claim).await,
         Ok(None) => Err(Error::State),
@@ -485,16 +517,22 @@ fn is_passing(error: &Error) -> bool {
     }
 }
 
-/// 0.2 s, doubling to 60 s, a quarter more or less, so that charges that broke together do not come back together.
+/// 0.2 s, doubling to 60 s.
 fn backoff(round: u32) -> Duration {
-    let base = BACKOFF_FIRST.saturating_mul(1 << round.min(16)).min(BACKOFF_MAX);
+    jittered(BACKOFF_FIRST.saturating_mul(1 << round.min(16)).min(BACKOFF_MAX))
+}
+
+/// A quarter more or less, so that charges that broke together do not come back together.
+pub(super) fn jittered(base: Duration) -> Duration {
     let jitter = random::make_bytes::<1>().map_or(128, |[byte]| u32::from(byte));
     base.saturating_mul(192 + jitter / 2) / 256
 }
 
 /// Looks into a charge in a task of its own.
 pub(super) fn spawn(app: &App, charge: ChargeRow) {
-    if is_open(&charge) {
+    if pending::is_all(&charge) {
+        pending::watch(app, &charge);
+    } else if is_open(&charge) {
         let app = Arc::clone(app);
         tokio::spawn(async move { drop(run(&app, charge, None).await) });
     }

@@ -56,7 +56,7 @@ pub(super) fn charge(kind: OperationKind, allow_partial: bool) -> ChargeRow {
     }
 }
 
-fn answer(verdict: Verdict) -> Answer {
+pub(super) fn answer(verdict: Verdict) -> Answer {
     Answer {
         verdict,
         unknown: false,
@@ -77,7 +77,7 @@ fn answer(verdict: Verdict) -> Answer {
     }
 }
 
-fn said(attempt: u8, answer: Answer) -> Outcome {
+pub(super) fn said(attempt: u8, answer: Answer) -> Outcome {
     Outcome { attempt: id(attempt), sent: Sent::Yes, answer: Some(answer), error: None, upstream_us: 5 }
 }
 
@@ -89,7 +89,7 @@ fn learn_as(charge: &ChargeRow, outcome: &Outcome, how: How) -> Option<ChargeRow
     machine::learn(charge, outcome.attempt, Learnt { outcome, how, now: NOW, authorization_days: 7 })
 }
 
-fn learn(charge: &ChargeRow, outcome: &Outcome) -> ChargeRow {
+pub(super) fn learn(charge: &ChargeRow, outcome: &Outcome) -> ChargeRow {
     learn_as(charge, outcome, How::Sent).unwrap()
 }
 
@@ -374,7 +374,7 @@ fn step(charge: &ChargeRow, step: Move, next: u8) -> Option<ChargeRow> {
             let unknown = charge.operations[0].status == ChargeStatus::Unknown;
             let amount = if unknown { charge.amount } else { charge.amount_authorized };
             let refund = Operation { undoes: true, ..operation(OperationKind::Refund, amount, next) };
-            let allowed = unknown || machine::needs_reversal(charge);
+            let allowed = !machine::is_undoing(charge) && (unknown || machine::needs_reversal(charge));
             allowed.then(|| machine::with_operation(charge, refund, NOW))
         }
         Move::Restart => machine::restarted(charge, NOW),

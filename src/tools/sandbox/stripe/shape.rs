@@ -128,7 +128,7 @@ fn charge(entry: &Entry, record: &Record) -> Value {
         "livemode": false, "metadata": fields.metadata, "outcome": outcome_of(declined, failed),
         "paid": !failed && record.status != Status::Pending, "payment_intent": entry.id,
         "payment_method": payment_method_id(entry),
-        "payment_method_details": { "card": card_details(entry), "type": "card" },
+        "payment_method_details": { "card": card_details(entry, record.approved), "type": "card" },
         "receipt_email": null, "receipt_number": null, "refunded": record.captured > 0 && record.refunded == record.captured,
         "review": null, "status": status,
     })
@@ -155,7 +155,8 @@ fn outcome_of(declined: Option<&Row>, failed: bool) -> Value {
     })
 }
 
-fn card_details(entry: &Entry) -> Value {
+/// What was pending was approved after its entry was written: the amount is the record's.
+fn card_details(entry: &Entry, approved: i64) -> Value {
     let fields = fields(entry);
     let postal = match entry.zip.as_deref() {
         Some("Y") => Some("pass"),
@@ -165,7 +166,7 @@ fn card_details(entry: &Entry) -> Value {
         Some(_) | None => None,
     };
     let mut card = json!({
-        "amount_authorized": entry.amount_approved, "authorization_code": null, "brand": fields.brand,
+        "amount_authorized": approved, "authorization_code": null, "brand": fields.brand,
         "checks": {
             "address_line1_check": null, "address_postal_code_check": postal,
             "cvc_check": fields.cvc.then_some("pass"),
@@ -175,7 +176,7 @@ fn card_details(entry: &Entry) -> Value {
         "incremental_authorization": { "status": "unavailable" }, "installments": null, "last4": entry.last4,
         "mandate": null, "multicapture": { "status": "unavailable" }, "network": fields.brand,
         "network_token": { "used": false },
-        "overcapture": { "maximum_amount_capturable": entry.amount_approved, "status": "unavailable" },
+        "overcapture": { "maximum_amount_capturable": approved, "status": "unavailable" },
         "three_d_secure": null, "wallet": null,
     });
     // Absent on declines, as at Stripe.
@@ -186,7 +187,7 @@ fn card_details(entry: &Entry) -> Value {
 }
 
 fn payment_method(entry: &Entry) -> Value {
-    json!({ "id": payment_method_id(entry), "object": "payment_method", "card": card_details(entry), "type": "card" })
+    json!({ "id": payment_method_id(entry), "object": "payment_method", "card": card_details(entry, entry.amount_approved), "type": "card" })
 }
 
 /// The `error` of a decline, without the intent.
