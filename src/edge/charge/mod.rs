@@ -30,7 +30,7 @@ pub mod rules;
 mod send;
 mod show;
 #[cfg(test)]
-mod tests;
+pub(in crate::edge) mod tests;
 
 pub use create::create;
 pub use follow::{Follow, follow};

@@ -21,7 +21,7 @@ fn operation(kind: OperationKind, amount: i64, attempt: u8) -> Operation {
     create::make_operation((kind, amount), id(attempt), NOW).unwrap()
 }
 
-pub(super) fn charge(kind: OperationKind, allow_partial: bool) -> ChargeRow {
+pub(in crate::edge) fn charge(kind: OperationKind, allow_partial: bool) -> ChargeRow {
     let amount = if kind == OperationKind::Verify { 0 } else { AMOUNT };
     ChargeRow {
         id: ChargeId(IdBytes([1; 18])),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequestParts, State};
-use axum::http::header::{ACCEPT, LOCATION};
+use axum::http::header::LOCATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -12,18 +12,18 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::code::Code;
+use super::export::{self, Ask, Listed};
 use super::extract::{IdempotencyKey, OptionalBody, PathIds, Query, RawBody, read_json};
 use super::problem::Problem;
 use super::reply;
-use super::tokens::List;
 use crate::card::id::ChargeId;
 use crate::card::stray;
 use crate::clock::Time;
 use crate::edge::App;
-use crate::edge::charge::answer::{self, ChargeAnswer, OperationAnswer};
+use crate::edge::charge::answer;
 use crate::edge::charge::{self, Answered, Follow, Hold};
 use crate::edge::directory::Caller;
-use crate::edge::store::{ChargeFilter, ChargeRow, OperationKind, Page};
+use crate::edge::store::ChargeFilter;
 
 /// What a list may ask for.
 pub(super) const LIST_QUERY: &[&str] = &[
@@ -38,10 +38,6 @@ pub(super) const LIST_QUERY: &[&str] = &[
     "limit",
     "starting_after",
 ];
-const LIMIT_DEFAULT: usize = 20;
-const LIMIT_MAX: usize = 100;
-/// Lines of one export; the next begins with `starting_after`.
-const EXPORT_MAX: usize = 10_000;
 /// From so many digits on a run is looked at: the largest amounts have fewer.
 const DIGITS_STRAY_MIN: usize = 15;
 
@@ -49,8 +45,6 @@ const DIGITS_STRAY_MIN: usize = 15;
 const UPSTREAM_MS: HeaderName = HeaderName::from_static("vault-upstream-ms");
 /// What the processor says it took, in milliseconds.
 const PROCESSOR_MS: HeaderName = HeaderName::from_static("vault-processor-ms");
-/// Whether an export has more lines.
-const HAS_MORE: HeaderName = HeaderName::from_static("vault-has-more");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 impl FromRequestParts<App> for Hold {
@@ -186,11 +180,9 @@ pub(super) async fn list(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let format = Format::of(&query, &headers)?;
     let after = query.parsed("starting_after", ChargeId::parse)?;
-    let page = charge::charges(&app, &caller, &filter_of(&query)?, after, format.limit(&query)?).await?;
-    let answers: Vec<_> = page.rows.iter().map(ChargeAnswer::of).collect();
-    Ok(format.write(&answers, page.more, ChargeAnswer::CSV_HEAD, ChargeAnswer::csv))
+    let ask = Ask { what: Listed::Charges, filter: filter_of(&query)?, after };
+    export::list(app, caller, (&query, &headers), ask).await
 }
 
 /// `GET /v1/refunds`: lists refunds, newest charge first; as JSON, NDJSON or CSV.
@@ -200,19 +192,12 @@ pub(super) async fn list_refunds(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let format = Format::of(&query, &headers)?;
     let mut after = query.parsed("starting_after", |id| ChargeId::parse(id).or(starts_refund(id)))?;
     if let Some(id) = query.get("starting_after").filter(|id| id.starts_with("rf_")) {
         after = Some(charge::refund(&app, &caller, id).await?.id);
     }
-    let page: Page<ChargeRow> =
-        charge::refunds(&app, &caller, &filter_of(&query)?, after, format.limit(&query)?).await?;
-    let refunds = page.rows.iter().flat_map(|row| {
-        let all = row.operations.iter().rev().filter(|o| o.kind == OperationKind::Refund);
-        all.map(move |refund| OperationAnswer::of(row, refund))
-    });
-    let answers: Vec<_> = refunds.collect();
-    Ok(format.write(&answers, page.more, OperationAnswer::CSV_HEAD, OperationAnswer::csv))
+    let ask = Ask { what: Listed::Refunds, filter: filter_of(&query)?, after };
+    export::list(app, caller, (&query, &headers), ask).await
 }
 
 /// A refund's id stands in for its charge's until that is looked up.
@@ -231,66 +216,6 @@ fn filter_of(query: &Query) -> Result<ChargeFilter, Problem> {
         created_from: query.parsed("created[gte]", Time::parse)?,
         created_before: query.parsed("created[lt]", Time::parse)?,
     })
-}
-
-/// The form of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Json,
-    Ndjson,
-    Csv,
-}
-
-impl Format {
-    /// `?format=` wins over `Accept`.
-    fn of(query: &Query, headers: &HeaderMap) -> Result<Self, Problem> {
-        let named = query.parsed("format", |word| match word {
-            "json" => Some(Self::Json),
-            "ndjson" => Some(Self::Ndjson),
-            "csv" => Some(Self::Csv),
-            _ => None,
-        })?;
-        let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let accepted = accept.split([',', ';']).find_map(|kind| match kind.trim() {
-            "application/json" => Some(Self::Json),
-            "application/x-ndjson" | "application/ndjson" => Some(Self::Ndjson),
-            "text/csv" => Some(Self::Csv),
-            _ => None,
-        });
-        Ok(named.or(accepted).unwrap_or(Self::Json))
-    }
-
-    fn limit(self, query: &Query) -> Result<usize, Problem> {
-        match self {
-            Self::Json => query.limit(LIMIT_DEFAULT, LIMIT_MAX),
-            Self::Ndjson | Self::Csv => query.limit(EXPORT_MAX, EXPORT_MAX),
-        }
-    }
-
-    fn write<T: serde::Serialize>(
-        self,
-        answers: &[T],
-        has_more: bool,
-        csv_head: &str,
-        csv: impl Fn(&T) -> String,
-    ) -> Response {
-        let mut response = match self {
-            Self::Json => {
-                return reply::json(StatusCode::OK, &List { data: answers.iter().collect(), has_more });
-            }
-            Self::Ndjson => {
-                let lines = answers.iter().filter_map(|answer| serde_json::to_string(answer).ok());
-                reply::text("application/x-ndjson", lines.map(|line| line + "\n").collect::<String>())
-            }
-            Self::Csv => {
-                let lines = answers.iter().map(csv).collect::<String>();
-                reply::text("text/csv; charset=utf-8", csv_head.to_owned() + &lines)
-            }
-        };
-        let more = HeaderValue::from_static(if has_more { "true" } else { "false" });
-        response.headers_mut().insert(HAS_MORE, more);
-        response
-    }
 }
 
 fn read_optional<T: Default + serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {

@@ -11,6 +11,7 @@ mod admin;
 mod agreements;
 mod charges;
 pub mod code;
+mod export;
 pub mod extract;
 pub mod guard;
 pub mod health;

@@ -30,6 +30,7 @@ use crate::wire::frame::{self, FrameReader};
 use crate::wire::keeper::{Digested, FromKeeper, Refusal, RefusalCode, Seal, SealAs, Sealed, ToKeeper};
 use crate::wire::pair::make_pair;
 
+mod exports;
 mod refusals;
 mod tokens;
 
