@@ -68,6 +68,7 @@ mod contract {
             a_reserved_answer_freezes_once,
             erasing_a_card_takes_its_body_macs,
             rows_of_people_and_tenants_are_kept,
+            a_database_is_bound_to_one_installation_for_good,
         ],
         log: [
             events_are_numbered_without_gaps,

@@ -9,12 +9,12 @@ use super::audit::event::{
     Actor, EventDraft, EventOutcome, Facts, Opening, Origin, Statement, StatementLine, Target,
 };
 use super::keeper::KeeperError;
-use super::store::{Change, CommitError, StoreError};
+use super::store::{Change, CommitError, Installation, RowChange, StoreError};
 use crate::attest::note;
 use crate::card::id::EventId;
 use crate::card::tenant::TenantId;
 use crate::random::NoRandomness;
-use crate::wire::keeper::{Opened, SignCheckpoint, Stated};
+use crate::wire::keeper::{Hello, Opened, SignCheckpoint, Stated};
 
 /// A checkpoint follows within this time when the log grew.
 const EVERY: Duration = Duration::from_secs(60);
@@ -58,13 +58,32 @@ impl AttestError {
     }
 }
 
-/// Whether this keeper's key has signed the log so far. Where another has, keys and database are of different environments:
-/// no card would open, and two keys would share one log.
-pub(super) async fn is_ours(app: &App) -> Result<bool, AttestError> {
-    let Some(note) = app.store.checkpoint().await? else { return Ok(true) };
+/// Binds a new database to its installation, before anything else is written to it; false if this one is bound to another: with
+/// the keys of another environment no card would open, and two keys would share one log.
+pub(super) async fn bind(app: &App) -> Result<bool, AttestError> {
     let keeper = app.keeper.hello().await?;
-    let key = note::VerifierKey::new(&keeper.origin, keeper.public_key);
-    Ok(key.is_some_and(|key| key.open_checkpoint(&note).is_ok()))
+    if let Some(bound) = app.store.installation().await? {
+        return Ok(bound == installation_of(&keeper));
+    }
+    if let Some(note) = app.store.checkpoint().await? {
+        let key = note::VerifierKey::new(&keeper.origin, keeper.public_key);
+        if key.is_none_or(|key| key.open_checkpoint(&note).is_err()) {
+            return Ok(false);
+        }
+    }
+    let bind = RowChange::BindInstallation(Box::new(installation_of(&keeper)));
+    let event = system_event(app, catalogue::STORE_BIND, "edge", "store", Facts::default())?;
+    app.store.commit(Change { rows: vec![bind], events: vec![event], idempotency: None }).await?;
+    Ok(true)
+}
+
+fn installation_of(keeper: &Hello) -> Installation {
+    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+    Installation {
+        environment: hex(&keeper.environment),
+        origin: keeper.origin.clone(),
+        public_key: hex(&keeper.public_key),
+    }
 }
 
 /// Makes checkpoints for as long as the edge runs.

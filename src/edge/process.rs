@@ -90,7 +90,7 @@ async fn serve(
     app.keeper.connect(keeper).map_err(broken)?;
     app.directory.set_tenants(settings.reload.tenants);
     app.directory.set_destinations(settings.reload.destinations);
-    if !attest::is_ours(&app).await.map_err(|error| error.to_string())? {
+    if !attest::bind(&app).await.map_err(|error| error.to_string())? {
         return Err("the key store is of another environment than the database: use the two that belong together, or \
                     restore the one that is wrong"
             .to_owned());

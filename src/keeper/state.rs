@@ -132,6 +132,7 @@ impl State {
     fn hello(&self) -> Result<Hello, Refusal> {
         Ok(Hello {
             boot: self.boot().to_owned(),
+            environment: self.environment,
             origin: self.signer.origin().to_owned(),
             public_key: Signer::public_key(&self.keys).ok_or(Refusal::of(RefusalCode::KeyUnavailable))?,
             signed_size: self.signer.signed_size(),

@@ -91,6 +91,8 @@ pub enum FromKeeper {
 pub struct Hello {
     /// Random, one for each start, hex.
     pub boot: String,
+    /// The installation's random id, bound into every AAD.
+    pub environment: [u8; 16],
     /// The name under which it signs checkpoints: `installation/node`.
     pub origin: String,
     /// Its Ed25519 public key.

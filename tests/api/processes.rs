@@ -161,7 +161,22 @@ async fn what_belongs_to_another_installation_or_is_unsafe_does_not_start() {
     refused(serve(), "restore the key store");
     let (root, own_root) = keep("keys/root.key");
     fs::copy(other.path("keys/root.key"), &root).unwrap();
+    let log = || {
+        let count = |table| vault.count(table);
+        ["events", "installation", "principals", "checkpoints"].map(count)
+    };
+    let before = log();
     refused(serve(), "another environment");
+    assert_eq!(log(), before, "something was written into another environment's database");
+    // It is found without anything that the log's key has signed, too.
+    let signed: (i64, String) = vault
+        .database()
+        .query_row("select size, note from checkpoints", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    vault.database().execute("delete from checkpoints", []).unwrap();
+    refused(serve(), "another environment");
+    assert_eq!(log(), [before[0], before[1], before[2], 0]);
+    vault.database().execute("insert into checkpoints (size, note) values (?1, ?2)", signed).unwrap();
     fs::write(&store_file, own_store).unwrap();
     refused(serve(), "restore the key store");
     fs::write(&root, own_root).unwrap();

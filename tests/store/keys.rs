@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use cardvault::card::id::{AgreementId, PrincipalId};
 use cardvault::card::tenant::Mode;
 use cardvault::edge::store::{
-    AgreementRow, CardRow, Change, CommitError, OnDuplicate, PrincipalKind, PrincipalRow, RowChange,
-    StoredAnswer, StoredIdempotency, TenantRow,
+    AgreementRow, CardRow, Change, CommitError, Installation, OnDuplicate, PrincipalKind, PrincipalRow,
+    RowChange, StoredAnswer, StoredIdempotency, TenantRow,
 };
 
 use crate::harness::*;
@@ -177,4 +177,27 @@ pub(crate) async fn rows_of_people_and_tenants_are_kept(harness: Harness) {
     store.commit(change(RowChange::PutAgreement(Box::new(agreement.clone())))).await.unwrap();
     assert_eq!(store.agreements(ONE, card.token).await.unwrap(), [agreement]);
     assert!(store.agreements(TWO, card.token).await.unwrap().is_empty());
+}
+
+pub(crate) async fn a_database_is_bound_to_one_installation_for_good(harness: Harness) {
+    let store = harness.open();
+    assert_eq!(store.installation().await.unwrap(), None);
+    let ours = Installation { environment: "00".into(), origin: "i/n".into(), public_key: "11".into() };
+    let bind = |to: &Installation| store.commit(change(RowChange::BindInstallation(Box::new(to.clone()))));
+    bind(&ours).await.unwrap();
+    // Again is nothing new; whatever differs is another.
+    bind(&ours).await.unwrap();
+    let word = || "22".to_owned();
+    for other in [
+        Installation { environment: word(), ..ours.clone() },
+        Installation { origin: word(), ..ours.clone() },
+        Installation { public_key: word(), ..ours.clone() },
+    ] {
+        assert!(matches!(bind(&other).await, Err(CommitError::Conflict)));
+    }
+    assert_eq!(store.installation().await.unwrap(), Some(ours.clone()));
+    drop(store);
+    let store = harness.open();
+    assert_eq!(store.installation().await.unwrap(), Some(ours));
+    crate::log::assert_chain(&*store, 2).await;
 }

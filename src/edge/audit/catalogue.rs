@@ -65,6 +65,7 @@ actions! {
     PRINCIPAL_ROTATE "principal.rotate" [2, 5] "A principal was given another credential.";
     REFUND_OUTCOME "refund.outcome" [1] "What became of a refund.";
     REFUND_SEND "refund.send" [1] "A refund is about to be sent; carries an `opening` if the processor needs the card.";
+    STORE_BIND "store.bind" [2, 7] "A database was taken into use by this installation, for good.";
     STORE_MIGRATE "store.migrate" [2, 7] "The database schema was brought to a newer version.";
     TENANT_CREATE "tenant.create" [2, 7] "A tenant was made.";
     TENANT_DISABLE "tenant.disable" [2, 7] "A tenant was disabled.";

@@ -19,8 +19,8 @@ mod rows;
 pub mod sqlite;
 
 pub use rows::{
-    AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, Operation,
-    OperationKind, Outbound, PrincipalKind, PrincipalRow, TenantRow,
+    AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, Installation,
+    Operation, OperationKind, Outbound, PrincipalKind, PrincipalRow, TenantRow,
 };
 
 /// What a store call gives back later.
@@ -95,6 +95,8 @@ pub enum RowChange {
     PutTenant(TenantRow),
     /// A stored-credential agreement as it shall be (new or changed).
     PutAgreement(Box<AgreementRow>),
+    /// Binds the database to an installation, once for good: fails with [`CommitError::Conflict`] if it is bound to another.
+    BindInstallation(Box<Installation>),
 }
 
 /// Claims an idempotency key for this change, or freezes its answer.
@@ -333,6 +335,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// All tenants.
     fn tenants(&self) -> Reply<'_, Result<Vec<TenantRow>, StoreError>>;
+
+    /// The installation that this database is bound to; none before the first start.
+    fn installation(&self) -> Reply<'_, Result<Option<Installation>, StoreError>>;
 
     /// Events from `from` on, in order, at most `limit`; of one tenant if named.
     fn events(

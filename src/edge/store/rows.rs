@@ -340,3 +340,16 @@ pub struct AgreementRow {
     /// Why it ended: `requested`, `number_changed`, `erased`, `network_stop`.
     pub ended_reason: Option<String>,
 }
+
+/// Which installation a database belongs to: written once, when its log is opened first, and compared at every start. Without it
+/// a database whose log was never signed could not tell its own keys from another environment's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Installation {
+    /// The random environment id that is bound into every AAD, hex.
+    pub environment: String,
+    /// The origin of the log's checkpoints: `installation/node`.
+    pub origin: String,
+    /// The Ed25519 public key that signs the log, hex.
+    pub public_key: String,
+}

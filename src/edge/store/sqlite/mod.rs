@@ -17,8 +17,8 @@ use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, Page, PrincipalRow,
-    Reply, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
+    AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, Installation, Page,
+    PrincipalRow, Reply, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
 };
 use crate::card::id::{ChargeId, EventId, Token};
 use crate::card::tenant::TenantId;
@@ -212,6 +212,10 @@ impl Store for SqliteStore {
 
     fn tenants(&self) -> Reply<'_, Result<Vec<TenantRow>, StoreError>> {
         ready(self.readers.all(include_str!("sql/tenants_all.sql")))
+    }
+
+    fn installation(&self) -> Reply<'_, Result<Option<Installation>, StoreError>> {
+        ready(self.readers.all(include_str!("sql/installation_get.sql")).map(|rows| rows.into_iter().next()))
     }
 
     fn events(

@@ -9,8 +9,8 @@ use crate::card::id::{FingerprintId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::edge::store::{
-    AgreementRow, Change, CommitError, Idempotency, PrincipalRow, RowChange, StoredAnswer, StoredIdempotency,
-    TenantRow,
+    AgreementRow, Change, CommitError, Idempotency, Installation, PrincipalRow, RowChange, StoredAnswer,
+    StoredIdempotency, TenantRow,
 };
 
 mod cards;
@@ -91,6 +91,7 @@ impl Applying<'_> {
                 RowChange::PutPrincipal(row) => self.put_principal(row)?,
                 RowChange::PutTenant(row) => self.put_tenant(row)?,
                 RowChange::PutAgreement(row) => self.put_agreement(row)?,
+                RowChange::BindInstallation(row) => self.bind_installation(row)?,
             }
         }
         if let Some(claim) = &change.idempotency {
@@ -183,6 +184,20 @@ impl Applying<'_> {
             to_json(row)?,
         ))?;
         Ok(())
+    }
+
+    fn bind_installation(&self, row: &Installation) -> Result<(), Refusal> {
+        let read = include_str!("../sql/installation_get.sql");
+        let bound: Option<String> = self.conn.query_row(read, [], |row| row.get(0)).optional()?;
+        match bound.map(|doc| serde_json::from_str::<Installation>(&doc)) {
+            None => {
+                let put = include_str!("../sql/installation_put.sql");
+                self.conn.prepare_cached(put)?.execute((to_json(row)?,))?;
+                Ok(())
+            }
+            Some(Ok(bound)) if bound == *row => Ok(()),
+            Some(_) => Err(CommitError::Conflict.into()),
+        }
     }
 
     /// A card of this tenant, whatever its status.

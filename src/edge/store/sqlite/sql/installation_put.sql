@@ -1,0 +1,1 @@
+insert into installation (only, doc) values (1, ?1)
