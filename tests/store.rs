@@ -49,6 +49,7 @@ mod contract {
             an_update_moves_fingerprint_and_customer,
             an_erased_card_leaves_a_tombstone,
             a_hold_turns_an_erase_into_a_suspension,
+            a_hold_that_is_released_leaves_the_card_as_it_was,
             cards_of_a_customer_come_newest_first,
             erased_bytes_leave_every_file,
         ],

@@ -36,7 +36,7 @@ enum Refusal {
     NoScope,
     #[error("unknown scope; the scopes are: {}", scope_names())]
     ScopeUnknown,
-    #[error("admin scopes are for persons only: add --person")]
+    #[error("admin scopes and tokens:hold are for persons only: add --person")]
     ScopeForPersons,
     #[error("these scopes work on a tenant's cards: name the tenant")]
     TenantMissing,

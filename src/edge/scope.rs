@@ -11,6 +11,8 @@ pub enum Scope {
     TokensUpdate,
     /// Erase a card.
     TokensErase,
+    /// Set and release legal holds.
+    TokensHold,
     /// Charge, verify, run invoices.
     ChargesCreate,
     /// Look at charges.
@@ -39,11 +41,12 @@ pub enum Scope {
 
 impl Scope {
     /// All of them, in the order of listings.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::TokensCreate,
         Self::TokensRead,
         Self::TokensUpdate,
         Self::TokensErase,
+        Self::TokensHold,
         Self::ChargesCreate,
         Self::ChargesRead,
         Self::ChargesCapture,
@@ -65,6 +68,7 @@ impl Scope {
             Self::TokensRead => "tokens:read",
             Self::TokensUpdate => "tokens:update",
             Self::TokensErase => "tokens:erase",
+            Self::TokensHold => "tokens:hold",
             Self::ChargesCreate => "charges:create",
             Self::ChargesRead => "charges:read",
             Self::ChargesCapture => "charges:capture",
@@ -88,7 +92,12 @@ impl Scope {
     /// Whether only a person may hold it (contracts.md, "People and applications").
     pub const fn is_for_persons(self) -> bool {
         match self {
-            Self::AdminRead | Self::AdminPrincipals | Self::AdminTenants | Self::AdminKeys => true,
+            // What the law or a court wants kept is no application's decision.
+            Self::TokensHold
+            | Self::AdminRead
+            | Self::AdminPrincipals
+            | Self::AdminTenants
+            | Self::AdminKeys => true,
             Self::TokensCreate
             | Self::TokensRead
             | Self::TokensUpdate
@@ -111,6 +120,7 @@ impl Scope {
             | Self::TokensRead
             | Self::TokensUpdate
             | Self::TokensErase
+            | Self::TokensHold
             | Self::ChargesCreate
             | Self::ChargesRead
             | Self::ChargesCapture

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod holds;
 mod processes;
 mod refusals;
 mod tampering;

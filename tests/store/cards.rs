@@ -2,7 +2,9 @@
 
 use cardvault::card::id::FingerprintId;
 use cardvault::card::tenant::TenantId;
-use cardvault::edge::store::{CardRow, CardStatus, CommitError, OnDuplicate, RowChange, Store, StoredAnswer};
+use cardvault::edge::store::{
+    CardRow, CardStatus, Change, CommitError, OnDuplicate, RowChange, Store, StoredAnswer,
+};
 
 use crate::harness::*;
 
@@ -37,12 +39,8 @@ pub(crate) async fn a_tenant_sees_only_its_own_cards(harness: Harness) {
     for foreign in [
         update(&next, None),
         erase(&next),
-        change(RowChange::SetCardStatus {
-            tenant: TWO,
-            token: card.token,
-            status: CardStatus::Suspended,
-            legal_hold: false,
-        }),
+        change(RowChange::SetCardStatus { tenant: TWO, token: card.token, status: CardStatus::Suspended }),
+        hold(&next, true),
     ] {
         assert!(matches!(store.commit(foreign).await, Err(CommitError::NotFound)));
     }
@@ -197,7 +195,9 @@ pub(crate) async fn an_erased_card_leaves_a_tombstone(harness: Harness) {
     assert_eq!(store.card_version(ONE, first.token, 1).await.unwrap(), None);
     assert!(store.cards_of_customer(ONE, "c1", None, 10).await.unwrap().rows.is_empty());
     let third = CardRow { version: 3, ..second.clone() };
-    for late in [erase(&second), update(&third, None), status(&second, CardStatus::Active, false)] {
+    for late in
+        [erase(&second), update(&third, None), status(&second, CardStatus::Active), hold(&second, true)]
+    {
         assert!(matches!(store.commit(late).await, Err(CommitError::NotFound)));
     }
     scrubbed(&*store, ONE, &second).await;
@@ -206,18 +206,42 @@ pub(crate) async fn an_erased_card_leaves_a_tombstone(harness: Harness) {
 pub(crate) async fn a_hold_turns_an_erase_into_a_suspension(harness: Harness) {
     let store = harness.open();
     let card = stored(&*store, make_card(ONE, Some("c1")), [7; 32]).await;
-    store.commit(status(&card, CardStatus::Suspended, false)).await.unwrap();
-    store.commit(status(&card, CardStatus::Active, true)).await.unwrap();
-    let held = store.card(ONE, card.token).await.unwrap().unwrap();
+    let read = async || store.card(ONE, card.token).await.unwrap().unwrap();
+    store.commit(hold(&card, true)).await.unwrap();
+    let held = read().await;
     assert_eq!((held.status, held.legal_hold, held.version), (CardStatus::Active, true, 1));
-    store.commit(erase(&card)).await.unwrap();
-    let kept = store.card(ONE, card.token).await.unwrap().unwrap();
-    assert_eq!((kept.status, kept.legal_hold), (CardStatus::Suspended, true));
+    // Who does not know of the hold, or of what became of the card since, changes nothing.
+    assert!(matches!(store.commit(erase(&card)).await, Err(CommitError::Conflict)));
+    store.commit(erase(&held)).await.unwrap();
+    let kept = read().await;
+    assert_eq!((kept.status, kept.legal_hold, kept.erase_asked), (CardStatus::Suspended, true, true));
     assert_eq!(kept.sealed, card.sealed);
+    assert!(matches!(store.commit(hold(&held, false)).await, Err(CommitError::Conflict)));
+    assert!(matches!(store.commit(status(&card, CardStatus::Active)).await, Err(CommitError::Conflict)));
+    // A new version changes neither hold nor status, whatever its maker last saw.
+    let next = CardRow { version: 2, sealed: Some(make_sealed()), ..card.clone() };
+    store.commit(update(&next, None)).await.unwrap();
+    let kept = read().await;
+    assert_eq!((kept.status, kept.legal_hold, kept.version), (CardStatus::Suspended, true, 2));
     // Released, the erase that was asked for takes place.
-    store.commit(status(&card, CardStatus::Active, false)).await.unwrap();
-    let gone = store.card(ONE, card.token).await.unwrap().unwrap();
+    store.commit(hold(&kept, false)).await.unwrap();
+    let gone = read().await;
     assert_eq!((gone.status, gone.sealed), (CardStatus::Erased, None));
+    assert_eq!((gone.legal_hold, gone.erase_asked), (false, false));
+}
+
+pub(crate) async fn a_hold_that_is_released_leaves_the_card_as_it_was(harness: Harness) {
+    let store = harness.open();
+    for before in [CardStatus::Active, CardStatus::Suspended] {
+        let card = stored(&*store, make_card(ONE, Some("c1")), [7; 32]).await;
+        store.commit(status(&card, before)).await.unwrap();
+        let read = async || store.card(ONE, card.token).await.unwrap().unwrap();
+        let card = read().await;
+        store.commit(hold(&card, true)).await.unwrap();
+        store.commit(hold(&card, false)).await.unwrap();
+        let after = read().await;
+        assert_eq!(after, CardRow { updated_at: after.updated_at, ..card });
+    }
 }
 
 pub(crate) async fn cards_of_a_customer_come_newest_first(harness: Harness) {
@@ -300,8 +324,19 @@ pub(crate) async fn erased_bytes_leave_every_file(harness: Harness) {
     assert!(found, "the search finds nothing at all");
 }
 
-fn status(card: &CardRow, status: CardStatus, legal_hold: bool) -> cardvault::edge::store::Change {
-    change(RowChange::SetCardStatus { tenant: card.tenant, token: card.token, status, legal_hold })
+fn status(card: &CardRow, status: CardStatus) -> Change {
+    change(RowChange::SetCardStatus { tenant: card.tenant, token: card.token, status })
+}
+
+/// Sets or releases the hold of a card that stands as this row says.
+fn hold(card: &CardRow, held: bool) -> Change {
+    change(RowChange::SetLegalHold {
+        tenant: card.tenant,
+        token: card.token,
+        held,
+        status_seen: card.status,
+        erase_asked_seen: card.erase_asked,
+    })
 }
 
 async fn scrubbed(store: &dyn Store, tenant: TenantId, card: &CardRow) {

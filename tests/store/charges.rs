@@ -270,12 +270,7 @@ pub(crate) async fn a_card_that_may_not_be_used_takes_no_charge(harness: Harness
     assert!(matches!(store.commit(put(&old)).await, Err(CommitError::Conflict)));
     let foreign = ChargeRow { tenant: TWO, ..make_charge(&card, "i1", ChargeStatus::Processing) };
     assert!(matches!(store.commit(put(&foreign)).await, Err(CommitError::NotFound)));
-    let suspend = RowChange::SetCardStatus {
-        tenant: ONE,
-        token: card.token,
-        status: CardStatus::Suspended,
-        legal_hold: false,
-    };
+    let suspend = RowChange::SetCardStatus { tenant: ONE, token: card.token, status: CardStatus::Suspended };
     store.commit(change(suspend)).await.unwrap();
     let late = put(&make_charge(&card, "i1", ChargeStatus::Processing));
     assert!(matches!(store.commit(late).await, Err(CommitError::Conflict)));

@@ -74,6 +74,7 @@ pub(crate) fn make_card(tenant: TenantId, customer: Option<&str>) -> CardRow {
         version: 1,
         status: CardStatus::Active,
         legal_hold: false,
+        erase_asked: false,
         created_at: NOW,
         updated_at: NOW,
         erased_at: None,
@@ -100,7 +101,7 @@ pub(crate) fn change(row: RowChange) -> Change {
 }
 
 pub(crate) fn erase(card: &CardRow) -> Change {
-    change(RowChange::EraseCard { tenant: card.tenant, token: card.token })
+    change(RowChange::EraseCard { tenant: card.tenant, token: card.token, held_seen: card.legal_hold })
 }
 
 pub(crate) fn put(charge: &ChargeRow) -> Change {

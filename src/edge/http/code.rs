@@ -89,6 +89,7 @@ codes! {
     TokenErased "token_erased" 410 never, "The card was erased.", "The token stays a tombstone.";
     TokenErasing "token_erasing" 409 never, "The card is being erased.", "An attempt or authorization still needs it; no new use.";
     TokenSuspended "token_suspended" 409 never, "The card is suspended.", "Set its status to active first.";
+    LegalHold "legal_hold" 409 never, "The card is to be erased once its legal hold is released.", "It stays suspended until then.";
     CardUnreadable "card_unreadable" 500 never, "The stored card does not open.", "It is damaged or of another place; an operator should run cardvault doctor --deep.";
     AgreementNotFound "agreement_not_found" 404 never, "There is no such agreement on this card.", "List the card's agreements.";
     // charges

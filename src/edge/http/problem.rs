@@ -266,6 +266,7 @@ impl From<vault::Error> for Problem {
                 Self::of(Code::TokenErased).scrubbed_at(scrubbed_at.map(|at| at.to_string()))
             }
             vault::Error::TokenErasing => Self::of(Code::TokenErasing),
+            vault::Error::HeldForErase => Self::of(Code::LegalHold),
             vault::Error::AgreementUnknown => Self::of(Code::AgreementNotFound),
             vault::Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
             vault::Error::LogLagging => Self::of(Code::LogLagging),

@@ -13,7 +13,7 @@ use crate::edge::scope::Scope;
 
 /// One row.
 pub struct Route {
-    /// GET, POST, PATCH, DELETE.
+    /// GET, POST, PUT, PATCH, DELETE.
     pub method: &'static str,
     /// With `{names}`.
     pub path: &'static str,
@@ -88,6 +88,24 @@ pub const ROUTES: &[Route] = &[
         operation: "erase_token",
         summary: "Erases a card.",
         handler: || on(MethodFilter::DELETE, tokens::erase),
+        ..ROW
+    },
+    Route {
+        method: "PUT",
+        path: "/v1/tokens/{token}/legal_hold",
+        scope: Some(Scope::TokensHold),
+        operation: "hold_token",
+        summary: "Sets a legal hold: the card is not erased until it is released.",
+        handler: || on(MethodFilter::PUT, tokens::hold),
+        ..ROW
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/tokens/{token}/legal_hold",
+        scope: Some(Scope::TokensHold),
+        operation: "release_token",
+        summary: "Releases a legal hold; erases the card if that was asked for.",
+        handler: || on(MethodFilter::DELETE, tokens::release),
         ..ROW
     },
     Route {

@@ -90,6 +90,34 @@ pub(super) async fn erase(
     Ok(reply::json(status, &body))
 }
 
+/// `PUT /v1/tokens/{token}/legal_hold`: sets a legal hold.
+pub(super) async fn hold(State(app): State<App>, caller: Caller, path: PathIds) -> Result<Response, Problem> {
+    set_legal_hold(&app, &caller, path.token()?, true).await
+}
+
+/// `DELETE /v1/tokens/{token}/legal_hold`: releases it; a card whose erase was asked for is erased.
+pub(super) async fn release(
+    State(app): State<App>,
+    caller: Caller,
+    path: PathIds,
+) -> Result<Response, Problem> {
+    set_legal_hold(&app, &caller, path.token()?, false).await
+}
+
+async fn set_legal_hold(app: &App, caller: &Caller, token: Token, held: bool) -> Result<Response, Problem> {
+    let hold = app.vault.set_legal_hold(caller, token, held).await?;
+    app.important.notify_one();
+    let body = HoldAnswer {
+        id: hold.token,
+        legal_hold: hold.held,
+        status: hold.status,
+        erase_asked: hold.erase_asked,
+        erased_at: hold.erased_at,
+        scrubbed_at: hold.scrubbed_at,
+    };
+    Ok(reply::json(StatusCode::OK, &body))
+}
+
 /// A page of a list.
 #[derive(Serialize)]
 pub(super) struct List<T> {
@@ -108,6 +136,9 @@ struct Answer<'a> {
     metadata: &'a BTreeMap<String, String>,
     version: u32,
     status: CardStatus,
+    /// Said only of a card that is held.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    legal_hold: bool,
     #[serde(serialize_with = "display")]
     created_at: Time,
     #[serde(serialize_with = "display")]
@@ -138,6 +169,19 @@ struct ErasedAnswer {
     scrubbed_at: Option<Time>,
 }
 
+#[derive(Serialize)]
+struct HoldAnswer {
+    #[serde(serialize_with = "display")]
+    id: Token,
+    legal_hold: bool,
+    status: CardStatus,
+    erase_asked: bool,
+    #[serde(serialize_with = "display_some")]
+    erased_at: Option<Time>,
+    #[serde(serialize_with = "display_some")]
+    scrubbed_at: Option<Time>,
+}
+
 impl<'a> Answer<'a> {
     fn of(card: &'a Card, differs: Option<&'a [&'static str]>) -> Self {
         let shown = card.shown.as_ref();
@@ -155,6 +199,7 @@ impl<'a> Answer<'a> {
             metadata: &card.metadata,
             version: card.version,
             status: card.status,
+            legal_hold: card.legal_hold,
             created_at: card.created_at,
             updated_at: card.updated_at,
             differs,

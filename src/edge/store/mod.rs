@@ -55,15 +55,16 @@ pub enum RowChange {
     },
     /// The next version of a card: `card.version` must be the stored version plus one, else [`CommitError::Conflict`]. The version
     /// before stays readable by [`Store::card_version`] without its PAN envelope, and with it while an attempt pins it. Without a new
-    /// fingerprint the card keeps its id. [`CommitError::NotFound`] for an erased card, [`CommitError::Conflict`] for one that is `erasing`.
+    /// fingerprint the card keeps its id; status and hold stay in any case. [`CommitError::NotFound`] for an erased card, [`CommitError::Conflict`] for one that is `erasing`.
     UpdateCard {
         /// The row as it shall be.
         card: Box<CardRow>,
         /// The keyed hash, if the number changed.
         fingerprint: Option<[u8; 32]>,
     },
-    /// Suspends or reactivates a card; its version stays. Fails with [`CommitError::NotFound`] for an erased one. A hold on a card
-    /// that is `erasing` suspends it; releasing the hold of a card whose erase was asked for erases it, whatever `status` says.
+    /// Suspends or reactivates a card; its version stays. Fails with [`CommitError::NotFound`] for an erased one, with
+    /// [`CommitError::Conflict`] for one that is `erasing`, and for one that shall become active although its erase waits for a
+    /// legal hold.
     SetCardStatus {
         /// Whose.
         tenant: TenantId,
@@ -71,17 +72,33 @@ pub enum RowChange {
         token: Token,
         /// Active or suspended.
         status: CardStatus,
-        /// Under a legal hold: erasing waits for its release.
-        legal_hold: bool,
+    },
+    /// Sets or releases a legal hold; version and status stay. But a hold on a card that is `erasing` suspends it, and releasing
+    /// the hold of a card whose erase was asked for erases it. [`CommitError::NotFound`] for an erased card,
+    /// [`CommitError::Conflict`] if the card is not as it was seen: the change's events would tell of something else.
+    SetLegalHold {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        token: Token,
+        /// Set, or released.
+        held: bool,
+        /// [`CardRow::status`] when the change was made.
+        status_seen: CardStatus,
+        /// [`CardRow::erase_asked`] when the change was made.
+        erase_asked_seen: bool,
     },
     /// Erases a card: sealed fields of all versions, fingerprint entry, body MACs, metadata and customer go; the tombstone
-    /// stays. Under a legal hold it becomes `suspended` instead, to be erased on release; the row read back says so. While an unresolved attempt or an open authorization pins the card it becomes `erasing` instead, and the store
-    /// erases it when [`PutCharge`](Self::PutCharge) closes the last one. An `erasing` card matches no duplicate any more.
+    /// stays. Under a legal hold it becomes `suspended` instead, to be erased on release; the row read back says so. While an
+    /// unresolved attempt or an open authorization pins the card it becomes `erasing` instead, and the store erases it when
+    /// [`PutCharge`](Self::PutCharge) closes the last one. An `erasing` card matches no duplicate any more.
     EraseCard {
         /// Whose.
         tenant: TenantId,
         /// Which.
         token: Token,
+        /// Whether the caller saw a hold; [`CommitError::Conflict`] if that is no longer so.
+        held_seen: bool,
     },
     /// A charge as it shall be: `charge.revision` must be the stored one plus one, or 1 for a new one, else
     /// [`CommitError::Conflict`]. A new charge whose (tenant, invoice, period) is taken fails with

@@ -47,6 +47,8 @@ pub struct CardRow {
     pub status: CardStatus,
     /// Whether a legal hold keeps it.
     pub legal_hold: bool,
+    /// Whether it is to be erased when the hold is released.
+    pub erase_asked: bool,
     /// When it was stored.
     pub created_at: Time,
     /// When it last changed.

@@ -105,6 +105,7 @@ impl Vault {
             version: 1,
             status: CardStatus::Active,
             legal_hold: false,
+            erase_asked: false,
             created_at: now,
             updated_at: now,
             erased_at: None,

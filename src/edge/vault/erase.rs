@@ -54,7 +54,9 @@ impl Vault {
             let settled = match row.status {
                 CardStatus::Erased => return Ok(Erased::of(&row, Erasure::Done)),
                 CardStatus::Erasing => return Ok(Erased::of(&row, Erasure::Waiting)),
-                CardStatus::Active | CardStatus::Suspended if row.legal_hold => self.hold(caller, row).await,
+                CardStatus::Active | CardStatus::Suspended if row.legal_hold => {
+                    self.erase_later(caller, row).await
+                }
                 CardStatus::Active | CardStatus::Suspended => self.erase_row(caller, &row).await,
             };
             match settled {
@@ -68,7 +70,7 @@ impl Vault {
     async fn erase_row(&self, caller: &Caller, row: &CardRow) -> Result<Erased, Error> {
         let (tenant, token) = (row.tenant, row.token);
         let mut change = Change {
-            rows: vec![RowChange::EraseCard { tenant, token }],
+            rows: vec![RowChange::EraseCard { tenant, token, held_seen: false }],
             events: vec![self.row_event(caller, catalogue::CARD_ERASE, row)?],
             idempotency: None,
         };
@@ -82,19 +84,14 @@ impl Vault {
         Ok(Erased::of(&row, erasure))
     }
 
-    /// Under a legal hold the card is only suspended.
-    async fn hold(&self, caller: &Caller, mut row: CardRow) -> Result<Erased, Error> {
-        if row.status == CardStatus::Active {
+    /// Under a legal hold the card is only suspended; the release of the hold erases it.
+    async fn erase_later(&self, caller: &Caller, mut row: CardRow) -> Result<Erased, Error> {
+        if !row.erase_asked {
             row.status = CardStatus::Suspended;
-            let set = RowChange::SetCardStatus {
-                tenant: row.tenant,
-                token: row.token,
-                status: row.status,
-                legal_hold: true,
-            };
+            let ask = RowChange::EraseCard { tenant: row.tenant, token: row.token, held_seen: true };
             let mut event = self.row_event(caller, catalogue::CARD_SUSPEND, &row)?;
             event.facts.note = Some("legal_hold".to_owned());
-            self.store.commit(Change { rows: vec![set], events: vec![event], idempotency: None }).await?;
+            self.store.commit(Change { rows: vec![ask], events: vec![event], idempotency: None }).await?;
         }
         Ok(Erased::of(&row, Erasure::Held))
     }

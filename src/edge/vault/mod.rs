@@ -20,12 +20,14 @@ use crate::wire::keeper::{OpenExpiry, RefusalCode};
 mod agreements;
 mod create;
 mod erase;
+mod hold;
 mod read;
 mod update;
 
 pub use agreements::{Consent, NewAgreement, Replayable};
 pub use create::Created;
 pub use erase::{Erased, Erasure};
+pub use hold::Hold;
 
 /// The destination set of cards that are created over the API; destinations belong to it unless configured otherwise.
 const POLICY: u32 = 1;
@@ -59,6 +61,9 @@ pub enum Error {
     /// The card is going.
     #[error("the card is being erased")]
     TokenErasing,
+    /// The card's erase was asked for and waits for a legal hold: it does not become active again.
+    #[error("the card is to be erased once its legal hold is released")]
+    HeldForErase,
     /// No such agreement on this card.
     #[error("there is no such agreement")]
     AgreementUnknown,
@@ -96,6 +101,8 @@ pub struct Card {
     pub version: u32,
     /// Where it stands.
     pub status: CardStatus,
+    /// Whether a legal hold keeps it.
+    pub legal_hold: bool,
     /// When it was stored.
     pub created_at: Time,
     /// When it last changed.
@@ -113,6 +120,7 @@ impl Card {
             metadata: row.metadata,
             version: row.version,
             status: row.status,
+            legal_hold: row.legal_hold,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }

@@ -49,6 +49,9 @@ impl Vault {
         let renumbered = patch.pan.is_some();
         let fields = overlay(&mut row, patch)?;
         let restated = row.status != status_before;
+        if restated && row.erase_asked {
+            return Err(Error::HeldForErase);
+        }
         if fields.is_empty() && !restated {
             let event = self.read_event(caller, &row)?;
             let card = self.show(caller, row).await?;
@@ -67,15 +70,10 @@ impl Vault {
             event.facts.customer = pseudonym;
             change.events.push(event);
             change.rows.push(RowChange::UpdateCard { card: Box::new(row.clone()), fingerprint });
-        } else {
-            change.rows.push(RowChange::SetCardStatus {
-                tenant: row.tenant,
-                token: row.token,
-                status: row.status,
-                legal_hold: row.legal_hold,
-            });
         }
         if restated {
+            let (tenant, token, status) = (row.tenant, row.token, row.status);
+            change.rows.push(RowChange::SetCardStatus { tenant, token, status });
             change.events.push(self.status_event(caller, &row)?);
         }
         if renumbered {

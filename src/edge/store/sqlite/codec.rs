@@ -52,6 +52,7 @@ impl StoredCard {
                 version: row.get(3)?,
                 status: status_of(row.get(2)?)?,
                 legal_hold: flags & FLAG_HOLD != 0,
+                erase_asked: flags & FLAG_ERASE_WANTED != 0,
                 created_at: Time::from_micros(created),
                 updated_at: Time::from_micros(created.saturating_add(row.get::<_, i64>(7)?)),
                 erased_at: row.get::<_, Option<i64>>(8)?.map(Time::from_micros),

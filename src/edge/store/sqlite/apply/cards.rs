@@ -82,11 +82,15 @@ impl Applying<'_> {
             mark,
             body_mac,
         ))?;
-        let kept =
-            CardRow { fingerprint, created_at: stored.row.created_at, erased_at: None, ..card.clone() };
+        let kept = CardRow {
+            fingerprint,
+            status: stored.row.status,
+            created_at: stored.row.created_at,
+            erased_at: None,
+            ..card.clone()
+        };
         let sealed_id = self.conn.last_insert_rowid();
-        let flags = (stored.flags & !FLAG_HOLD) | if card.legal_hold { FLAG_HOLD } else { 0 };
-        self.write_card(&StoredCard { row: kept, sealed_id: Some(sealed_id), flags })?;
+        self.write_card(&StoredCard { row: kept, sealed_id: Some(sealed_id), flags: stored.flags })?;
         Ok(fingerprint)
     }
 
@@ -95,41 +99,76 @@ impl Applying<'_> {
         tenant: TenantId,
         token: Token,
         status: CardStatus,
-        legal_hold: bool,
     ) -> Result<(), Refusal> {
         let mut card = self.card_of(tenant, token)?;
-        let asked = matches!(status, CardStatus::Active | CardStatus::Suspended);
+        let allowed = match status {
+            CardStatus::Active => card.flags & FLAG_ERASE_WANTED == 0,
+            CardStatus::Suspended => true,
+            CardStatus::Erasing | CardStatus::Erased => false,
+        };
         match card.row.status {
-            CardStatus::Erased => return Err(CommitError::NotFound.into()),
-            CardStatus::Erasing if !legal_hold => return Err(CommitError::Conflict.into()),
+            CardStatus::Erased => Err(CommitError::NotFound.into()),
+            CardStatus::Active | CardStatus::Suspended if allowed => {
+                card.row.status = status;
+                card.row.updated_at = self.now;
+                self.write_card(&card)
+            }
+            CardStatus::Active | CardStatus::Suspended | CardStatus::Erasing => {
+                Err(CommitError::Conflict.into())
+            }
+        }
+    }
+
+    pub(super) fn set_legal_hold(
+        &mut self,
+        tenant: TenantId,
+        token: Token,
+        held: bool,
+        seen: (CardStatus, bool),
+    ) -> Result<(), Refusal> {
+        let mut card = self.card_of(tenant, token)?;
+        if card.row.status == CardStatus::Erased {
+            return Err(CommitError::NotFound.into());
+        }
+        if (card.row.status, card.flags & FLAG_ERASE_WANTED != 0) != seen {
+            return Err(CommitError::Conflict.into());
+        }
+        if !held {
+            card.flags &= !FLAG_HOLD;
+            if card.flags & FLAG_ERASE_WANTED != 0 {
+                card.flags &= !FLAG_ERASE_WANTED;
+                return self.erase_loaded(card);
+            }
+        } else {
+            card.flags |= FLAG_HOLD;
             // A hold stops an erase that still waits; it is taken up again on release.
-            CardStatus::Erasing => {
+            if card.row.status == CardStatus::Erasing {
                 self.list_fingerprint(&card)?;
                 card.flags |= FLAG_ERASE_WANTED;
                 card.row.status = CardStatus::Suspended;
             }
-            CardStatus::Active | CardStatus::Suspended if asked => card.row.status = status,
-            CardStatus::Active | CardStatus::Suspended => return Err(CommitError::Conflict.into()),
-        }
-        card.flags = if legal_hold { card.flags | FLAG_HOLD } else { card.flags & !FLAG_HOLD };
-        if !legal_hold && card.flags & FLAG_ERASE_WANTED != 0 {
-            return self.erase_loaded(card);
-        }
-        if card.flags & FLAG_ERASE_WANTED != 0 {
-            card.row.status = CardStatus::Suspended;
         }
         card.row.updated_at = self.now;
         self.write_card(&card)
     }
 
-    pub(super) fn erase_card(&mut self, tenant: TenantId, token: Token) -> Result<(), Refusal> {
+    pub(super) fn erase_card(
+        &mut self,
+        tenant: TenantId,
+        token: Token,
+        held_seen: bool,
+    ) -> Result<(), Refusal> {
         let mut card = self.card_of(tenant, token)?;
         match card.row.status {
             CardStatus::Erased => return Err(CommitError::NotFound.into()),
             CardStatus::Erasing => return Ok(()),
             CardStatus::Active | CardStatus::Suspended => {}
         }
-        if card.flags & FLAG_HOLD != 0 {
+        let held = card.flags & FLAG_HOLD != 0;
+        if held != held_seen {
+            return Err(CommitError::Conflict.into());
+        }
+        if held {
             card.flags |= FLAG_ERASE_WANTED;
             card.row.status = CardStatus::Suspended;
             card.row.updated_at = self.now;

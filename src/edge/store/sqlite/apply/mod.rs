@@ -83,10 +83,15 @@ impl Applying<'_> {
                 RowChange::UpdateCard { card, fingerprint: hash } => {
                     fingerprint = Some(self.update_card(card, hash.as_ref())?);
                 }
-                RowChange::SetCardStatus { tenant, token, status, legal_hold } => {
-                    self.set_card_status(*tenant, *token, *status, *legal_hold)?;
+                RowChange::SetCardStatus { tenant, token, status } => {
+                    self.set_card_status(*tenant, *token, *status)?;
                 }
-                RowChange::EraseCard { tenant, token } => self.erase_card(*tenant, *token)?,
+                RowChange::SetLegalHold { tenant, token, held, status_seen, erase_asked_seen } => {
+                    self.set_legal_hold(*tenant, *token, *held, (*status_seen, *erase_asked_seen))?;
+                }
+                RowChange::EraseCard { tenant, token, held_seen } => {
+                    self.erase_card(*tenant, *token, *held_seen)?;
+                }
                 RowChange::PutCharge(charge) => self.put_charge(charge)?,
                 RowChange::PutPrincipal(row) => self.put_principal(row)?,
                 RowChange::PutTenant(row) => self.put_tenant(row)?,
