@@ -14,7 +14,7 @@ use crate::attest::note;
 use crate::card::id::EventId;
 use crate::card::tenant::TenantId;
 use crate::random::NoRandomness;
-use crate::wire::keeper::{Hello, Opened, SignCheckpoint, Stated};
+use crate::wire::keeper::{Hello, Opened, SignCheckpoint, Stated, StatementProof};
 
 /// A checkpoint follows within this time when the log grew.
 const EVERY: Duration = Duration::from_secs(60);
@@ -141,10 +141,12 @@ pub async fn make_checkpoint(app: &App) -> Result<(), AttestError> {
     let statement = statement_of(app.keeper.state().await?);
     let facts = Facts { statement: Some(statement), ..Facts::default() };
     let event = system_event(app, catalogue::KEEPER_STATEMENT, "keeper", "log", facts)?;
-    app.store.commit(only(event)).await?;
+    let seq = app.store.commit(only(event)).await?.grant.seq;
     let (size, root) = app.store.tree_head().await?;
     let consistency = app.store.consistency_proof(keeper.signed_size, size).await?;
-    let signature = app.keeper.sign_checkpoint(SignCheckpoint { size, root, consistency }).await?;
+    let statement = prove(app, seq, size).await?;
+    let ask = SignCheckpoint { size, root, consistency, statement };
+    let signature = app.keeper.sign_checkpoint(ask).await?;
     let signature: [u8; 64] = signature.try_into().map_err(|_| KeeperError::Confused)?;
     let text = note::checkpoint_text(&keeper.origin, size, &root);
     let note = note::signed_note(&text, &keeper.origin, &keeper.public_key, &signature);
@@ -152,6 +154,14 @@ pub async fn make_checkpoint(app: &App) -> Result<(), AttestError> {
     app.metrics.checkpoint(size);
     tracing::debug!(size, "checkpoint");
     Ok(())
+}
+
+/// The keeper signs only a tree that holds what it stated: shows it the leaf in its place.
+async fn prove(app: &App, seq: u64, size: u64) -> Result<StatementProof, AttestError> {
+    let leaf = app.store.events(None, seq, 1).await?.pop();
+    let leaf = leaf.filter(|event| event.seq == seq).ok_or(StoreError::Corrupt("log"))?.leaf;
+    let path = app.store.inclusion_proof(seq, size).await?;
+    Ok(StatementProof { seq, leaf, path })
 }
 
 fn statement_of(stated: Stated) -> Statement {
@@ -180,6 +190,23 @@ pub async fn account_for_openings(app: &App) -> Result<(), AttestError> {
     app.keeper.acknowledge(Vec::new(), ids).await?;
     app.important.notify_one();
     Ok(())
+}
+
+/// Acknowledges the openings whose events are in the log, so that the statement made next counts them; says whether that is all
+/// of them.
+pub(super) async fn acknowledge_logged(app: &App) -> Result<bool, AttestError> {
+    let openings = app.keeper.unacknowledged().await?.openings;
+    let mut logged = Vec::new();
+    for opened in &openings {
+        if app.store.event(opened.event).await?.is_some() {
+            logged.push(opened.event);
+        }
+    }
+    let all = logged.len() == openings.len();
+    if !logged.is_empty() {
+        app.keeper.acknowledge(Vec::new(), logged).await?;
+    }
+    Ok(all)
 }
 
 /// The event of an opening whose card went nowhere: the edge that asked for it ended before it could commit.

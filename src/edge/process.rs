@@ -27,6 +27,8 @@ use crate::wire::pair;
 const WORKERS: usize = 2;
 /// What is still running when everything has been told to end gets this long.
 const END_TIME: Duration = Duration::from_secs(2);
+/// Between two looks at whether the last openings are in the log.
+const END_PAUSE: Duration = Duration::from_millis(50);
 /// The metrics listener serves scrapers on this machine.
 const METRICS_CONNECTIONS_MAX: usize = 32;
 
@@ -126,7 +128,16 @@ async fn serve(
     recovering.abort();
     attesting.abort();
     attest::log_stop(&app).await;
-    // Whoever exports the log of a vault that was stopped in order gets all of it, signed.
+    // Whoever exports the log of a vault that was stopped in order gets all of it, stated and signed.
+    let acknowledging = async {
+        // The keeper ends with the vault: what it does not state now, nobody ever will.
+        while !attest::acknowledge_logged(&app).await.unwrap_or(true) {
+            tokio::time::sleep(END_PAUSE).await;
+        }
+    };
+    if tokio::time::timeout(END_TIME, acknowledging).await.is_err() {
+        tracing::warn!(code = "openings", "not all openings are in the log: what was under way was cut off");
+    }
     let signing = async {
         // A checkpoint that was cut off just now may still be on its way to the keeper: once more is enough.
         attest::make_checkpoint(&app).await.is_ok() || attest::make_checkpoint(&app).await.is_ok()

@@ -112,8 +112,10 @@ impl State {
             }
             ToKeeper::LookUp(ask) => return self.look_up(&ask),
             ToKeeper::Digest(ask) => self.digest(&ask).map(FromKeeper::Digested),
-            ToKeeper::State => self.signer.state(&self.keys, &self.openings).map(FromKeeper::Stated),
-            ToKeeper::SignCheckpoint(ask) => match self.signer.consider(&ask) {
+            ToKeeper::State => {
+                self.signer.state(&self.keys, &self.openings, Instant::now()).map(FromKeeper::Stated)
+            }
+            ToKeeper::SignCheckpoint(ask) => match self.signer.consider(&ask, Instant::now()) {
                 Ok(()) => return Reply::Later(Later::KeepCheckpoint(ask.size, ask.root)),
                 Err(refusal) => Err(refusal),
             },

@@ -416,6 +416,20 @@ pub struct SignCheckpoint {
     pub root: [u8; 32],
     /// RFC 6962 consistency path from the size that was signed last.
     pub consistency: Vec<[u8; 32]>,
+    /// The keeper's last statement, in this tree.
+    pub statement: StatementProof,
+}
+
+/// Shows that a leaf of the tree carries the keeper's last statement.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatementProof {
+    /// The leaf's place.
+    pub seq: u64,
+    /// The leaf: canonical JSON.
+    #[serde(with = "serde_bytes")]
+    pub leaf: Vec<u8>,
+    /// RFC 6962 inclusion path.
+    pub path: Vec<[u8; 32]>,
 }
 
 /// What no edge has acknowledged.
@@ -503,6 +517,8 @@ pub enum RefusalCode {
     ForwarderDown,
     /// The checkpoint does not extend what was signed last.
     Inconsistent,
+    /// The tree does not hold the keeper's last statement, or that one is too old.
+    StatementMissing,
     /// No key for it, or randomness failed.
     KeyUnavailable,
     /// A fault inside; it was caught, wiped and counted.

@@ -189,6 +189,25 @@ async fn a_card_row_put_back_to_an_older_state_is_found_offline() {
 }
 
 #[tokio::test]
+async fn an_orderly_stop_leaves_no_opening_unstated() {
+    let mut vault = Vault::start();
+    let acme = Tenant::make(&vault, "acme", &["one", "two", "three"]).await;
+    for card in ["one", "two", "three"] {
+        assert_eq!(acme.charge(card).await.status, 201);
+    }
+    // At once: half a minute later the keeper would count them unasked.
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
+    let openings = said.lines().find(|line| line.starts_with("openings")).unwrap();
+    assert!(openings.contains("3: 3 stated, 0 not yet stated, 0 never stated"), "{openings}");
+    // All of it is signed: the log ends with the statement.
+    let signed: i64 =
+        vault.database().query_row("select max(size) from checkpoints", [], |row| row.get(0)).unwrap();
+    assert_eq!(signed, vault.count("events"));
+}
+
+#[tokio::test]
 async fn what_is_erased_is_gone_from_every_file() {
     let vault = Vault::start();
     let acme = Tenant::make(&vault, "acme", &["gone", "stays"]).await;

@@ -222,7 +222,7 @@ const fn code_of(code: RefusalCode) -> Code {
         RefusalCode::HeldGone => Code::HeldGone,
         RefusalCode::Busy => Code::Busy,
         RefusalCode::ForwarderDown => Code::ForwarderDown,
-        RefusalCode::Inconsistent => Code::LogInconsistent,
+        RefusalCode::Inconsistent | RefusalCode::StatementMissing => Code::LogInconsistent,
         RefusalCode::KeyUnavailable => Code::KeyUnavailable,
         RefusalCode::Internal => Code::Internal,
     }
