@@ -1,7 +1,7 @@
 //! What administrators have the edge do, over the supervisor's local socket: tenants, principals and their credentials, and what
 //! the supervisor did that the log has to know.
 
-use data_encoding::BASE32_NOPAD;
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
 
 use super::App;
 use super::audit::catalogue;
@@ -93,6 +93,7 @@ async fn put_tenant(app: &App, tenant: TenantInfo, actor: String) -> Result<Admi
         disabled: tenant.disabled,
         created_at: tenant.created_at,
     };
+    event.facts.row_sha256 = Some(HEXLOWER.encode(&row.digest()));
     commit(app, RowChange::PutTenant(row), event).await?;
     let name = tenant.name.clone();
     let mut tenants: Vec<_> = app.directory.tenants().values().cloned().collect();
@@ -123,7 +124,7 @@ async fn add_principal(app: &App, order: PrincipalOrder, actor: String) -> Resul
     let mut event = event(app, catalogue::PRINCIPAL_CREATE, actor, "principal", id.clone())?;
     event.tenant = tenant;
     event.facts.fields = row.scopes.clone();
-    commit(app, RowChange::PutPrincipal(Box::new(row)), event).await?;
+    put_principal(app, row, event).await?;
     load_principals(app).await?;
     Ok(AdminAnswer::Credential { principal: id, credential })
 }
@@ -208,7 +209,7 @@ async fn disable(app: &App, principal: &str, actor: String) -> Result<AdminAnswe
     let id = row.id.to_string();
     let mut event = event(app, catalogue::PRINCIPAL_DISABLE, actor, "principal", id.clone())?;
     event.tenant = row.tenant;
-    commit(app, RowChange::PutPrincipal(Box::new(row)), event).await?;
+    put_principal(app, row, event).await?;
     load_principals(app).await?;
     Ok(AdminAnswer::Done(id))
 }
@@ -235,7 +236,7 @@ async fn rotate(
     let id = row.id.to_string();
     let mut event = event(app, catalogue::PRINCIPAL_ROTATE, actor, "principal", id.clone())?;
     event.tenant = row.tenant;
-    commit(app, RowChange::PutPrincipal(Box::new(row)), event).await?;
+    put_principal(app, row, event).await?;
     load_principals(app).await?;
     Ok(AdminAnswer::Credential { principal: id, credential })
 }
@@ -260,6 +261,12 @@ async fn reloaded(app: &App, actor: String) -> Result<AdminAnswer, Refusal> {
     let event = event(app, catalogue::CONFIG_RELOAD, actor, "configuration", String::new())?;
     app.store.commit(Change { events: vec![event], ..Change::default() }).await?;
     Ok(AdminAnswer::Done(String::new()))
+}
+
+/// Commits a principal's row with its event, which tells the row's digest.
+async fn put_principal(app: &App, row: PrincipalRow, mut event: EventDraft) -> Result<(), CommitError> {
+    event.facts.row_sha256 = Some(HEXLOWER.encode(&row.digest()));
+    commit(app, RowChange::PutPrincipal(Box::new(row)), event).await
 }
 
 async fn commit(app: &App, row: RowChange, event: EventDraft) -> Result<(), CommitError> {

@@ -59,7 +59,7 @@ struct VerifyArgs {
     /// A checkpoint that was kept from before: the log must still begin with what it covers.
     #[arg(long, value_name = "CHECKPOINT")]
     at_least: Option<PathBuf>,
-    /// A database whose card rows must be those of the log.
+    /// A database whose cards, principals and tenants must be those of the log.
     #[arg(long, value_name = "PATH")]
     database: Option<PathBuf>,
 }
@@ -125,7 +125,7 @@ fn run_verify(args: &VerifyArgs, open: &OpenLog<'_>) -> Result<u8, String> {
         None => verify(input, &key, kept.as_ref(), None),
         Some(path) => {
             let mut log = open(&Source::Database(path.clone())).map_err(|e| unreadable(path, &e))?;
-            verify(input, &key, kept.as_ref(), Some(&mut |take| log.cards(take)))
+            verify(input, &key, kept.as_ref(), Some(&mut |take| log.rows(take)))
         }
     };
     let report = report.map_err(|e| format!("cannot read what is to be verified: {}", e.kind()))?;
@@ -182,6 +182,9 @@ fn tell(report: &Report, key: &VerifierKey, kept: Option<&Checkpoint>) {
     if let Some(cards) = report.cards {
         say(&format!("cards compared    {cards}"));
     }
+    if let Some(records) = report.records {
+        say(&format!("others compared   {records} principals and tenants"));
+    }
     say(if report.holds() { "The log holds." } else { "The log does NOT hold." });
 }
 
@@ -189,7 +192,7 @@ fn tell(report: &Report, key: &VerifierKey, kept: Option<&Checkpoint>) {
 mod tests {
     use super::*;
     use crate::card::id::{IdBytes, Token};
-    use crate::edge::audit::export::{CardState, read_checkpoint_line};
+    use crate::edge::audit::export::{CardState, RecordState, read_checkpoint_line};
     use crate::edge::store::CardStatus;
     use clap::Parser;
 
@@ -229,6 +232,10 @@ mod tests {
                 row(1, 2, 21, CardStatus::Active)
             });
             each(row(2, 1, 12, CardStatus::Suspended));
+            Ok(())
+        }
+
+        fn records(&mut self, _each: &mut dyn FnMut(RecordState)) -> io::Result<()> {
             Ok(())
         }
     }

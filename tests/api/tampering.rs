@@ -4,9 +4,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use cardvault::card::id::Token;
+use cardvault::card::id::{PrincipalId, Token};
 use cardvault::card::sealed::SealedCard;
 use cardvault::card::tenant::Mode;
+use cardvault::clock::{Clock, SystemClock};
 use cardvault::tools::client::Client;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -186,6 +187,47 @@ async fn a_card_row_put_back_to_an_older_state_is_found_offline() {
     let (code, said) = vault.verify();
     assert_eq!(code, 1);
     assert!(said.contains(acme.card("old")) && !said.contains(acme.card("sound")), "{said}");
+}
+
+#[tokio::test]
+async fn a_principal_who_was_given_more_in_the_file_is_found_offline() {
+    let mut vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    vault.principal(crate::common::order("clerk", Some("acme"), &["tokens:read"]));
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("others compared   3 principals and tenants"), "{said}");
+    let edit = |database: &Connection, table: &str, name: &str, from: &str, to: &str| {
+        let sql =
+            format!("update {table} set doc = replace(doc, ?1, ?2) where doc like '%\"name\":\"{name}\"%'");
+        assert_eq!(database.execute(&sql, (from, to)).unwrap(), 1);
+    };
+    let database = vault.database();
+    edit(&database, "principals", "clerk", "tokens:read", "tokens:erase");
+    let (code, said) = vault.verify();
+    assert_eq!(code, 1);
+    assert!(said.contains("the row of principal prn_") && said.contains("is not that of the log"), "{said}");
+    assert_eq!(said.matches("FAILED").count(), 1, "{said}");
+    edit(&database, "principals", "clerk", "tokens:erase", "tokens:read");
+    assert_eq!(vault.verify().0, 0);
+    // Switched off or on again behind everybody's back, and one that nobody made.
+    edit(&database, "tenants", "acme", "\"disabled\":false", "\"disabled\":true");
+    assert!(vault.verify().1.contains("the row of tenant tenant_1 is not that of the log"));
+    edit(&database, "tenants", "acme", "\"disabled\":true", "\"disabled\":false");
+    let hers: String = database
+        .query_row("select doc from principals where doc like '%\"name\":\"clerk\"%'", [], |row| row.get(0))
+        .unwrap();
+    let forged = hers.replacen("\"clerk\"", "\"ghost\"", 1);
+    let id = PrincipalId::make(SystemClock.now()).unwrap();
+    let old = serde_json::from_str::<Value>(&hers).unwrap()["id"].clone();
+    let forged = forged.replacen(&old.to_string(), &serde_json::to_string(&id).unwrap(), 1);
+    database
+        .execute("insert into principals (id, doc) values (?1, ?2)", (id.bytes().as_slice(), &forged))
+        .unwrap();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 1);
+    assert!(said.contains(&format!("principal {id} of the database is not in the log")), "{said}");
 }
 
 #[tokio::test]

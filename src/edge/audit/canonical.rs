@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `action` | one of [`super::catalogue`] |
 //! | `actor` | `{"id","type"}`; type `person`, `application`, `system`, `unknown` |
-//! | `facts` | `{"attempt","card_sha256","count","customer","fields","note","opening","statement"}`, see [`Facts`] |
+//! | `facts` | `{"attempt","card_sha256","count","customer","fields","note","opening","row_sha256","statement"}`, see [`Facts`] |
 //! | `id` | the event's id, `evt_…` |
 //! | `keys` | ids of the data keys involved |
 //! | `node` | the node whose log this is |
@@ -157,6 +157,7 @@ fn write_facts(out: &mut Vec<u8>, facts: &Facts) {
     if let Some(opening) = &facts.opening {
         write_opening(object.key("opening"), opening);
     }
+    object.string_if("row_sha256", facts.row_sha256.as_deref());
     if let Some(statement) = &facts.statement {
         write_statement(object.key("statement"), statement);
     }
@@ -330,6 +331,7 @@ mod tests {
             facts: Facts {
                 card_sha256: Some("ef".repeat(32)),
                 customer: Some("0123".into()),
+                row_sha256: None,
                 attempt: Some(AttemptId(IdBytes([3; 18]))),
                 opening: Some(Opening {
                     boot: "b1".into(),
@@ -376,7 +378,9 @@ mod tests {
         let vectors = include_str!("../../../tests/vectors/audit/leaves.ndjson");
         let error = OwnedLeaf { outcome: EventOutcome::Error("io".into()), ..bare() };
         let person = OwnedLeaf { actor: Actor::Person("prn_y".into()), ..bare() };
-        let leaves = [full(), bare(), error, person];
+        let row = Facts { note: Some("test".into()), row_sha256: Some("9a".repeat(32)), ..Facts::default() };
+        let row = OwnedLeaf { facts: row, ..bare() };
+        let leaves = [full(), bare(), error, person, row];
         assert_eq!(vectors.lines().count(), leaves.len());
         for (leaf, vector) in leaves.iter().zip(vectors.lines()) {
             assert_eq!(written(leaf), vector);

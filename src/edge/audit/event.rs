@@ -103,6 +103,8 @@ pub struct Facts {
     pub customer: Option<String>,
     /// The attempt at a processor.
     pub attempt: Option<AttemptId>,
+    /// SHA-256 (hex) of a principal's or tenant's row after the change.
+    pub row_sha256: Option<String>,
     /// An opening of a PAN.
     pub opening: Option<Opening>,
     /// A statement of the keeper.

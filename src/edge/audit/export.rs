@@ -32,10 +32,57 @@ pub trait Log {
 
     /// Gives every card of the database, in any order.
     fn cards(&mut self, each: &mut dyn FnMut(CardState)) -> io::Result<()>;
+
+    /// Gives every principal and tenant of the database, in any order.
+    fn records(&mut self, each: &mut dyn FnMut(RecordState)) -> io::Result<()>;
+
+    /// All that is compared with the log.
+    fn rows(&mut self, each: &mut dyn FnMut(Row)) -> io::Result<()> {
+        self.cards(&mut |card| each(Row::Card(card)))?;
+        self.records(&mut |record| each(Row::Record(record)))
+    }
 }
 
-/// Gives every card of a database, in any order, to the function that it is handed.
-pub type CardRows<'a> = dyn FnMut(&mut dyn FnMut(CardState)) -> io::Result<()> + 'a;
+/// Gives every row of a database that can be compared, in any order, to the function that it is handed.
+pub type Rows<'a> = dyn FnMut(&mut dyn FnMut(Row)) -> io::Result<()> + 'a;
+
+/// What the database says, to be compared with the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A card.
+    Card(CardState),
+    /// A principal or tenant.
+    Record(RecordState),
+}
+
+/// What the database says of a principal or tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordState {
+    /// Which of the two.
+    pub kind: RecordKind,
+    /// Its id, as events name it.
+    pub id: String,
+    /// SHA-256 of its row.
+    pub digest: [u8; 32],
+}
+
+/// What a row is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordKind {
+    /// Somebody who may call the API.
+    Principal,
+    /// A tenant.
+    Tenant,
+}
+
+impl std::fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Principal => "principal",
+            Self::Tenant => "tenant",
+        })
+    }
+}
 
 /// What the database says of a card, to be compared with the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

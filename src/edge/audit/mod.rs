@@ -12,6 +12,7 @@ pub mod export;
 pub mod openings;
 pub mod proof;
 pub mod read;
+pub mod records;
 pub mod tree;
 pub mod verify;
 

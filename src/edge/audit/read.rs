@@ -149,6 +149,7 @@ struct FactsText<'a> {
     fields: Vec<String>,
     note: Option<String>,
     opening: Option<OpeningText<'a>>,
+    row_sha256: Option<String>,
     statement: Option<Statement>,
 }
 
@@ -212,6 +213,7 @@ impl FactsText<'_> {
             customer: self.customer,
             attempt: read_id(self.attempt.as_deref(), AttemptId::parse)?,
             opening,
+            row_sha256: self.row_sha256,
             statement: self.statement,
             fields: self.fields,
             count: self.count,

@@ -13,10 +13,13 @@ use super::chain::{Chain, NO_PREV};
 use super::event::{
     Actor, EventDraft, EventOutcome, Facts, Opening, Origin, Statement, StatementLine, Target,
 };
-use super::export::{CardState, ExportError, Header, Log, checkpoint_line, export};
+use super::export::{
+    CardState, ExportError, Header, Log, RecordKind, RecordState, Row, checkpoint_line, export,
+};
 use super::openings::{OpeningCounts, OpeningFault};
 use super::proof::Proof;
 use super::read::OwnedLeaf;
+use super::records::RecordFault;
 use super::tree::tests::Kept;
 use super::tree::{Frontier, inclusion_path};
 use super::verify::{Fault, Report, verify};
@@ -214,6 +217,10 @@ impl Log for MemoryLog {
     }
 
     fn cards(&mut self, _each: &mut dyn FnMut(CardState)) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn records(&mut self, _each: &mut dyn FnMut(RecordState)) -> io::Result<()> {
         Ok(())
     }
 }
@@ -525,7 +532,7 @@ fn a_card_row_that_is_not_what_the_log_says_is_found() {
             &Signer::of(7).key(),
             None,
             Some(&mut |take| {
-                rows.iter().copied().for_each(take);
+                rows.iter().copied().map(Row::Card).for_each(take);
                 Ok(())
             }),
         )
@@ -551,6 +558,63 @@ fn a_card_row_that_is_not_what_the_log_says_is_found() {
     let extra = with(row(4, 1, Some(14), CardStatus::Active));
     assert_eq!(extra, [(None, Fault::Card(CardFault::Extra(token(4))))]);
     assert_eq!(compare(honest[..2].to_vec()), one(10, CardFault::Missing(token(3))));
+}
+
+/// The events of a principal that was made and given another credential, and of a tenant.
+fn record_events() -> Vec<EventDraft> {
+    let event = |action, number, kind: &str, digest: Option<u8>| {
+        let row_sha256 = digest.map(|byte| HEXLOWER.encode(&[byte; 32]));
+        let target = Target { kind: kind.into(), id: format!("{kind}-1"), version: None };
+        EventDraft { target, ..draft(action, number, Facts { row_sha256, ..Facts::default() }) }
+    };
+    let mut refused = event(catalogue::PRINCIPAL_ROTATE, 4, "principal", Some(5));
+    refused.outcome = EventOutcome::Denied("overlap".into());
+    vec![
+        event(catalogue::TENANT_CREATE, 1, "tenant", Some(1)),
+        event(catalogue::PRINCIPAL_CREATE, 2, "principal", Some(2)),
+        event(catalogue::PRINCIPAL_ROTATE, 3, "principal", Some(3)),
+        refused,
+        // As events were before they carried a digest.
+        EventDraft {
+            target: Target { kind: "principal".into(), id: "old".into(), version: None },
+            ..event(catalogue::PRINCIPAL_CREATE, 5, "principal", None)
+        },
+    ]
+}
+
+#[test]
+fn a_principal_or_tenant_whose_row_was_edited_added_or_removed_is_found() {
+    let file = signed(&leaves_of(&record_events()));
+    let record = |kind, id: &str, digest| RecordState { kind, id: id.into(), digest: [digest; 32] };
+    let (tenant, principal) = (RecordKind::Tenant, RecordKind::Principal);
+    let honest = vec![record(tenant, "tenant-1", 1), record(principal, "principal-1", 3)];
+    let compare = |rows: Vec<RecordState>| {
+        let mut give = |take: &mut dyn FnMut(Row)| {
+            rows.iter().cloned().map(Row::Record).for_each(&mut *take);
+            take(Row::Record(record(principal, "old", 77)));
+            Ok(())
+        };
+        let report = verify(file.as_slice(), &Signer::of(7).key(), None, Some(&mut give)).unwrap();
+        assert_eq!(report.records, Some(rows.len() as u64 + 1));
+        faults(&report)
+    };
+    assert_eq!(compare(honest.clone()), []);
+    let fault = |at, fault| (at, Fault::Record(fault));
+    // Its scopes were edited, or it was put back to what it was before it got another credential.
+    for digest in [9, 2, 5] {
+        let edited = vec![honest[0].clone(), record(principal, "principal-1", digest)];
+        let expected = fault(Some(2), RecordFault::Digest(principal, "principal-1".into()));
+        assert_eq!(compare(edited), [expected]);
+    }
+    let edited = vec![record(tenant, "tenant-1", 4), honest[1].clone()];
+    assert_eq!(compare(edited), [fault(Some(0), RecordFault::Digest(tenant, "tenant-1".into()))]);
+    let gone = vec![honest[0].clone()];
+    assert_eq!(compare(gone), [fault(Some(2), RecordFault::Missing(principal, "principal-1".into()))]);
+    // Nobody said that there is this one; one id is another of the other kind; and none comes twice.
+    for extra in [record(principal, "principal-2", 3), record(principal, "tenant-1", 1), honest[1].clone()] {
+        let expected = fault(None, RecordFault::Extra(extra.kind, extra.id.clone()));
+        assert_eq!(compare([honest.clone(), vec![extra]].concat()), [expected]);
+    }
 }
 
 #[test]

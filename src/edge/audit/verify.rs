@@ -4,7 +4,7 @@
 //! Checked: each leaf is in canonical form and of this node; `seq` has no gap; `prev` and `tenant_prev` name the leaves before;
 //! `tenant_seq` has no gap; time does not go back; size and root are those of the checkpoint, which the key has signed; the log
 //! extends a checkpoint that the verifier kept; every keeper statement is signed, and every opening that it counts has one event.
-//! An export that begins later than the first leaf says nothing of openings or cards, and takes its first `prev` on trust.
+//! An export that begins later than the first leaf says nothing of openings or rows, and takes its first `prev` on trust.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead};
@@ -13,9 +13,10 @@ use super::canonical::{LEAF_BYTES_MAX, TenantPlace};
 use super::cards::{CardFault, Cards};
 use super::catalogue;
 use super::chain::NO_PREV;
-use super::export::{CHECKPOINT_START, CardRows, Header, read_checkpoint_line};
+use super::export::{CHECKPOINT_START, Header, Row, Rows, read_checkpoint_line};
 use super::openings::{OpeningCounts, OpeningFault, Openings};
 use super::read::{LeafError, OwnedLeaf};
+use super::records::{RecordFault, Records};
 use super::tree::Frontier;
 use crate::attest::merkle::{Hash, leaf_hash, sha256};
 use crate::attest::note::{Checkpoint, NoteError, VerifierKey};
@@ -134,6 +135,9 @@ pub enum Fault {
     /// A card.
     #[error("{0}")]
     Card(CardFault),
+    /// A principal or tenant.
+    #[error("{0}")]
+    Record(RecordFault),
     /// Cards cannot be compared with a part of the log.
     #[error("an export that does not begin at event 0 cannot be compared with a database")]
     CardsOfPart,
@@ -154,6 +158,8 @@ pub struct Report {
     pub openings: OpeningCounts,
     /// Cards compared with a database, if there was one.
     pub cards: Option<u64>,
+    /// Principals and tenants compared with a database, if there was one.
+    pub records: Option<u64>,
     /// The first failures.
     pub failures: Vec<Failure>,
     /// All failures.
@@ -175,13 +181,13 @@ impl Report {
 }
 
 /// Verifies an exported log under this key; `kept` is a checkpoint that the verifier kept from before (its own signature verified),
-/// `rows` the cards of a database that must be those of the log. An error means that the file or the database could
+/// `rows` the cards, principals and tenants of a database that must be those of the log. An error means that the file or the database could
 /// not be read.
 pub fn verify(
     input: impl BufRead,
     key: &VerifierKey,
     kept: Option<&Checkpoint>,
-    rows: Option<&mut CardRows<'_>>,
+    rows: Option<&mut Rows<'_>>,
 ) -> io::Result<Report> {
     let mut lines = Lines { input, line: Vec::new() };
     let Some(header) = lines.next()?.and_then(Header::read) else {
@@ -244,11 +250,12 @@ struct Pass<'a> {
     tenants: HashMap<TenantId, (u64, Hash)>,
     kept_root: Option<Hash>,
     openings: Openings,
-    cards: Option<Cards>,
+    /// What a database is compared with, if there is one.
+    told: Option<(Cards, Records)>,
 }
 
 impl<'a> Pass<'a> {
-    fn new(header: Header, key: &'a VerifierKey, kept: Option<&'a Checkpoint>, cards: bool) -> Self {
+    fn new(header: Header, key: &'a VerifierKey, kept: Option<&'a Checkpoint>, compare: bool) -> Self {
         let from = header.frontier.size();
         let node = header.origin.rsplit_once('/').map_or("", |(_, node)| node).to_owned();
         let mut pass = Self {
@@ -263,11 +270,11 @@ impl<'a> Pass<'a> {
             tenants: HashMap::new(),
             kept_root: None,
             openings: Openings::default(),
-            cards: cards.then(Cards::default),
+            told: compare.then(Default::default),
         };
-        if cards && from > 0 {
+        if compare && from > 0 {
             pass.report.fail(None, Fault::CardsOfPart);
-            pass.cards = None;
+            pass.told = None;
         }
         pass.note_kept_root();
         pass
@@ -326,7 +333,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Openings, statements and cards.
+    /// Openings, statements, and what is compared with a database.
     fn account(&mut self, leaf: &OwnedLeaf) {
         let mut found = Vec::new();
         self.openings.tick(leaf.time);
@@ -344,11 +351,15 @@ impl<'a> Pass<'a> {
         for (seq, fault) in found {
             self.report.fail(Some(seq), Fault::Opening(fault));
         }
-        if let Some(cards) = &mut self.cards {
-            let mut found = Vec::new();
-            cards.take(leaf, &mut found);
-            for (seq, fault) in found {
+        if let Some((cards, records)) = &mut self.told {
+            let (mut of_cards, mut of_records) = (Vec::new(), Vec::new());
+            cards.take(leaf, &mut of_cards);
+            records.take(leaf, &mut of_records);
+            for (seq, fault) in of_cards {
                 self.report.fail(Some(seq), Fault::Card(fault));
+            }
+            for (seq, fault) in of_records {
+                self.report.fail(Some(seq), Fault::Record(fault));
             }
         }
     }
@@ -376,7 +387,7 @@ impl<'a> Pass<'a> {
         self.report.checkpoint = Some(checkpoint);
     }
 
-    fn finish(mut self, rows: Option<&mut CardRows<'_>>) -> io::Result<Report> {
+    fn finish(mut self, rows: Option<&mut Rows<'_>>) -> io::Result<Report> {
         if let Some(kept) = self.kept {
             if kept.origin != self.report.origin {
                 self.report.fail(None, Fault::KeptOrigin);
@@ -395,19 +406,41 @@ impl<'a> Pass<'a> {
             self.report.fail(Some(seq), Fault::Opening(fault));
         }
         let mut report = self.report;
-        if let (Some(mut cards), Some(rows)) = (self.cards, rows) {
-            let mut compared = 0;
-            rows(&mut |row| {
-                compared += 1;
-                if let Some((seq, fault)) = cards.compare(&row) {
-                    report.fail(seq, Fault::Card(fault));
-                }
-            })?;
-            for (seq, fault) in cards.missing() {
-                report.fail(Some(seq), Fault::Card(fault));
-            }
-            report.cards = Some(compared);
+        if let (Some(told), Some(rows)) = (self.told, rows) {
+            compare(&mut report, told, rows)?;
         }
         Ok(report)
     }
+}
+
+/// Holds the rows of a database against what the log told of them.
+fn compare(
+    report: &mut Report,
+    (mut cards, mut records): (Cards, Records),
+    rows: &mut Rows<'_>,
+) -> io::Result<()> {
+    let (mut cards_compared, mut records_compared) = (0, 0);
+    rows(&mut |row| match row {
+        Row::Card(row) => {
+            cards_compared += 1;
+            if let Some((seq, fault)) = cards.compare(&row) {
+                report.fail(seq, Fault::Card(fault));
+            }
+        }
+        Row::Record(row) => {
+            records_compared += 1;
+            if let Some((seq, fault)) = records.compare(&row) {
+                report.fail(seq, Fault::Record(fault));
+            }
+        }
+    })?;
+    for (seq, fault) in cards.missing() {
+        report.fail(Some(seq), Fault::Card(fault));
+    }
+    for (seq, fault) in records.missing() {
+        report.fail(Some(seq), Fault::Record(fault));
+    }
+    report.cards = Some(cards_compared);
+    report.records = Some(records_compared);
+    Ok(())
 }

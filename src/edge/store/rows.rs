@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attest::merkle;
 use crate::card::id::{AgreementId, AttemptId, ChargeId, FingerprintId, PrincipalId, Token};
 use crate::card::sealed::SealedCard;
 use crate::card::tenant::{Mode, TenantId};
@@ -312,6 +313,25 @@ pub struct TenantRow {
     pub disabled: bool,
     /// When it was made.
     pub created_at: Time,
+}
+
+impl PrincipalRow {
+    /// SHA-256 of the row's JSON: what the events about it carry, so that an edited row is found.
+    pub fn digest(&self) -> [u8; 32] {
+        digest_of(self)
+    }
+}
+
+impl TenantRow {
+    /// SHA-256 of the row's JSON: what the events about it carry, so that an edited row is found.
+    pub fn digest(&self) -> [u8; 32] {
+        digest_of(self)
+    }
+}
+
+/// A field that is added later must leave no trace while it is empty, or the rows of before would seem edited.
+fn digest_of(row: &impl Serialize) -> [u8; 32] {
+    merkle::sha256(&serde_json::to_vec(row).unwrap_or_default())
 }
 
 /// A stored-credential agreement (contracts.md, "The first charge and its agreement").

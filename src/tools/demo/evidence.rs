@@ -96,7 +96,7 @@ pub(super) fn verify_log(place: &Place, kept: &str) -> Result<Report, String> {
     let input = File::open(&file).map_err(io("the export cannot be read"))?;
     let input = BufReader::with_capacity(BUFFER_BYTES, input);
     let mut rows = OfflineLog::open(&place.at("data")).map_err(io("the database cannot be read"))?;
-    verify(input, &key, Some(&kept), Some(&mut |take| rows.cards(take)))
+    verify(input, &key, Some(&kept), Some(&mut |take| rows.rows(take)))
         .map_err(io("what is to be verified cannot be read"))
 }
 

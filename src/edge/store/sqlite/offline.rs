@@ -1,13 +1,15 @@
-//! The log and the cards of a database that no vault has open, or of a copy: for `audit export` and `audit verify`.
+//! The log, the cards, principals and tenants of a database that no vault has open, or of a copy: for `audit export` and `audit verify`.
 
 use std::io;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
+use serde::de::DeserializeOwned;
 
 use super::digests::{CardDigests, card_digests};
 use super::schema;
-use crate::edge::audit::export::{CardState, Log};
+use crate::edge::audit::export::{CardState, Log, RecordKind, RecordState};
+use crate::edge::store::{PrincipalRow, TenantRow};
 
 /// A database, read only.
 #[derive(Debug)]
@@ -56,6 +58,27 @@ impl Log for OfflineLog {
             });
         }
         Ok(())
+    }
+
+    fn records(&mut self, each: &mut dyn FnMut(RecordState)) -> io::Result<()> {
+        for row in self.documents::<PrincipalRow>(include_str!("sql/principals_all.sql"))? {
+            let (kind, id) = (RecordKind::Principal, row.id.to_string());
+            each(RecordState { kind, id, digest: row.digest() });
+        }
+        for row in self.documents::<TenantRow>(include_str!("sql/tenants_all.sql"))? {
+            let (kind, id) = (RecordKind::Tenant, row.id.to_string());
+            each(RecordState { kind, id, digest: row.digest() });
+        }
+        Ok(())
+    }
+}
+
+impl OfflineLog {
+    fn documents<T: DeserializeOwned>(&self, sql: &str) -> io::Result<Vec<T>> {
+        let mut statement = self.conn.prepare(sql).map_err(failed)?;
+        let docs = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
+        let read = |doc: String| serde_json::from_str(&doc).map_err(|_| io::ErrorKind::InvalidData.into());
+        docs.map(|doc| doc.map_err(failed).and_then(read)).collect()
     }
 }
 
