@@ -178,6 +178,7 @@ mod tests {
     use crate::card::id::IdBytes;
     use crate::keeper::keys::Kek;
     use crate::wire::control::{KeyOrder, KeyPurpose, WrappedKey};
+    use proptest::prelude::*;
 
     fn place() -> Place {
         Place { environment: [9; 16], tenant: TenantId(1), token: Token(IdBytes([3; 18])), policy: 1 }
@@ -216,6 +217,36 @@ mod tests {
         let older = SealedField { version: 2, ..field.clone() };
         assert!(place().open_pan(&keys, &older).is_err());
         assert!(place().open_expiry(&keys, &field).is_err());
+    }
+
+    /// Environment, tenant, token, policy, version.
+    type Parts = (u8, u32, u8, u32, u32);
+
+    /// Two values for each part, so that some draws agree in all.
+    fn parts() -> impl Strategy<Value = Parts> {
+        (0_u8..2, 1_u32..3, 0_u8..2, 1_u32..3, 1_u32..3)
+    }
+
+    fn place_of((environment, tenant, token, policy, _): Parts) -> Place {
+        let token = Token(IdBytes([token; 18]));
+        Place { environment: [environment; 16], tenant: TenantId(tenant), token, policy }
+    }
+
+    proptest! {
+        #[test]
+        fn a_field_opens_exactly_where_it_was_sealed(one in parts(), other in parts()) {
+            let keys = keys();
+            let key = keys.sealing_key(TenantId(1), 9).unwrap();
+            let sealed = place_of(one).seal_zip(key, one.4, "94103").unwrap();
+            for (parts, expected) in [(other, one == other), (one, true)] {
+                let field = SealedField { version: parts.4, ..sealed.clone() };
+                let opened = place_of(parts).open_zip(&keys, &field);
+                prop_assert_eq!(opened.is_ok_and(|zip| zip.as_str() == "94103"), expected);
+                // As another field it opens nowhere.
+                prop_assert!(place_of(parts).open_expiry(&keys, &field).is_err());
+                prop_assert!(place_of(parts).open_pan(&keys, &field).is_err());
+            }
+        }
     }
 
     #[test]
