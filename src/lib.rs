@@ -14,7 +14,7 @@
 //! - [`wire`]: the doors between roles: messages and framing.
 //! - [`connector`]: the declarative language that says how to talk to one processor, and the connectors in it.
 //! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
-//! - [`config`], [`clock`], [`object`], [`random`], [`telemetry`].
+//! - [`config`], [`clock`], [`object`], [`random`], [`telemetry`]; `wiping`, which clears the read buffers of TLS and HTTP.
 //!
 //! # Words
 //! The field's word, one word per thing: PAN; BIN; truncated PAN (first6 and last4); card verification code (CVC); token
@@ -48,4 +48,5 @@ pub mod random;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tools;
+mod wiping;
 pub mod wire;

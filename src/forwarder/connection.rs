@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::fault::Fault;
+use crate::wiping::Wiping;
 
 /// An answer's body holds no more: answers are a few kilobytes.
 const BODY_BYTES_MAX: usize = 256 << 10;
@@ -122,7 +123,7 @@ pub(super) enum Stream {
     /// As the settings of a development installation may say.
     Plain(Wire),
     /// Everything else.
-    Tls(Box<TlsStream<Wire>>),
+    Tls(Box<TlsStream<Wiping<Wire>>>),
 }
 
 impl AsyncRead for Stream {
@@ -172,7 +173,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-type Driver = Pin<Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>>;
+type Driver = Pin<Box<http1::Connection<TokioIo<Wiping<Stream>>, Full<Bytes>>>>;
 
 /// A connection that can carry one request at a time.
 pub(super) struct Connection {
@@ -203,8 +204,10 @@ impl Connection {
     /// Speaks HTTP/1.1 over a stream.
     pub(super) async fn new(stream: Stream, tcp: Arc<TcpStream>, meter: Meter) -> Result<Self, Fault> {
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(HEAD_BYTES_MAX);
-        let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.map_err(|_| Fault::Protocol)?;
+        // Always the same size, so that what is handed down to be filled, and cleared, is the whole buffer.
+        builder.read_buf_exact_size(Some(HEAD_BYTES_MAX));
+        let (sender, driver) =
+            builder.handshake(TokioIo::new(Wiping::new(stream))).await.map_err(|_| Fault::Protocol)?;
         Ok(Self { sender, driver: Some(Box::pin(driver)), tcp, meter })
     }
 

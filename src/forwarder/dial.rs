@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::connection::{Connection, Stream, wire};
 use super::fault::Fault;
 use super::routes::Target;
+use crate::wiping::Wiping;
 
 /// How long resolving, connecting and the TLS handshake may take together.
 const DIAL_MAX: Duration = Duration::from_secs(5);
@@ -26,7 +27,7 @@ pub(super) async fn dial(target: &Target, until: Instant) -> Result<Connection, 
     let stream = match &target.tls {
         None => Stream::Plain(wire),
         Some((connector, name)) => {
-            let handshake = timeout_at(until, connector.connect(name.clone(), wire)).await;
+            let handshake = timeout_at(until, connector.connect(name.clone(), Wiping::new(wire))).await;
             Stream::Tls(Box::new(handshake.map_err(|_| Fault::Tls)?.map_err(|_| Fault::Tls)?))
         }
     };

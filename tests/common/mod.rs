@@ -37,6 +37,8 @@ pub(crate) struct Vault {
     api: String,
     metrics: String,
     ca: Vec<u8>,
+    /// The database is on a disk of its own, of so many KiB.
+    disk_kib: Option<u32>,
 }
 
 impl Vault {
@@ -69,13 +71,73 @@ impl Vault {
         ]);
         assert_eq!(code, 0, "{text}");
         let ca = fs::read(at.join("tls/ca.pem")).unwrap();
-        let mut vault =
-            Self { directory, served: None, sandbox: None, api: String::new(), metrics: String::new(), ca };
+        let mut vault = Self {
+            directory,
+            served: None,
+            sandbox: None,
+            api: String::new(),
+            metrics: String::new(),
+            ca,
+            disk_kib: None,
+        };
         let port = vault.start_sandbox();
         let config = fs::read_to_string(vault.config()).unwrap();
         let config = config.replace("https://127.0.0.1:1\"", &format!("https://127.0.0.1:{port}\""));
         fs::write(vault.config(), edit(config)).unwrap();
         vault
+    }
+
+    /// The same, whose database is on a disk of so many KiB. It is mounted in a namespace of the vault's own and ends with it.
+    /// `None`, and a line that says so, where this may not be done.
+    pub(crate) fn start_on_disk(kib: u32, edit: impl Fn(String) -> String) -> Option<Self> {
+        let may = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
+        if !may.is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: a disk of its own needs the right to mount one");
+            return None;
+        }
+        let mut vault = Self::make(edit);
+        vault.disk_kib = Some(kib);
+        vault.serve();
+        Some(vault)
+    }
+
+    /// The database's directory: on a disk of its own it is seen through the process that uses it.
+    pub(crate) fn data(&self) -> PathBuf {
+        let path = self.path("data");
+        match self.disk_kib {
+            Some(_) => Path::new("/proc")
+                .join(self.supervisor().to_string())
+                .join("root")
+                .join(path.strip_prefix("/").unwrap()),
+            None => path,
+        }
+    }
+
+    /// The database as a file that SQLite can open from here: of a disk of its own a copy, as a crash now would leave it.
+    fn database_file(&self) -> PathBuf {
+        if self.disk_kib.is_none() {
+            return self.path("data/vault.db");
+        }
+        let copy = self.beside(&format!("copy-{}", SystemClock.now().micros));
+        fs::create_dir(&copy).unwrap();
+        let edge = self.process("edge");
+        signal(edge, Signal::STOP);
+        for file in ["vault.db", "vault.db-wal"] {
+            fs::copy(self.data().join(file), copy.join(file)).unwrap();
+        }
+        signal(edge, Signal::CONT);
+        copy.join("vault.db")
+    }
+
+    /// Fills the database's disk to the last byte; the file that does so is given, to be deleted.
+    pub(crate) fn fill_disk(&self) -> PathBuf {
+        assert!(self.disk_kib.is_some(), "this disk belongs to others too");
+        let path = self.data().join("filler");
+        let mut file = File::create(&path).unwrap();
+        for bytes in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![0; bytes]).is_ok() {}
+        }
+        path
     }
 
     /// A file of the installation.
@@ -117,7 +179,7 @@ impl Vault {
         let port_file = self.beside("ports");
         let _ = fs::remove_file(&port_file);
         let log = File::options().create(true).append(true).open(self.beside("log")).unwrap();
-        let mut serve = Command::new(CARDVAULT);
+        let mut serve = self.server();
         serve.arg("serve").arg("--config").arg(self.config()).arg("--port-file").arg(&port_file);
         let mut child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let addresses = wait_for("the vault", || {
@@ -129,6 +191,18 @@ impl Vault {
         self.served = Some(child);
         (self.api, self.metrics) = addresses;
         self.wait_until_ready();
+    }
+
+    fn server(&self) -> Command {
+        let Some(kib) = self.disk_kib else { return Command::new(CARDVAULT) };
+        let mut server = Command::new("unshare");
+        let data = self.path("data");
+        let mount = format!(
+            "cp -a '{0}' '{0}.kept' && mount -t tmpfs -o size={kib}k,mode=0700 tmpfs '{0}' && cp -a '{0}.kept/.' '{0}' && exec \"$@\"",
+            name(&data)
+        );
+        server.args(["-m", "--propagation", "private", "sh", "-c", mount.as_str(), "sh", CARDVAULT]);
+        server
     }
 
     /// Waits until the vault says that all of its parts are ready.
@@ -248,7 +322,7 @@ impl Vault {
 
     /// The database, opened beside the vault or after it.
     pub(crate) fn database(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.path("data/vault.db")).unwrap()
+        rusqlite::Connection::open(self.database_file()).unwrap()
     }
 
     /// How many rows a table has.
@@ -259,7 +333,7 @@ impl Vault {
     /// Exports the log and verifies it offline against the database: exit code and all that was printed.
     pub(crate) fn verify(&self) -> (i32, String) {
         let out = self.beside(&format!("export-{}", SystemClock.now().micros));
-        let database = self.path("data/vault.db");
+        let database = self.database_file();
         let (code, text) = run_within(
             &["audit", "export", "--database", name(&database), "--out", name(&out)],
             LOG_PATIENCE,

@@ -18,8 +18,8 @@ use tower::Service;
 
 use super::guard::Peer;
 use super::tls::Tls;
-use super::wiping::Wiping;
 use crate::edge::metrics::Metrics;
+use crate::wiping::Wiping;
 use crate::wire::control::Limits;
 
 /// The least that hyper takes; a head that does not fit is refused, and less of what passes by stays in buffers.

@@ -23,7 +23,6 @@ pub mod reply;
 pub mod routes;
 pub mod tls;
 mod tokens;
-mod wiping;
 
 #[cfg(test)]
 mod tests;

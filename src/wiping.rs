@@ -1,6 +1,7 @@
 //! Wipes what TLS and HTTP leave in their read buffers. Both keep one buffer for a connection's life: rustls decrypts in it, hyper
-//! parses in it, and neither clears it, so the last card of a kept-alive connection would lie there until the next request. Whoever
-//! reads hands that buffer down to be filled; before it is filled again, it is cleared here.
+//! parses in it, and neither clears it, so the last card of a kept-alive connection (at the edge a caller's, at the forwarder one that
+//! a processor quoted) would lie there until the next request. Whoever reads hands that buffer down to be filled; before it is filled
+//! again, it is cleared here.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +10,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream whose reader finds its buffer cleared of what it read before.
-pub(super) struct Wiping<S> {
+pub(crate) struct Wiping<S> {
     stream: S,
     /// Something was read since the buffer was last cleared. A connection always reads once more after a request, to learn of the
     /// next one, so that nothing stays for longer than the request.
@@ -17,7 +18,7 @@ pub(super) struct Wiping<S> {
 }
 
 impl<S> Wiping<S> {
-    pub(super) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream, is_dirty: false }
     }
 }

@@ -1,0 +1,83 @@
+//! Searches bytes, files and the memory of processes for all that was sent.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use cardvault::tools::search::Search;
+
+use crate::common::Vault;
+use crate::{CODE, Canaries, DESTINATION, TENANT, ZIP};
+
+/// What was found where, by case and form; the key of the map is the place.
+pub(crate) type Found = BTreeMap<String, Vec<String>>;
+
+pub(crate) struct Seeker {
+    pub(crate) search: Search,
+    pub(crate) cases: Vec<String>,
+    words: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Seeker {
+    pub(crate) fn new(canaries: &Canaries) -> Self {
+        let mut words = vec![
+            ("code in JSON", format!("\"cvc\":\"{CODE}\"").into_bytes()),
+            ("code in a form", format!("[cvc]={CODE}").into_bytes()),
+            ("code in an encoded form", format!("%5Bcvc%5D={CODE}").into_bytes()),
+            ("zip", ZIP.as_bytes().to_vec()),
+        ];
+        words.extend(canaries.halves.iter().map(|half| ("half of a number", half.clone().into_bytes())));
+        Self { search: Search::new(&canaries.numbers), cases: canaries.cases.clone(), words }
+    }
+
+    pub(crate) fn seek(&self, place: &str, bytes: &[u8], found: &mut Found) {
+        for hit in self.search.in_bytes(bytes).hits {
+            let case = format!("{} ({}) at {:x}", self.cases[hit.number], hit.form, hit.offset);
+            found.entry(place.to_owned()).or_default().push(case);
+        }
+        for (case, word) in &self.words {
+            let mut from = 0;
+            while let Some(at) = bytes[from..].iter().position(|byte| *byte == word[0]) {
+                from += at;
+                if bytes[from..].starts_with(word) {
+                    found.entry(place.to_owned()).or_default().push(format!("{case} at {from:x}"));
+                }
+                from += 1;
+            }
+        }
+    }
+
+    /// All memory of a process that can be written, so that something could have been left there.
+    fn seek_memory(&self, role: &str, pid: u32, when: &str, found: &mut Found) {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let mut memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+        let known = if role == "forwarder" { DESTINATION } else { TENANT };
+        let mut is_known = false;
+        for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|p| p.starts_with("rw"))) {
+            let (range, name) =
+                (line.split(' ').next().unwrap(), line.split_whitespace().nth(5).unwrap_or(""));
+            let (start, end) = range.split_once('-').unwrap();
+            let [start, end] = [start, end].map(|n| u64::from_str_radix(n, 16).unwrap());
+            let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+            memory.seek(SeekFrom::Start(start)).unwrap();
+            if memory.read_exact(&mut bytes).is_ok() {
+                is_known |= bytes.windows(known.len()).any(|part| part == known.as_bytes());
+                self.seek(&format!("memory of the {role} with {when} {name}"), &bytes, found);
+            }
+        }
+        assert!(is_known, "the memory of the {role} was not read");
+    }
+}
+
+/// All memory of all processes of these roles, once: what is found is there.
+pub(crate) fn seek_processes(vault: &Vault, seeker: &Seeker, roles: &[&str], when: &str, found: &mut Found) {
+    if !rustix::process::geteuid().is_root() {
+        writeln!(std::io::stderr(), "skipped: only root may read the memory of the processes").unwrap();
+        return;
+    }
+    let processes = vault.processes();
+    assert!(roles.iter().all(|role| processes.iter().any(|(running, _)| running == role)));
+    for (role, pid) in processes.into_iter().filter(|(role, _)| roles.contains(&role.as_str())) {
+        seeker.seek_memory(&role, pid, when, found);
+    }
+}
