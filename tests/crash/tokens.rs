@@ -1,5 +1,10 @@
-//! Creates under SIGKILL: every acknowledged token is there with its own card, no card stands under a wrong token, and the log
-//! verifies.
+//! Creates under SIGKILL: every acknowledged token is there with its own card and charges, no card stands under a wrong token, and the
+//! log verifies. The big run that the product promises is the same test with other numbers; it prints what it did:
+//!
+//! ```text
+//! CARDVAULT_CRASH_CREATES=100000 CARDVAULT_CRASH_KILLS=20 cargo test --test crash -- --nocapture --exact \
+//!     tokens::every_acknowledged_token_is_there_with_its_own_card
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +20,36 @@ use tokio::task::JoinSet;
 use crate::common::numbers::volume;
 use crate::common::{Vault, order, text};
 
-/// How many cards, and how often a process is killed. The big run that the product promises, 100,000 and 20, is the same
-/// test with these two numbers; it takes minutes.
+/// How many cards, and how often a process is killed, unless the environment says otherwise.
 const CARDS: usize = 3_000;
 const KILLS: usize = 6;
+/// So many of the acknowledged tokens are charged.
+const CHARGED: usize = 60;
 const AT_ONCE: usize = 16;
 /// A key is sent again until it is answered; a test that hangs must end.
 const ANSWERED_MAX: Duration = Duration::from_secs(40);
 const ROLES: [&str; 4] = ["edge", "keeper", "forwarder", "supervisor"];
+
+/// The size of a run.
+#[derive(Clone, Copy)]
+struct Size {
+    cards: usize,
+    kills: usize,
+}
+
+impl Size {
+    #[expect(clippy::disallowed_methods, reason = "the size of a test is no setting of the product")]
+    fn asked() -> Self {
+        let number = |name: &str, usual| match std::env::var(name) {
+            Ok(text) => text.parse().unwrap(),
+            Err(_) => usual,
+        };
+        Self {
+            cards: number("CARDVAULT_CRASH_CREATES", CARDS),
+            kills: number("CARDVAULT_CRASH_KILLS", KILLS),
+        }
+    }
+}
 
 /// What tells a card from all others: first six and last four do not, so its customer does as well.
 fn body(n: usize) -> Value {
@@ -68,12 +95,14 @@ async fn kill_at_random(
     client: &RwLock<Client>,
     credential: &str,
     done: &AtomicUsize,
-) -> Vault {
-    let mut vault = vault;
-    for kill in 0..KILLS {
+    size: Size,
+) -> (Vault, Vec<&'static str>) {
+    let (mut vault, mut killed) = (vault, Vec::new());
+    for kill in 0..size.kills {
         let chance = cardvault::random::make_bytes::<3>().unwrap();
         let role = ROLES[usize::from(chance[0]) % ROLES.len()];
-        let part = CARDS / (KILLS + 1);
+        let part = size.cards / (size.kills + 1);
+        killed.push(role);
         let at = kill * part + usize::from(chance[1]) * part / 256;
         while done.load(Ordering::SeqCst) < at {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -93,13 +122,13 @@ async fn kill_at_random(
         .unwrap();
         *client.write().await = vault.client(credential);
     }
-    vault
+    (vault, killed)
 }
 
 /// What is sealed under a token is its own card too: the processor sees the number that was stored under it.
-async fn charge_some(client: &Client, vault: &Vault, made: &BTreeMap<String, usize>) {
+async fn charge_some(client: &Client, vault: &Vault, made: &BTreeMap<String, usize>) -> usize {
     // Numbers of these places are approved by the sandbox.
-    let some: Vec<_> = made.iter().filter(|(_, n)| *n % 1_000 < 900).step_by(CARDS / 60).collect();
+    let some: Vec<_> = made.iter().filter(|(_, n)| *n % 1_000 < 900).step_by(made.len() / CHARGED).collect();
     for (token, n) in &some {
         let charge = json!({
             "token": token, "amount": 100, "currency": "USD", "destination": "sandbox",
@@ -124,13 +153,15 @@ async fn charge_some(client: &Client, vault: &Vault, made: &BTreeMap<String, usi
         })
         .collect();
     assert_eq!(sales.len(), some.len());
-    for (_, n) in some {
-        assert_eq!(sales[&format!("inv-{n}")], volume(u64::try_from(*n).unwrap())[12..]);
+    for (_, n) in &some {
+        assert_eq!(sales[&format!("inv-{n}")], volume(u64::try_from(**n).unwrap())[12..]);
     }
+    some.len()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_token_is_there_with_its_own_card() {
+    let (size, began) = (Size::asked(), Instant::now());
     let vault = Vault::start();
     vault.tenant("acme", Mode::Test);
     let credential =
@@ -144,7 +175,7 @@ async fn every_acknowledged_token_is_there_with_its_own_card() {
             let mut made = Vec::new();
             loop {
                 let n = next.fetch_add(1, Ordering::SeqCst);
-                if n >= CARDS {
+                if n >= size.cards {
                     return made;
                 }
                 made.push((create(&client, n).await, n));
@@ -152,21 +183,30 @@ async fn every_acknowledged_token_is_there_with_its_own_card() {
             }
         });
     }
-    let mut vault = kill_at_random(vault, &client, &credential, &done).await;
+    let (mut vault, killed) = kill_at_random(vault, &client, &credential, &done, size).await;
     let mut made = BTreeMap::new();
     for worker in workers.join_all().await {
         made.extend(worker);
     }
-    assert_eq!(made.len(), CARDS, "two cards have one token");
+    let stored_in = began.elapsed();
+    assert_eq!(made.len(), size.cards, "two cards have one token");
     let client = vault.client(&credential);
     for (token, n) in &made {
         let read = client.get(&format!("/v1/tokens/{token}")).await.unwrap();
         assert!(read.status == 200 && is_its_own(&read.json(), *n), "card {n}: {}", text(&read));
     }
     // One token for each key, however often it was sent.
-    assert_eq!(vault.count("cards"), i64::try_from(CARDS).unwrap());
-    charge_some(&client, &vault, &made).await;
+    assert_eq!(vault.count("cards"), i64::try_from(size.cards).unwrap());
+    let charged = charge_some(&client, &vault, &made).await;
     vault.stop();
     let (code, said) = vault.verify();
     assert_eq!(code, 0, "{said}");
+    eprintln!(
+        "{} cards stored in {:.1} s through {} kills ({}); all read back, {charged} charged, the log verified: {:.1} s",
+        made.len(),
+        stored_in.as_secs_f64(),
+        killed.len(),
+        killed.join(", "),
+        began.elapsed().as_secs_f64(),
+    );
 }
