@@ -488,6 +488,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::sync::atomic::AtomicBool;
 
     fn database() -> Connection {
         let conn = Connection::open_in_memory().unwrap();
@@ -495,18 +496,27 @@ mod tests {
         conn
     }
 
+    /// A key that the filter knows: kind, and sixteen bytes that stand for a hash.
+    fn key_of(number: u8) -> Vec<u8> {
+        [&[b'F'][..], &crate::attest::merkle::sha256(&[number])[..16]].concat()
+    }
+
     /// What a plain map would hold.
     type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
     fn check(index: &IndexWriter, shared: &Shared, conn: &Connection, model: &Model, committed: bool) {
         let all = |limit| model.iter().take(limit).map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
-        assert_eq!(index.scan(conn, vec![b'k'], usize::MAX).unwrap(), all(usize::MAX));
-        assert_eq!(index.scan(conn, vec![b'k'], 3).unwrap(), all(3));
-        for key in (0..40).map(|n| vec![b'k', n]) {
+        assert_eq!(index.scan(conn, vec![b'F'], usize::MAX).unwrap(), all(usize::MAX));
+        assert_eq!(index.scan(conn, vec![b'F'], 3).unwrap(), all(3));
+        for key in (0..40).map(key_of) {
+            let of_key = |limit| {
+                all(usize::MAX).into_iter().filter(|(k, _)| *k == key).take(limit).collect::<Vec<_>>()
+            };
+            assert_eq!(index.scan(conn, key.clone(), 2).unwrap(), of_key(2));
             assert_eq!(index.get(conn, &key).unwrap().as_ref(), model.get(&key));
         }
         if committed {
-            let span = Span { order: Order::Descending, ..Span::of_prefix(vec![b'k']) };
+            let span = Span { order: Order::Descending, ..Span::of_prefix(vec![b'F']) };
             let mut backwards = scan(shared, conn, span, 5).unwrap();
             let expected: Vec<_> = model.iter().rev().take(5).map(|(k, v)| (k.clone(), v.clone())).collect();
             assert_eq!(std::mem::take(&mut backwards), expected);
@@ -520,13 +530,14 @@ mod tests {
             steps in prop::collection::vec((0_u8..10, prop::collection::vec((0_u8..40, 0_u8..4), 0..12)), 1..40),
         ) {
             let (conn, shared) = (database(), Shared::default());
+            shared.filter.fill(&conn, &AtomicBool::new(false)).unwrap();
             let load = || IndexWriter::load_with(&conn, Arc::clone(&shared), Sizes { generation: 20, slice_min: 2, trim_rows: 1 }).unwrap();
             let (mut index, mut model) = (load(), Model::new());
             for (kind, changes) in steps {
                 conn.execute_batch("begin").unwrap();
                 let before = model.clone();
                 for (at, (key, value)) in changes.into_iter().enumerate() {
-                    let key = vec![b'k', key];
+                    let key = key_of(key);
                     index.mark();
                     let undone = kind == 7 && at % 2 == 0;
                     if value == 0 {
