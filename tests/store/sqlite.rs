@@ -179,6 +179,40 @@ async fn digests_are_those_of_the_sealed_fields() {
     assert_eq!(erased, 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_erased_card_is_scrubbed_however_many_read_and_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.clock = Arc::new(SystemClock);
+    let store = Arc::new(SqliteStore::open(options).unwrap());
+    let card = some_card(0);
+    store.commit(create(&card)).await.unwrap();
+    let ended = Arc::new(AtomicU32::new(0));
+    let mut busy = Vec::new();
+    for reader in 0..8 {
+        let (store, ended, token) = (Arc::clone(&store), Arc::clone(&ended), card.token);
+        busy.push(tokio::spawn(async move {
+            while ended.load(Ordering::SeqCst) == 0 {
+                assert!(store.card(ONE, token).await.unwrap().is_some());
+                if reader == 0 {
+                    store.commit(create(&some_card(1))).await.unwrap();
+                }
+                tokio::task::yield_now().await;
+            }
+        }));
+    }
+    store.commit(erase(&card)).await.unwrap();
+    let begun = Instant::now();
+    while store.card(ONE, card.token).await.unwrap().unwrap().scrubbed_at.is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "not scrubbed, and 60 s are promised");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    ended.store(1, Ordering::SeqCst);
+    for task in busy {
+        task.await.unwrap();
+    }
+}
+
 async fn queue(store: &SqliteStore, change: Change) {
     store.commit(change).await.unwrap();
 }

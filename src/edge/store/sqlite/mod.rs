@@ -66,7 +66,7 @@ pub struct SqliteOptions {
 /// The store on SQLite. Dropping it commits what is queued and ends its threads.
 pub struct SqliteStore {
     common: Arc<Common>,
-    readers: Arc<Readers>,
+    readers: Readers,
     slots: Semaphore,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -84,16 +84,17 @@ impl SqliteStore {
             clock: options.clock,
             inbox: Inbox::default(),
             index: index::Shared::default(),
+            pool: read::Pool::default(),
             pages_max: options.pages_max,
             figures: Figures::default(),
         });
         let writer = Writer::open(Arc::clone(&common))?;
-        let readers = Arc::new(Readers::new(Arc::clone(&common)));
+        let readers = Readers::new(Arc::clone(&common));
         let database = Arc::new(File::options().read(true).write(true).open(&common.file)?);
         let stop = Arc::new(AtomicBool::new(false));
         let mut store = Self {
             common: Arc::clone(&common),
-            readers: Arc::clone(&readers),
+            readers,
             slots: Semaphore::new(QUEUE_MAX),
             stop: Arc::clone(&stop),
             threads: Vec::new(),
@@ -103,7 +104,7 @@ impl SqliteStore {
         store.threads.push(writer);
         let scrubber = std::thread::Builder::new()
             .name("store-scrubber".into())
-            .spawn(move || scrub::run(&common, &readers, &database, &stop))?;
+            .spawn(move || scrub::run(&common, &database, &stop))?;
         store.threads.push(scrubber);
         Ok(store)
     }

@@ -1,7 +1,7 @@
 //! Reads beside the writer: a few connections, each read one short transaction, in the thread that asks.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::de::DeserializeOwned;
@@ -29,7 +29,31 @@ const CANDIDATES: usize = 256;
 /// The readers' side of the store.
 pub(super) struct Readers {
     common: Arc<Common>,
-    pool: Mutex<Vec<Reader>>,
+}
+
+/// The connections that rest, and the gate that each read passes.
+#[derive(Default)]
+pub(super) struct Pool {
+    resting: Mutex<Vec<Reader>>,
+    gate: RwLock<()>,
+}
+
+impl Pool {
+    /// Ends the transactions of readers that rest: under them the write-ahead log can neither be copied whole nor begin again.
+    pub(super) fn let_go(&self) {
+        // One that fails to is closed, which ends its transaction too.
+        self.resting().retain_mut(|reader| reader.let_go().is_ok());
+    }
+
+    /// Waits for the reads that are under way, and holds up new ones for as long as the guard lives: to empty the log takes
+    /// an instant without a reader, and where many read there is none.
+    pub(super) fn close(&self) -> RwLockWriteGuard<'_, ()> {
+        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Vec<Reader>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A connection, and what it sees.
@@ -60,52 +84,45 @@ impl Reader {
 
 impl Readers {
     pub(super) const fn new(common: Arc<Common>) -> Self {
-        Self { common, pool: Mutex::new(Vec::new()) }
+        Self { common }
     }
 
     /// A read that may take several statements and the index; each statement sees what is committed when it begins.
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadError>) -> Result<T, StoreError> {
-        let mut reader = self.take()?;
-        reader.let_go().map_err(ReadError::from)?;
-        let answer = read(&reader.conn)?;
-        self.give_back(reader);
-        Ok(answer)
+        self.pass(Reader::let_go, read)
     }
 
     /// A read of rows alone, without the index. To begin and to end a transaction takes half as long as to read a card, so
-    /// the transaction stays open until something else is committed.
+    /// the transaction stays open until something else is committed, or the write-ahead log is to begin again.
     fn with_rows<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadError>) -> Result<T, StoreError> {
         let commits = self.common.figures.commits.load(Ordering::Acquire);
-        let mut reader = self.take()?;
-        reader.see(commits).map_err(ReadError::from)?;
+        self.pass(|reader| reader.see(commits), read)
+    }
+
+    /// A read must not hold another: the gate might close between them.
+    fn pass<T>(
+        &self,
+        prepare: impl FnOnce(&mut Reader) -> rusqlite::Result<()>,
+        read: impl FnOnce(&Connection) -> Result<T, ReadError>,
+    ) -> Result<T, StoreError> {
+        let pool = &self.common.pool;
+        let _open = pool.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let resting = pool.resting().pop();
+        let mut reader = match resting {
+            Some(reader) => reader,
+            None => {
+                let conn =
+                    schema::open_reader(&self.common.file).map_err(|_| StoreError::Unavailable("io"))?;
+                Reader { conn, snapshot: None }
+            }
+        };
+        prepare(&mut reader).map_err(ReadError::from)?;
         let answer = read(&reader.conn)?;
-        self.give_back(reader);
+        let mut resting = pool.resting();
+        if resting.len() < POOL_MAX {
+            resting.push(reader);
+        }
         Ok(answer)
-    }
-
-    /// Ends the transactions of readers that rest, for the scrubber: the write-ahead log cannot begin again under them.
-    pub(super) fn let_go(&self) {
-        // One that fails to is closed, which ends its transaction too.
-        self.pool().retain_mut(|reader| reader.let_go().is_ok());
-    }
-
-    fn take(&self) -> Result<Reader, StoreError> {
-        if let Some(reader) = self.pool().pop() {
-            return Ok(reader);
-        }
-        let conn = schema::open_reader(&self.common.file).map_err(|_| StoreError::Unavailable("io"))?;
-        Ok(Reader { conn, snapshot: None })
-    }
-
-    fn give_back(&self, reader: Reader) {
-        let mut pool = self.pool();
-        if pool.len() < POOL_MAX {
-            pool.push(reader);
-        }
-    }
-
-    fn pool(&self) -> MutexGuard<'_, Vec<Reader>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn card(&self, tenant: TenantId, token: Token) -> Result<Option<CardRow>, StoreError> {

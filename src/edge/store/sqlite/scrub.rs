@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::read::Readers;
 use super::schema;
 use super::writer::Common;
 
@@ -28,7 +27,7 @@ const ROUND_PAGES_FEW: i64 = 100;
 const ROUNDS_MAX: u32 = 8;
 
 /// Until `stop`. `database` is the file itself.
-pub(super) fn run(common: &Arc<Common>, readers: &Readers, database: &File, stop: &AtomicBool) {
+pub(super) fn run(common: &Arc<Common>, database: &File, stop: &AtomicBool) {
     let mut conn = schema::open_checkpointer(&common.file).ok();
     if let Some(conn) = &conn {
         // A filter that is not filled only costs time.
@@ -47,11 +46,10 @@ pub(super) fn run(common: &Arc<Common>, readers: &Readers, database: &File, stop
             conn = schema::open_checkpointer(&common.file).ok();
         }
         let Some(open) = &conn else { continue };
-        readers.let_go();
+        common.pool.let_go();
         match copy_and_sync(open, database) {
             Ok((pages, left)) => {
                 if scrub || left <= WAL_PAGES_LEFT_MAX || pages >= WAL_PAGES_MAX {
-                    readers.let_go();
                     common.inbox.ask(scrub);
                     scrubbed = Instant::now();
                 }

@@ -15,6 +15,7 @@ use super::inbox::{Inbox, Job, Work};
 use super::index::{IndexWriter, Shared};
 use super::keys;
 use super::log::{self, Log};
+use super::read::Pool;
 use super::schema::{self, OpenError};
 use crate::card::id::Token;
 use crate::clock::{Clock, Time};
@@ -35,6 +36,7 @@ pub(super) struct Common {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) inbox: Inbox,
     pub(super) index: Shared,
+    pub(super) pool: Pool,
     pub(super) pages_max: Option<Arc<AtomicU32>>,
     pub(super) figures: Figures,
 }
@@ -171,7 +173,7 @@ impl Writer {
         }
         self.common.inbox.settle();
         if restart {
-            open.checkpoint(scrub)?;
+            open.checkpoint(&self.common.pool, scrub)?;
         }
         Ok(())
     }
@@ -308,13 +310,17 @@ impl Open {
 
     /// Copies the last pages into the database, so that the next commit begins the write-ahead log again; to scrub, empties
     /// it. The checkpointer has done the bulk.
-    fn checkpoint(&mut self, scrub: bool) -> rusqlite::Result<()> {
+    fn checkpoint(&mut self, pool: &Pool, scrub: bool) -> rusqlite::Result<()> {
         let mode = if scrub { "truncate" } else { "passive" };
-        // Nobody is waited for: a reader ends in microseconds, and the checkpointer asks again.
+        let _closed = scrub.then(|| pool.close());
+        pool.let_go();
+        // Nobody is waited for long: no reader has more to do than one read, and the checkpointer asks again.
         self.conn.busy_timeout(Duration::from_millis(5))?;
         let sql = format!("pragma wal_checkpoint({mode})");
         let busy: i64 = self.conn.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
         self.conn.busy_timeout(Duration::from_secs(10))?;
+        // What began while the last pages were copied would keep the log from beginning again.
+        pool.let_go();
         if scrub && busy == 0 && self.scrubbed.is_empty() {
             let entries = self.index.scan(&self.conn, keys::scrub_prefix(), usize::MAX)?;
             let tokens = entries.iter().filter_map(|(key, _)| keys::last_id(key));
