@@ -124,7 +124,7 @@ async fn reads_are_in_the_log_within_a_second_and_a_persons_before_the_answer() 
     // Straight from the database, as it was when the answer came.
     let leaves = vault.database();
     let written: i64 = leaves
-        .query_row("select count(*) from events where leaf like '%card.read%'", [], |row| row.get(0))
+        .query_row("select count(*) from log_segments where leaves like '%card.read%'", [], |row| row.get(0))
         .unwrap();
     assert_eq!(written, 1);
     client.get(&path).await.unwrap();
@@ -163,7 +163,7 @@ async fn what_belongs_to_another_installation_or_is_unsafe_does_not_start() {
     fs::copy(other.path("keys/root.key"), &root).unwrap();
     let log = || {
         let count = |table| vault.count(table);
-        ["events", "installation", "principals", "checkpoints"].map(count)
+        ["log_segments", "installation", "principals", "checkpoints"].map(count)
     };
     let before = log();
     refused(serve(), "another environment");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   commit ──► inbox ──► writer: one transaction for all that wait ──► answers after COMMIT
-//!                          │  cards, sealed, charges, events: rows at the right edge
+//!                          │  cards, sealed, charges, segments of the log: rows at the right edge
 //!                          └─ index: random keys, tail first, merged in slices
 //!   card, list, … ──► readers: short reads beside the writer, in the caller's thread
 //!   scrubber: checkpoints beside the writer; after an erase the write-ahead log is emptied
@@ -10,8 +10,8 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, oneshot};
@@ -37,6 +37,7 @@ mod offline;
 mod read;
 mod schema;
 mod scrub;
+mod segment;
 mod writer;
 
 pub use digests::{CardDigest, CardDigests, card_digests};

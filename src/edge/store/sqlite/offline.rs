@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::de::DeserializeOwned;
 
 use super::digests::{CardDigests, card_digests};
-use super::schema;
+use super::{log, schema};
 use crate::edge::audit::export::{CardState, Log, RecordKind, RecordState};
 use crate::edge::store::{PrincipalRow, TenantRow};
 
@@ -38,13 +38,12 @@ impl Log for OfflineLog {
     }
 
     fn leaves(&mut self, size: u64, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let size = i64::try_from(size).unwrap_or(i64::MAX);
-        let mut statement = self.conn.prepare(include_str!("sql/events_leaves.sql")).map_err(failed)?;
-        let mut rows = statement.query((0, size)).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            each(row.get_ref(0).map_err(failed)?.as_bytes().map_err(|_| io::ErrorKind::InvalidData)?)?;
-        }
-        Ok(())
+        log::each_leaf(&self.conn, 0..size, |leaf| each(leaf).map_err(Stopped::By)).map_err(|stopped| {
+            match stopped {
+                Stopped::By(error) => error,
+                Stopped::Database => io::ErrorKind::InvalidData.into(),
+            }
+        })
     }
 
     fn cards(&mut self, each: &mut dyn FnMut(CardState)) -> io::Result<()> {
@@ -79,6 +78,18 @@ impl OfflineLog {
         let docs = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
         let read = |doc: String| serde_json::from_str(&doc).map_err(|_| io::ErrorKind::InvalidData.into());
         docs.map(|doc| doc.map_err(failed).and_then(read)).collect()
+    }
+}
+
+/// Why the leaves were not read to their end.
+enum Stopped {
+    By(io::Error),
+    Database,
+}
+
+impl From<rusqlite::Error> for Stopped {
+    fn from(_: rusqlite::Error) -> Self {
+        Self::Database
     }
 }
 

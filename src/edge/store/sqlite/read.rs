@@ -3,14 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension};
 use serde::de::DeserializeOwned;
 
 use super::apply::{load_card, load_charge, read_charge, read_key, status_word};
 use super::codec::{self, ReadError, StoredCard, StoredKey};
 use super::index::{self, Order, Span};
 use super::keys::{self, Key};
-use super::log::{self, StoredNodes, to_i64};
+use super::log::{self, StoredNodes};
 use super::schema;
 use super::writer::Common;
 use crate::card::id::{ChargeId, EventId, IdBytes, Token};
@@ -276,27 +276,11 @@ impl Readers {
         from: u64,
         limit: usize,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.with(|conn| {
-            let rows = match tenant {
-                None => conn
-                    .prepare_cached(include_str!("sql/events_from.sql"))?
-                    .query_map((to_i64(from), limit), read_event)?
-                    .collect::<Result<Vec<_>, _>>()?,
-                Some(tenant) => conn
-                    .prepare_cached(include_str!("sql/events_of_tenant.sql"))?
-                    .query_map((to_i64(from), limit, tenant.0), read_event)?
-                    .collect::<Result<Vec<_>, _>>()?,
-            };
-            Ok(rows)
-        })
+        self.with(|conn| Ok(log::events(conn, tenant, from, limit)?))
     }
 
     pub(super) fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
-        self.with(|conn| {
-            let mut statement = conn.prepare_cached(include_str!("sql/event_by_id.sql"))?;
-            Ok(statement.query_row((id.bytes(),), read_event).optional()?)
-        })
+        self.with(|conn| Ok(log::event(conn, id)?))
     }
 
     pub(super) fn tree_head(&self) -> Result<(u64, [u8; 32]), StoreError> {
@@ -383,17 +367,6 @@ fn read_docs<T: DeserializeOwned>(
     docs: impl Iterator<Item = rusqlite::Result<String>>,
 ) -> Result<Vec<T>, ReadError> {
     docs.map(|doc| serde_json::from_str(&doc?).map_err(|_| ReadError::Corrupt("document"))).collect()
-}
-
-fn read_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
-    let id: [u8; 18] = row.get(1)?;
-    let seq: i64 = row.get(0)?;
-    Ok(StoredEvent {
-        seq: u64::try_from(seq).unwrap_or(0),
-        id: EventId(IdBytes(id)),
-        tenant: row.get::<_, Option<u32>>(2)?.map(TenantId),
-        leaf: row.get(3)?,
-    })
 }
 
 fn tree_error(error: TreeError<rusqlite::Error>) -> ReadError {

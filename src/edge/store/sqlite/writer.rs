@@ -4,8 +4,8 @@
 //! it is reopened, all state is rebuilt from what is on disk, and a write is tried.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
@@ -199,6 +199,7 @@ impl Open {
                 self.attempt(jobs, events, now, true)?.ok_or(rusqlite::Error::InvalidQuery)?
             }
         };
+        self.log.flush(&self.conn)?;
         self.index.flush(&self.conn)?;
         self.run("commit")?;
         self.index.committed();
@@ -235,7 +236,7 @@ impl Open {
                 }
             }
         }
-        self.log.append(&self.conn, events, now)?;
+        self.log.append(events, now);
         self.mark_scrubbed(now)?;
         Ok(Some(done))
     }
@@ -257,12 +258,9 @@ impl Open {
         let mut applying = Applying { conn: &self.conn, index: &mut self.index, now, erased: 0 };
         let applied = applying.apply(change);
         let gone = applying.erased;
-        let applied = applied.and_then(|fingerprint| {
-            self.log.append(&self.conn, &change.events, now)?;
-            Ok(fingerprint)
-        });
         match applied {
             Ok(fingerprint) => {
+                self.log.append(&change.events, now);
                 if savepoints {
                     self.run("release change")?;
                 }

@@ -1,1 +1,0 @@
-select seq, id, tenant, leaf from events where id = ?1

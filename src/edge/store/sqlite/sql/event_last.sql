@@ -1,1 +1,0 @@
-select leaf from events order by seq desc limit 1

@@ -1,1 +1,0 @@
-select coalesce(max(seq) + 1, 0) from events

@@ -1,0 +1,1 @@
+select coalesce((select first + count from log_segments order by first desc limit 1), 0)
