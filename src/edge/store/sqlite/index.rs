@@ -9,6 +9,7 @@
 //! `tail` at start. A crash at any point is safe: merging twice gives the same, and a deletion is an entry without value.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -24,9 +25,13 @@ const GENERATION_ENTRIES: usize = 65_536;
 /// A layer: items by their keys.
 type Map = BTreeSet<Item>;
 
-/// One entry in one piece of memory, ordered by its key: key length ‖ 1 if held, 0 if deleted ‖ key ‖ value. Two
-/// allocations and a fat pointer more for each would cost a third of the generation's length.
-struct Item(Box<[u8]>);
+/// One entry, ordered by its key: in one piece of memory, key length ‖ 1 if held, 0 if deleted ‖ key ‖ value (two allocations
+/// and a fat pointer more for each would cost a third of the generation's length), and beside it the key's first bytes, which
+/// tell nearly all keys apart without a look at that memory.
+struct Item {
+    head: u64,
+    bytes: Box<[u8]>,
+}
 
 impl Item {
     /// Keys are shorter than 256 bytes.
@@ -37,31 +42,88 @@ impl Item {
         bytes.push(u8::from(value.is_some()));
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(held);
-        Self(bytes.into_boxed_slice())
+        Self { head: head_of(key), bytes: bytes.into_boxed_slice() }
     }
 
     /// Key, and the value unless the key is deleted.
     fn parts(&self) -> (&[u8], Option<&[u8]>) {
-        let Some(([key_len, held], rest)) = self.0.split_first_chunk::<2>() else { return (&[], None) };
+        let Some(([key_len, held], rest)) = self.bytes.split_first_chunk::<2>() else { return (&[], None) };
         let (key, value) = rest.split_at_checked(usize::from(*key_len)).unwrap_or((rest, &[]));
         (key, (*held == 1).then_some(value))
     }
+
+    fn value(&self) -> Option<Vec<u8>> {
+        self.parts().1.map(<[u8]>::to_vec)
+    }
 }
 
-impl Borrow<[u8]> for Item {
-    fn borrow(&self) -> &[u8] {
+/// The first eight bytes of a key, as a number of the same order; a shorter key is filled up with zeros.
+fn head_of(key: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    head.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    u64::from_be_bytes(head)
+}
+
+/// What an item is found by.
+trait Keyed {
+    fn head(&self) -> u64;
+    fn key(&self) -> &[u8];
+}
+
+impl Keyed for Item {
+    fn head(&self) -> u64 {
+        self.head
+    }
+
+    fn key(&self) -> &[u8] {
         self.parts().0
     }
 }
 
+impl Keyed for &[u8] {
+    fn head(&self) -> u64 {
+        head_of(self)
+    }
+
+    fn key(&self) -> &[u8] {
+        self
+    }
+}
+
+impl<'a> Borrow<dyn Keyed + 'a> for Item {
+    fn borrow(&self) -> &(dyn Keyed + 'a) {
+        self
+    }
+}
+
+impl Ord for dyn Keyed + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.head().cmp(&other.head()).then_with(|| self.key().cmp(other.key()))
+    }
+}
+
+impl PartialOrd for dyn Keyed + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for dyn Keyed + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for dyn Keyed + '_ {}
+
 impl Ord for Item {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.parts().0.cmp(other.parts().0)
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.head.cmp(&other.head).then_with(|| self.key().cmp(other.key()))
     }
 }
 
 impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
@@ -159,15 +221,19 @@ pub(super) struct IndexWriter {
     shared: Shared,
     sizes: Sizes,
     batch: Map,
-    /// What the current change overwrote in `batch`, to undo it.
-    undo: Vec<(Box<[u8]>, Option<Item>)>,
+    /// What the current change put, in order; it joins the batch when the next change begins.
+    change: Vec<Item>,
     tail_next: i64,
     /// The first tail row of the active generation: rows before it belong to the frozen one, or are merged.
     active_from: i64,
     tail_first: i64,
+    /// How many entries each row of the tail holds, from `tail_first` on.
+    tail: VecDeque<usize>,
     sweep: Sweep,
-    /// What becomes of `sweep` if this transaction commits.
-    swept: Option<Sweep>,
+    /// Entries that are to be merged or trimmed by now.
+    owed: usize,
+    /// If this transaction commits: what becomes of `sweep`, and how many rows of the tail are gone.
+    swept: Option<(Sweep, usize)>,
 }
 
 /// How much is done at once.
@@ -175,15 +241,17 @@ pub(super) struct IndexWriter {
 struct Sizes {
     /// Entries of a full generation.
     generation: usize,
-    /// Entries merged with each commit beyond what the commit itself brings.
+    /// Entries merged or trimmed at once, at the least: a small commit that brings a few does no more than that.
     slice_min: usize,
-    /// Rows of the tail deleted with each commit, once their generation is merged.
-    trim_rows: i64,
 }
 
 impl Sizes {
-    const USUAL: Self = Self { generation: GENERATION_ENTRIES, slice_min: 64, trim_rows: 32 };
+    const USUAL: Self = Self { generation: GENERATION_ENTRIES, slice_min: 128 };
 }
+
+/// Entries that are swept for each one that comes in: each is merged and trimmed, and both have to end before the active
+/// generation is full.
+const PACE: usize = 3;
 
 #[derive(Clone)]
 enum Sweep {
@@ -202,14 +270,14 @@ impl IndexWriter {
 
     fn load_with(conn: &Connection, shared: Shared, sizes: Sizes) -> rusqlite::Result<Self> {
         let mut map = Map::new();
-        let (mut first, mut next) = (None, 1);
+        let (mut first, mut next, mut tail) = (None, 1, VecDeque::new());
         let mut rows = conn.prepare(include_str!("sql/tail_all.sql"))?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
             let seq: i64 = row.get(0)?;
             first = first.or(Some(seq));
             next = seq + 1;
-            decode_batch(row.get_ref(1)?.as_blob()?, &mut map);
+            tail.push_back(decode_batch(row.get_ref(1)?.as_blob()?, &mut map));
         }
         map.iter().for_each(|item| shared.filter.add(item.parts().0));
         let (active, frozen, sweep, active_from) = if map.len() < sizes.generation / 2 {
@@ -218,14 +286,29 @@ impl IndexWriter {
             (Map::new(), map, Sweep::Merging(None), next)
         };
         *shared.write() = Memory { active, frozen };
-        let (batch, undo) = (Map::new(), Vec::new());
+        let (batch, change) = (Map::new(), Vec::new());
         let tail_first = first.unwrap_or(next);
-        Ok(Self { shared, sizes, batch, undo, tail_next: next, active_from, tail_first, sweep, swept: None })
+        Ok(Self {
+            shared,
+            sizes,
+            batch,
+            change,
+            tail_next: next,
+            active_from,
+            tail_first,
+            tail,
+            owed: 0,
+            sweep,
+            swept: None,
+        })
     }
 
     pub(super) fn get(&self, conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
-        if let Some(item) = self.batch.get(key) {
-            return Ok(item.parts().1.map(<[u8]>::to_vec));
+        if let Some(item) = self.change.iter().rev().find(|item| item.key() == key) {
+            return Ok(item.value());
+        }
+        if let Some(item) = self.batch.get::<dyn Keyed>(&key) {
+            return Ok(item.value());
         }
         get(&self.shared, conn, key)
     }
@@ -235,8 +318,13 @@ impl IndexWriter {
         if !self.shared.filter.may_hold(&prefix) {
             return Ok(Vec::new());
         }
+        let mut change = Map::new();
+        for (key, value) in self.change.iter().map(Item::parts) {
+            change.replace(Item::new(key, value));
+        }
         let memory = self.shared.read();
-        merge_layers(&[&self.batch, &memory.active, &memory.frozen], conn, Span::of_prefix(prefix), limit)
+        let layers = [&change, &self.batch, &memory.active, &memory.frozen];
+        merge_layers(&layers, conn, Span::of_prefix(prefix), limit)
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
@@ -251,31 +339,31 @@ impl IndexWriter {
         if value.is_some() {
             self.shared.filter.add(key);
         }
-        let before = self.batch.replace(Item::new(key, value));
-        self.undo.push((key.into(), before));
+        self.change.push(Item::new(key, value));
     }
 
     /// A change begins: what [`undo`](Self::undo) goes back to.
     pub(super) fn mark(&mut self) {
-        self.undo.clear();
+        for item in self.change.drain(..) {
+            self.batch.replace(item);
+        }
     }
 
     /// Takes back what was put since the mark.
     pub(super) fn undo(&mut self) {
-        while let Some((key, before)) = self.undo.pop() {
-            match before {
-                Some(item) => drop(self.batch.replace(item)),
-                None => drop(self.batch.take(&*key)),
-            }
-        }
+        self.change.clear();
     }
 
     /// Writes the batch to the tail and moves the merge on, inside the open transaction.
     pub(super) fn flush(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        self.mark();
+        let owed = self.owed();
         self.swept = match &self.sweep {
-            Sweep::Idle => None,
-            Sweep::Merging(after) => Some(self.merge_slice(conn, after.clone())?),
-            Sweep::Trimming => Some(self.trim(conn)?),
+            Sweep::Merging(after) if owed >= self.sizes.slice_min => {
+                Some((self.merge_slice(conn, after.as_deref(), owed)?, 0))
+            }
+            Sweep::Trimming if owed >= self.sizes.slice_min => Some(self.trim(conn, owed)?),
+            Sweep::Idle | Sweep::Merging(_) | Sweep::Trimming => None,
         };
         if !self.batch.is_empty() {
             conn.prepare_cached(include_str!("sql/tail_append.sql"))?
@@ -284,16 +372,18 @@ impl IndexWriter {
         Ok(())
     }
 
-    fn merge_slice(&self, conn: &Connection, after: Option<Box<[u8]>>) -> rusqlite::Result<Sweep> {
-        // More than comes in, so that the frozen generation is merged before the active one is full.
-        let limit = self.sizes.slice_min + self.batch.len() * 3 / 2;
+    fn owed(&self) -> usize {
+        self.owed + self.batch.len() * PACE
+    }
+
+    fn merge_slice(&self, conn: &Connection, after: Option<&[u8]>, limit: usize) -> rusqlite::Result<Sweep> {
         let memory = self.shared.read();
-        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key as &dyn Keyed));
         let mut put = conn.prepare_cached(include_str!("sql/entry_put.sql"))?;
         let mut delete = conn.prepare_cached(include_str!("sql/entry_delete.sql"))?;
         let mut last = None;
         let mut merged = 0;
-        for item in memory.frozen.range::<[u8], _>((from, Bound::Unbounded)).take(limit) {
+        for item in memory.frozen.range::<dyn Keyed, _>((from, Bound::Unbounded)).take(limit) {
             let (key, value) = item.parts();
             match value {
                 Some(value) => put.execute((key, value))?,
@@ -308,38 +398,44 @@ impl IndexWriter {
         })
     }
 
-    fn trim(&self, conn: &Connection) -> rusqlite::Result<Sweep> {
-        let to = self.active_from.min(self.tail_first + self.sizes.trim_rows);
+    fn trim(&self, conn: &Connection, limit: usize) -> rusqlite::Result<(Sweep, usize)> {
+        let (mut to, mut entries, mut rows) = (self.tail_first, 0, 0);
+        for held in &self.tail {
+            if to >= self.active_from || (rows > 0 && entries + held > limit) {
+                break;
+            }
+            (to, entries, rows) = (to + 1, entries + held, rows + 1);
+        }
         conn.prepare_cached(include_str!("sql/tail_trim.sql"))?.execute((to,))?;
-        Ok(if to >= self.active_from { Sweep::Idle } else { Sweep::Trimming })
+        Ok((if to >= self.active_from { Sweep::Idle } else { Sweep::Trimming }, rows))
     }
 
     /// The transaction was rolled back before [`flush`](Self::flush).
     pub(super) fn discard(&mut self) {
         self.batch.clear();
-        self.undo.clear();
+        self.change.clear();
     }
 
     /// The transaction is durable: the batch becomes part of the active generation.
     pub(super) fn committed(&mut self) {
-        self.undo.clear();
+        let owed = self.owed();
         let mut memory = self.shared.write();
         if !self.batch.is_empty() {
             self.tail_next += 1;
+            self.tail.push_back(self.batch.len());
             // One by one: `append` would rebuild the whole map.
             for item in std::mem::take(&mut self.batch) {
                 memory.active.replace(item);
             }
         }
-        if let Some(next) = self.swept.take() {
-            match (&self.sweep, &next) {
-                (Sweep::Merging(_), Sweep::Trimming) => memory.frozen = Map::new(),
-                (Sweep::Trimming, _) => {
-                    self.tail_first = self.active_from.min(self.tail_first + self.sizes.trim_rows)
-                }
-                (Sweep::Idle | Sweep::Merging(_), _) => {}
+        self.owed = if matches!(self.sweep, Sweep::Idle) { 0 } else { owed };
+        if let Some((next, trimmed)) = self.swept.take() {
+            if matches!(self.sweep, Sweep::Merging(_)) && matches!(next, Sweep::Trimming) {
+                memory.frozen = Map::new();
             }
-            self.sweep = next;
+            self.tail.drain(..trimmed);
+            self.tail_first += i64::try_from(trimmed).unwrap_or(0);
+            (self.sweep, self.owed) = (next, 0);
         }
         if memory.active.len() >= self.sizes.generation && matches!(self.sweep, Sweep::Idle) {
             memory.frozen = std::mem::take(&mut memory.active);
@@ -352,7 +448,7 @@ impl IndexWriter {
 /// Newest layer first. `Some(None)`: known to be deleted.
 #[expect(clippy::option_option, reason = "absent, deleted and there are three different answers")]
 fn find(layers: &[&Map], key: &[u8]) -> Option<Option<Vec<u8>>> {
-    layers.iter().find_map(|layer| layer.get(key)).map(|item| item.parts().1.map(<[u8]>::to_vec))
+    layers.iter().find_map(|layer| layer.get::<dyn Keyed>(&key)).map(Item::value)
 }
 
 fn get_merged(conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
@@ -372,10 +468,11 @@ fn merge_layers(
     }
     let descending = span.order == Order::Descending;
     let (from, to) = (span.from.clone(), span.to.clone());
-    let bounds = (Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice()));
+    let (from, to) = (from.as_slice(), to.as_slice());
+    let bounds = (Bound::Included(&from as &dyn Keyed), Bound::Excluded(&to as &dyn Keyed));
     let mut walks: Vec<_> = layers
         .iter()
-        .map(|layer| layer.range::<[u8], _>(bounds))
+        .map(|layer| layer.range::<dyn Keyed, _>(bounds))
         .map(|mut range| (step(&mut range, descending), range))
         .collect();
     let mut table = TableWalk { rows: VecDeque::new(), span, chunk: limit.clamp(1, 256), ended: false };
@@ -463,24 +560,21 @@ fn encode_batch(batch: &Map) -> Vec<u8> {
     out
 }
 
-fn decode_batch(mut bytes: &[u8], into: &mut Map) {
+/// How many entries it held.
+fn decode_batch(mut bytes: &[u8], into: &mut Map) -> usize {
+    let mut entries = 0;
     while let Some((lengths, rest)) = bytes.split_first_chunk::<6>() {
         let [a, b, c, d, e, f] = *lengths;
         let key_len = usize::from(u16::from_le_bytes([a, b]));
         let value_len = u32::from_le_bytes([c, d, e, f]);
-        let Some((key, rest)) = rest.split_at_checked(key_len) else { return };
-        if value_len == DELETED {
-            into.replace(Item::new(key, None));
-            bytes = rest;
-            continue;
-        }
-        let Some((value, rest)) = rest.split_at_checked(usize::try_from(value_len).unwrap_or(usize::MAX))
-        else {
-            return;
-        };
-        into.replace(Item::new(key, Some(value)));
-        bytes = rest;
+        let held_len =
+            if value_len == DELETED { 0 } else { usize::try_from(value_len).unwrap_or(usize::MAX) };
+        let Some((key, rest)) = rest.split_at_checked(key_len) else { break };
+        let Some((value, rest)) = rest.split_at_checked(held_len) else { break };
+        into.replace(Item::new(key, (value_len != DELETED).then_some(value)));
+        (bytes, entries) = (rest, entries + 1);
     }
+    entries
 }
 
 #[cfg(test)]
@@ -531,7 +625,7 @@ mod tests {
         ) {
             let (conn, shared) = (database(), Shared::default());
             shared.filter.fill(&conn, &AtomicBool::new(false)).unwrap();
-            let load = || IndexWriter::load_with(&conn, Arc::clone(&shared), Sizes { generation: 20, slice_min: 2, trim_rows: 1 }).unwrap();
+            let load = || IndexWriter::load_with(&conn, Arc::clone(&shared), Sizes { generation: 20, slice_min: 2 }).unwrap();
             let (mut index, mut model) = (load(), Model::new());
             for (kind, changes) in steps {
                 conn.execute_batch("begin").unwrap();
