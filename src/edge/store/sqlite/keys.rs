@@ -27,7 +27,7 @@ enum Kind {
 }
 
 /// First bytes of the keys that begin with a hash, and are looked for where they mostly are not.
-pub(super) const HASHED: [u8; 2] = [Kind::Fingerprint as u8, Kind::Idempotency as u8];
+pub(super) const HASHED: [u8; 3] = [Kind::Fingerprint as u8, Kind::Idempotency as u8, Kind::Invoice as u8];
 
 /// What the index knows of a fingerprint: SHA-256 over tenant and keyed hash, so that tenants never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

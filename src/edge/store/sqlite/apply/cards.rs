@@ -229,6 +229,10 @@ impl Applying<'_> {
         if card.row.status == CardStatus::Erasing && !self.is_pinned(token)? {
             return self.erase_now(card);
         }
+        if card.row.version == version {
+            // The current version keeps its number anyway.
+            return Ok(());
+        }
         let pinned = self.index.scan(self.conn, keys::pin_version_prefix(token, version), 1)?;
         let old = self.old_versions(token)?.into_iter().find(|(number, _)| *number == version);
         if let (Some((_, id)), true) = (old, pinned.is_empty()) {
