@@ -11,9 +11,10 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
@@ -88,6 +89,7 @@ impl SqliteStore {
             pool: read::Pool::default(),
             pages_max: options.pages_max,
             figures: Figures::default(),
+            runtime: OnceLock::new(),
         });
         let writer = Writer::open(Arc::clone(&common))?;
         let readers = Readers::new(Arc::clone(&common));
@@ -117,6 +119,12 @@ impl SqliteStore {
     ) -> Result<T, CommitError> {
         let _slot = self.slots.acquire().await.map_err(|_| CommitError::Unavailable("closed"))?;
         let (reply, answer) = oneshot::channel();
+        if self.common.runtime.get().is_none()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            // Whoever else came first said the same.
+            drop(self.common.runtime.set(runtime));
+        }
         if self.common.inbox.push(job(reply)).is_err() {
             return Err(CommitError::Unavailable("closed"));
         }

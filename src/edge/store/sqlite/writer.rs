@@ -5,10 +5,11 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
+use tokio::runtime::Handle;
 
 use super::apply::{Applying, Refusal};
 use super::inbox::{Inbox, Job, Work};
@@ -29,6 +30,9 @@ const PROBE_BYTES: u32 = 256 * 1024;
 /// Tombstones marked as scrubbed with each commit.
 const SCRUBBED_BATCH: usize = 256;
 
+/// From so many on, answers are given in the runtime.
+const ANSWERS_MANY: usize = 8;
+
 /// What writer, readers and checkpointer share.
 pub(super) struct Common {
     pub(super) file: PathBuf,
@@ -39,6 +43,21 @@ pub(super) struct Common {
     pub(super) pool: Pool,
     pub(super) pages_max: Option<Arc<AtomicU32>>,
     pub(super) figures: Figures,
+    /// Where those who ask run; known from the first question on.
+    pub(super) runtime: OnceLock<Handle>,
+}
+
+impl Common {
+    /// Tells each job what became of it. To wake many tasks from a thread that is not the runtime's takes a lock and often a
+    /// system call for each, so the runtime is asked to do it itself.
+    fn answer(&self, jobs: Vec<Job>, answers: Vec<Result<Committed, CommitError>>) {
+        let are_many = jobs.len() >= ANSWERS_MANY;
+        let tell = move || jobs.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
+        match self.runtime.get().filter(|_| are_many) {
+            Some(runtime) => drop(runtime.spawn(async move { tell() })),
+            None => tell(),
+        }
+    }
 }
 
 /// Counters for [`super::StoreHealth`].
@@ -169,7 +188,7 @@ impl Writer {
                 }
             };
             self.common.figures.count(&done, begun);
-            jobs.into_iter().zip(done.answers).for_each(|(job, answer)| job.answer(answer));
+            self.common.answer(jobs, done.answers);
         }
         self.common.inbox.settle();
         if restart {
