@@ -9,7 +9,6 @@ use crate::clock::Time;
 use crate::random::{self, NoRandomness};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-const SYMBOLS: usize = 29;
 const TEXT_LEN: usize = 32;
 const BREAK: u8 = b'v';
 
@@ -37,23 +36,23 @@ impl IdBytes {
 
     /// The text without its prefix.
     pub fn encode(&self) -> String {
-        let mut out = String::with_capacity(TEXT_LEN);
-        // One zero bit in front makes 145 bits, 29 symbols of five.
-        let (mut buffer, mut bits, mut symbols) = (0_u32, 1_u32, 0_usize);
-        for byte in &self.0 {
-            buffer = (buffer << 8) | u32::from(*byte);
-            bits += 8;
-            while bits >= 5 {
-                bits -= 5;
-                let index = usize::try_from((buffer >> bits) & 31).unwrap_or(0);
-                out.push(char::from(ALPHABET.get(index).copied().unwrap_or(b'0')));
-                symbols += 1;
-                if symbols.is_multiple_of(8) && symbols < SYMBOLS {
-                    out.push(char::from(BREAK));
-                }
-            }
+        self.text().iter().copied().map(char::from).collect()
+    }
+
+    /// The text without its prefix, in ASCII.
+    fn text(&self) -> [u8; TEXT_LEN] {
+        // One zero bit in front makes 145 bits, 29 symbols of five: four from the first 19 bits, 25 from the rest.
+        let (first, rest) = self.0.split_at(3);
+        let first = first.iter().fold(0, |sum, byte| (sum << 8) | u128::from(*byte));
+        let rest = rest.iter().fold(first & 31, |sum, byte| (sum << 8) | u128::from(*byte));
+        let symbols = (0..4).rev().map(|at| (first >> 5) >> (5 * at));
+        let mut symbols = symbols.chain((0..25).rev().map(|at| rest >> (5 * at)));
+        let mut text = [BREAK; TEXT_LEN];
+        for (_, to) in text.iter_mut().enumerate().filter(|(at, _)| at % 9 != 8) {
+            let index = usize::try_from(symbols.next().unwrap_or(0) & 31).unwrap_or(0);
+            *to = ALPHABET.get(index).copied().unwrap_or(b'0');
         }
-        out
+        text
     }
 
     /// Reads what [`encode`](Self::encode) writes; nothing else, so that each id has one spelling.
@@ -92,7 +91,7 @@ impl IdBytes {
 
 impl std::fmt::Debug for IdBytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.encode())
+        f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -130,7 +129,8 @@ macro_rules! id {
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, "{}{}", $prefix, self.0.encode())
+                f.write_str($prefix)?;
+                f.write_str(std::str::from_utf8(&self.0.text()).unwrap_or_default())
             }
         }
 
