@@ -1,7 +1,7 @@
 //! The edge's line to the keeper: many calls in flight over one pair, writes coalesced, answers given out by request id.
 //!
-//! A call appends its frame to one buffer and wakes the writer; the writer takes all that has gathered with one system call. When a
-//! pair breaks, everything that waits fails as [`KeeperError::Down`]; a fresh pair ([`Keeper::connect`]) takes over.
+//! A call appends its frame to one buffer. While few calls wait it writes the buffer itself, as a hop to another task would cost more
+//! than the write; under load it wakes the writer, which takes all that has gathered with one system call. When a pair breaks, everything that waits fails as [`KeeperError::Down`]; a fresh pair ([`Keeper::connect`]) takes over.
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream as StdStream;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot, watch};
@@ -33,6 +33,10 @@ const PROCESSOR_SECONDS_MAX: u64 = 150;
 /// How long a call waits for a fresh pair while the supervisor restarts a keeper.
 const PAIR_WAIT: Duration = Duration::from_secs(2);
 const READ_BYTES: usize = 64 << 10;
+/// While no more calls wait than these, each writes for itself.
+const DIRECT_MAX: usize = 4;
+/// How often calls that have waited too long are looked for: a timer for each call would cost more than the call.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the keeper did not do it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -93,8 +97,8 @@ impl Keeper {
     pub fn connect(&self, pair: StdStream) -> std::io::Result<()> {
         pair.set_nonblocking(true)?;
         let (read, write) = UnixStream::from_std(pair)?.into_split();
-        let link = Arc::new(Link::default());
-        tokio::spawn(Arc::clone(&link).write_all(write));
+        let link = Arc::new(Link { state: Mutex::default(), wake: Notify::new(), to: write });
+        tokio::spawn(Arc::clone(&link).write_all());
         tokio::spawn(Arc::clone(&link).read_all(read, self.clone()));
         if let Some(old) = self.shared.link.send_replace(Some(link)) {
             old.close();
@@ -156,11 +160,12 @@ impl Keeper {
         opens: impl Iterator<Item = OpenExpiry>,
     ) -> Result<Vec<Expiry>, KeeperError> {
         let link = self.link().await?;
-        let asked: Result<Vec<_>, _> = opens.map(|open| link.begin(&ToKeeper::OpenExpiry(open))).collect();
+        let asked: Result<Vec<_>, _> =
+            opens.map(|open| link.begin(&ToKeeper::OpenExpiry(open), ANSWER_SECONDS_MAX)).collect();
         let asked = asked?;
         let mut expiries = Vec::with_capacity(asked.len());
         for answer in asked {
-            let FromKeeper::Expiry(expiry) = self.finish(answer, ANSWER_SECONDS_MAX).await? else {
+            let FromKeeper::Expiry(expiry) = self.finish(answer).await? else {
                 return Err(KeeperError::Confused);
             };
             expiries.push(expiry);
@@ -261,22 +266,20 @@ impl Keeper {
 
     async fn call_within(&self, message: ToKeeper, seconds_max: u64) -> Result<FromKeeper, KeeperError> {
         let began = Instant::now();
-        let answer = self.link().await?.begin(&message)?;
+        let answer = self.link().await?.begin(&message, seconds_max)?;
         drop(message);
-        let answer = self.finish(answer, seconds_max).await;
+        let answer = self.finish(answer).await;
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.shared.stats.calls.fetch_add(1, Ordering::Relaxed);
         self.shared.stats.micros.fetch_add(micros, Ordering::Relaxed);
         answer
     }
 
-    async fn finish(&self, answer: Answer, seconds_max: u64) -> Result<FromKeeper, KeeperError> {
-        match tokio::time::timeout(Duration::from_secs(seconds_max), answer).await {
-            Ok(Ok(answer)) => match answer {
-                Ok(answer) => Ok(answer),
-                Err(refusal) => Err(KeeperError::Refused(refusal)),
-            },
-            Ok(Err(_)) | Err(_) => {
+    async fn finish(&self, answer: Answer) -> Result<FromKeeper, KeeperError> {
+        match answer.await {
+            Ok(answer) => answer.map_err(KeeperError::Refused),
+            // The pair broke, or the answer took too long.
+            Err(_) => {
                 self.shared.stats.failures.fetch_add(1, Ordering::Relaxed);
                 Err(KeeperError::Down)
             }
@@ -299,17 +302,26 @@ type Told = Result<FromKeeper, Refusal>;
 type Answer = oneshot::Receiver<Told>;
 
 /// One pair in use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Link {
     state: Mutex<LinkState>,
     wake: Notify,
+    to: OwnedWriteHalf,
+}
+
+/// A call that waits for its answer.
+struct Waiting {
+    tell: oneshot::Sender<Told>,
+    until: Instant,
 }
 
 #[derive(Default)]
 struct LinkState {
     last_id: u64,
     out: Vec<u8>,
-    waiting: HashMap<u64, oneshot::Sender<Told>>,
+    /// Somebody writes what stood in `out`; whoever comes meanwhile leaves it to him.
+    writing: bool,
+    waiting: HashMap<u64, Waiting>,
     closed: bool,
 }
 
@@ -324,9 +336,10 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a question in the line.
-    fn begin(&self, message: &ToKeeper) -> Result<Answer, KeeperError> {
+    /// Puts a question in the line, whose answer is waited for at most so long.
+    fn begin(&self, message: &ToKeeper, seconds_max: u64) -> Result<Answer, KeeperError> {
         let (tell, answer) = oneshot::channel();
+        let until = Instant::now() + Duration::from_secs(seconds_max);
         let mut state = self.state();
         if state.closed {
             return Err(KeeperError::Down);
@@ -338,12 +351,35 @@ impl Link {
         let id = state.last_id;
         let first = state.out.is_empty();
         frame::encode(id, message, &mut state.out).map_err(|_| KeeperError::Busy)?;
-        state.waiting.insert(id, tell);
-        drop(state);
-        if first {
+        state.waiting.insert(id, Waiting { tell, until });
+        if first && !state.writing && state.waiting.len() <= DIRECT_MAX {
+            self.write_directly(state);
+        } else if first {
+            drop(state);
             self.wake.notify_one();
         }
         Ok(answer)
+    }
+
+    /// Writes what stands in the line as far as the pair takes it at once; the rest is the writer's.
+    fn write_directly(&self, mut state: MutexGuard<'_, LinkState>) {
+        let mut batch = std::mem::take(&mut state.out);
+        state.writing = true;
+        drop(state);
+        // A pair that is broken is found so by the one who reads it.
+        let written = self.to.try_write(&batch).unwrap_or(0);
+        let mut state = self.state();
+        state.writing = false;
+        let rest = batch.get(written..).unwrap_or_default();
+        if !rest.is_empty() || !state.out.is_empty() {
+            let late = std::mem::take(&mut state.out);
+            state.out.extend_from_slice(rest);
+            state.out.extend_from_slice(&late);
+            self.wake.notify_one();
+        }
+        drop(state);
+        // A submitted card may have been in these bytes.
+        batch.zeroize();
     }
 
     fn close(&self) {
@@ -355,7 +391,7 @@ impl Link {
         self.wake.notify_one();
     }
 
-    async fn write_all(self: Arc<Self>, mut to: OwnedWriteHalf) {
+    async fn write_all(self: Arc<Self>) {
         let mut batch = Vec::with_capacity(READ_BYTES);
         loop {
             self.wake.notified().await;
@@ -366,24 +402,54 @@ impl Link {
                 if state.closed {
                     return;
                 }
+                if state.writing {
+                    // Whoever writes wakes us when he is done.
+                    continue;
+                }
+                state.writing = true;
                 std::mem::swap(&mut batch, &mut state.out);
             }
-            let written = to.write_all(&batch).await;
-            // A submitted card was in these bytes. What lies beyond them was wiped when it was written.
+            let written = self.write(&batch).await;
+            // What lies beyond them was wiped when it was written.
             batch.as_mut_slice().zeroize();
             batch.clear();
             if written.is_err() {
                 self.close();
                 return;
             }
+            let mut state = self.state();
+            state.writing = false;
+            if !state.out.is_empty() {
+                self.wake.notify_one();
+            }
         }
+    }
+
+    async fn write(&self, mut bytes: &[u8]) -> std::io::Result<()> {
+        while !bytes.is_empty() {
+            self.to.writable().await?;
+            match self.to.try_write(bytes) {
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     async fn read_all(self: Arc<Self>, mut from: OwnedReadHalf, keeper: Keeper) {
         let mut bytes = Vec::with_capacity(READ_BYTES);
         let mut arrived = Vec::new();
-        while let Ok(1..) = from.read_buf(&mut bytes).await {
-            if take_frames(&mut bytes, &mut arrived).is_err() {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            let read = tokio::select! {
+                read = from.read_buf(&mut bytes) => read,
+                _ = sweep.tick() => {
+                    self.give_up(Instant::now());
+                    continue;
+                }
+            };
+            if !matches!(read, Ok(1..)) || take_frames(&mut bytes, &mut arrived).is_err() {
                 break;
             }
             self.give_out(&mut arrived);
@@ -399,11 +465,16 @@ impl Link {
         });
     }
 
+    /// Fails the calls that have waited too long.
+    fn give_up(&self, now: Instant) {
+        self.state().waiting.retain(|_, waiting| waiting.until > now);
+    }
+
     fn give_out(&self, arrived: &mut Vec<(u64, FromKeeper)>) {
         let mut state = self.state();
         let told: Vec<_> = arrived
             .drain(..)
-            .filter_map(|(id, answer)| state.waiting.remove(&id).map(|tell| (tell, answer)))
+            .filter_map(|(id, answer)| state.waiting.remove(&id).map(|waiting| (waiting.tell, answer)))
             .collect();
         drop(state);
         for (tell, answer) in told {
@@ -478,6 +549,20 @@ mod tests {
         assert_eq!(many.iter().map(|e| e.month).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
         drop(keeper);
         drop(thread);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_too_long_fails_and_no_other() {
+        let (ours, _silent) = make_pair().unwrap();
+        let keeper = Keeper::new();
+        keeper.connect(ours).unwrap();
+        let link = keeper.link().await.unwrap();
+        let ask = |seconds_max| link.begin(&ToKeeper::OpenExpiry(question(1)), seconds_max).unwrap();
+        let (short, mut long) = (ask(5), ask(20));
+        link.give_up(Instant::now() + Duration::from_secs(6));
+        assert!(matches!(keeper.finish(short).await, Err(KeeperError::Down)));
+        assert_eq!(long.try_recv().unwrap_err(), oneshot::error::TryRecvError::Empty);
+        assert_eq!(keeper.stats().failures.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]
