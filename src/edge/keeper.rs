@@ -20,8 +20,8 @@ use crate::card::id::{AttemptId, EventId};
 use crate::wire::forwarder::Outcome;
 use crate::wire::frame::{self, FrameError};
 use crate::wire::keeper::{
-    ChargeRead, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Opened, Prepare, Prepared,
-    ReadCharge, Refusal, Seal, Sealed, SignCheckpoint, Stated, ToKeeper, Unacknowledged,
+    ChargeRead, CompareZip, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Opened, Prepare,
+    Prepared, ReadCharge, Refusal, Seal, Sealed, SignCheckpoint, Stated, ToKeeper, Unacknowledged,
 };
 
 /// Calls that may wait at once; past it the edge is asking more than a keeper can ever answer in time.
@@ -171,6 +171,14 @@ impl Keeper {
             expiries.push(expiry);
         }
         Ok(expiries)
+    }
+
+    /// Whether the zip of a submitted body is the one that is sealed.
+    pub async fn compare_zip(&self, compare: Box<CompareZip>) -> Result<bool, KeeperError> {
+        let FromKeeper::ZipIsEqual(equal) = self.call(ToKeeper::CompareZip(compare)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(equal)
     }
 
     /// Reads the body of a charge or verification; what must not leave stays there.

@@ -14,5 +14,6 @@ mod openings;
 mod service;
 mod signer;
 mod state;
+mod zip;
 
 pub use service::run;

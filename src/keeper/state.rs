@@ -32,7 +32,7 @@ pub(super) struct State {
     tenants: HashMap<TenantId, TenantInfo>,
     destinations: HashMap<String, KeptDestination>,
     openings: Openings,
-    budget: Budget,
+    pub(super) budget: Budget,
     pub(super) holding: Holding,
     pub(super) exchanges: Exchanges,
     pub(super) signer: Signer,
@@ -101,6 +101,7 @@ impl State {
             ToKeeper::Hello => self.hello().map(FromKeeper::Hello),
             ToKeeper::Seal(ask) => self.seal(&ask).map(|sealed| FromKeeper::Sealed(Box::new(sealed))),
             ToKeeper::OpenExpiry(ask) => self.open_expiry(&ask),
+            ToKeeper::CompareZip(ask) => self.compare_zip(&ask).map(FromKeeper::ZipIsEqual),
             ToKeeper::ReadCharge(ask) => {
                 self.read_charge(&ask).map(|read| FromKeeper::ChargeRead(Box::new(read)))
             }
@@ -283,11 +284,11 @@ impl State {
         digests(&self.keys, ask.tenant, &ask.route, &ask.idempotency_key, &ask.body)
     }
 
-    fn tenant(&self, tenant: TenantId) -> Result<&TenantInfo, Refusal> {
+    pub(super) fn tenant(&self, tenant: TenantId) -> Result<&TenantInfo, Refusal> {
         self.tenants.get(&tenant).filter(|info| !info.disabled).ok_or(Refusal::of(RefusalCode::TenantUnknown))
     }
 
-    fn place(&self, tenant: TenantId, token: crate::card::id::Token, policy: u32) -> Place {
+    pub(super) fn place(&self, tenant: TenantId, token: crate::card::id::Token, policy: u32) -> Place {
         Place { environment: self.environment, tenant, token, policy }
     }
 }
@@ -316,6 +317,6 @@ fn by_id(tenants: Vec<TenantInfo>) -> HashMap<TenantId, TenantInfo> {
     tenants.into_iter().map(|tenant| (tenant.id, tenant)).collect()
 }
 
-fn unavailable(_: KeyError) -> Refusal {
+pub(super) fn unavailable(_: KeyError) -> Refusal {
     Refusal::of(RefusalCode::KeyUnavailable)
 }

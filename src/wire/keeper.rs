@@ -20,6 +20,8 @@ pub enum ToKeeper {
     Seal(Box<Seal>),
     /// Open an expiry, to show it.
     OpenExpiry(OpenExpiry),
+    /// Is the zip of a submitted body the one that is sealed?
+    CompareZip(Box<CompareZip>),
     /// Read the body of a charge or verification, and hold what must not leave.
     ReadCharge(ReadCharge),
     /// Open, render, hold the bytes, answer with their MAC.
@@ -64,6 +66,8 @@ pub enum FromKeeper {
     Sealed(Box<Sealed>),
     /// To [`ToKeeper::OpenExpiry`].
     Expiry(Expiry),
+    /// To [`ToKeeper::CompareZip`]: whether they are equal, and no more.
+    ZipIsEqual(bool),
     /// To [`ToKeeper::ReadCharge`].
     ChargeRead(Box<ChargeRead>),
     /// To [`ToKeeper::Prepare`].
@@ -185,6 +189,28 @@ pub struct OpenExpiry {
     pub policy: u32,
     /// The envelope.
     pub sealed: SealedField,
+}
+
+/// A sealed zip to compare with that of a submitted body. Two sealed ones are never compared: who has only envelopes learns nothing.
+#[derive(Serialize, Deserialize)]
+pub struct CompareZip {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which card.
+    pub token: Token,
+    /// Bound into the envelope.
+    pub policy: u32,
+    /// The envelope.
+    pub sealed: SealedField,
+    /// The body as it came, with a zip.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for CompareZip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CompareZip").field("token", &self.token).finish_non_exhaustive()
+    }
 }
 
 /// The body of a charge or verification.
@@ -495,6 +521,8 @@ pub enum RefusalCode {
     StrayNumber,
     /// More different numbers of one BIN and last four than an hour may have.
     FingerprintBudget,
+    /// More different zips tried on one card than an hour may have.
+    ZipBudget,
     /// An amount that is not a positive integer in minor units, or that the processor cannot express.
     AmountInvalid,
     /// Not a currency.

@@ -133,6 +133,63 @@ async fn a_card_that_is_there_is_made_anew_returned_or_updated_as_asked() {
 }
 
 #[tokio::test]
+async fn a_card_that_is_returned_is_told_from_the_submitted_one_by_its_zip_as_well() {
+    let vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let (client, assessor) = (vault.application("billing", "acme", &BILLING), vault.assessor());
+    let with = |zip: Option<&str>, year: u16| {
+        let mut body = card(FIVES, "c-1");
+        body["on_duplicate"] = json!("return_existing");
+        body["card"]["exp_year"] = json!(year);
+        if let Some(zip) = zip {
+            body["billing"] = json!({"zip": zip});
+        }
+        body
+    };
+    let first = store(&client, "k", &with(Some("94103"), 2030)).await;
+    let cases = [
+        (with(Some("94103"), 2030), json!([])),
+        (with(Some("94104"), 2030), json!(["zip"])),
+        (with(Some("94104"), 2031), json!(["expiry", "zip"])),
+        (with(None, 2030), json!(["zip"])),
+    ];
+    for (n, (body, differs)) in cases.iter().enumerate() {
+        // Asked again under the key, the same is told again.
+        for replayed in [None, Some("true")] {
+            let found = client.post("/v1/tokens", &format!("k-{n}"), body).await.unwrap();
+            assert_eq!(found.status, 200, "{}", text(&found));
+            assert_eq!(found.header("idempotent-replayed"), replayed);
+            assert_eq!((&found.json()["id"], &found.json()["differs"]), (&first["id"], differs), "{n}");
+        }
+    }
+    // Nobody finds a zip by trying.
+    let mut refused = None;
+    for n in 0..200 {
+        let body = with(Some(&format!("{n:05}")), 2030);
+        let answer = client.post("/v1/tokens", &format!("try-{n}"), &body).await.unwrap();
+        if answer.status != 200 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.unwrap();
+    let problem = refused.json();
+    assert_eq!((refused.status, &problem["code"]), (429, &json!("zip_budget")), "{problem}");
+    assert_eq!(problem["param"], "billing.zip");
+    let right = client.post("/v1/tokens", "right", &with(Some("94103"), 2030)).await.unwrap();
+    assert_eq!((right.status, &right.json()["code"]), (429, &json!("zip_budget")));
+    let patch = json!({"billing": {"zip": "94105"}});
+    let path = format!("/v1/tokens/{}", first["id"].as_str().unwrap());
+    assert_eq!(client.request("PATCH", &path, &[], &patch).await.unwrap().status, 200);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let events = events(&assessor).await;
+    assert_eq!(count_of(&events, "zip.limit"), 2);
+    assert!(
+        events.iter().all(|event| event.pointer("/facts/opening").is_none_or(serde_json::Value::is_null))
+    );
+}
+
+#[tokio::test]
 async fn sixty_four_at_once_get_one_token_and_no_error() {
     let vault = Vault::start();
     vault.tenant("acme", Mode::Test);

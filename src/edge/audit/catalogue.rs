@@ -73,6 +73,7 @@ actions! {
     VERIFY_SEND "verify.send" [1] "A card is about to be disclosed for a verification; carries the keeper's `opening`.";
     VOID_OUTCOME "void.outcome" [1] "What became of a void.";
     VOID_SEND "void.send" [1] "A void is about to be sent.";
+    ZIP_LIMIT "zip.limit" [4] "The keeper refused to compare more zips with that of one card.";
 }
 
 /// The entry of this name.

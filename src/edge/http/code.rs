@@ -85,6 +85,7 @@ codes! {
     CardExpired "card_expired" 422 never, "The card has expired.", "Ask the customer for a current card.";
     CvcNotAccepted "cvc_not_accepted" 422 never, "A card verification code is not taken here.", "It may not be stored; send it with a customer's first charge.";
     FingerprintBudget "fingerprint_budget" 429 later, "Too many different numbers that share first six and last four.", "The hourly limit keeps fingerprints from being searched.";
+    ZipBudget "zip_budget" 429 later, "Too many different zips for a card that is there.", "The hourly limit keeps a stored zip from being searched.";
     TokenNotFound "token_not_found" 404 never, "There is no such token.", "It may belong to another tenant; both look the same.";
     TokenErased "token_erased" 410 never, "The card was erased.", "The token stays a tombstone.";
     TokenErasing "token_erasing" 409 never, "The card is being erased.", "An attempt or authorization still needs it; no new use.";

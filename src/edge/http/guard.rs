@@ -195,12 +195,14 @@ fn log_denied(
     log_refused(app, route, catalogue::AUTH_DENIED, origin, denied.code(), principal);
 }
 
-/// Card numbers where none belong, and more fingerprints than there may be, are events as well.
+/// Card numbers where none belong, and more fingerprints or zips than there may be, are events as well.
 fn log_suspect(app: &App, route: &Route, request: RequestId, principal: Option<&Principal>, code: Code) {
     let action = if code == Code::StrayNumber {
         catalogue::PAN_UNEXPECTED
     } else if code == Code::FingerprintBudget {
         catalogue::FINGERPRINT_LIMIT
+    } else if code == Code::ZipBudget {
+        catalogue::ZIP_LIMIT
     } else {
         return;
     };

@@ -212,6 +212,7 @@ const fn code_of(code: RefusalCode) -> Code {
         RefusalCode::CvcNotAccepted => Code::CvcNotAccepted,
         RefusalCode::StrayNumber => Code::StrayNumber,
         RefusalCode::FingerprintBudget => Code::FingerprintBudget,
+        RefusalCode::ZipBudget => Code::ZipBudget,
         RefusalCode::AmountInvalid => Code::AmountInvalid,
         RefusalCode::CurrencyInvalid => Code::CurrencyInvalid,
         RefusalCode::CardUnreadable => Code::CardUnreadable,

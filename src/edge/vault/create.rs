@@ -10,10 +10,10 @@ use crate::edge::audit::event::EventDraft;
 use crate::edge::directory::Caller;
 use crate::edge::keeper::KeeperError;
 use crate::edge::store::{
-    CardRow, CardStatus, Change, CommitError, Idempotency, OnDuplicate, RowChange, StoredAnswer,
+    CardRow, CardStatus, Change, CommitError, Idempotency, OnDuplicate, RowChange, StoreError, StoredAnswer,
     StoredIdempotency,
 };
-use crate::wire::keeper::{Digested, Seal, SealAs, Sealed};
+use crate::wire::keeper::{CompareZip, Digested, Seal, SealAs, Sealed};
 
 const ROUTE: &str = "POST /v1/tokens";
 
@@ -31,7 +31,8 @@ pub struct Created {
 }
 
 /// What a submitted card was sealed into; the parts that a new card must have.
-struct Fresh {
+struct Fresh<'a> {
+    body: &'a [u8],
     card: SealedCard,
     shown_expiry: Expiry,
     fingerprint: [u8; 32],
@@ -59,7 +60,7 @@ impl Vault {
             })
         };
         let sealed = self.keeper.seal(seal(SealAs::Create, token, POLICY, [0; 3])).await?;
-        let mut fresh = Fresh::read(sealed)?;
+        let mut fresh = Fresh::read(body, sealed)?;
         for _ in 0..TRIES_MAX {
             let existing = match self.insert(caller, token, &mut fresh).await {
                 Ok(card) => return Ok(Created { card, status: 201, differs: None, replayed: false }),
@@ -91,7 +92,12 @@ impl Vault {
     }
 
     /// Commits the new card with its event and the claim on the key.
-    async fn insert(&self, caller: &Caller, token: Token, fresh: &mut Fresh) -> Result<Card, CommitError> {
+    async fn insert(
+        &self,
+        caller: &Caller,
+        token: Token,
+        fresh: &mut Fresh<'_>,
+    ) -> Result<Card, CommitError> {
         let unavailable = |_| CommitError::Unavailable("randomness");
         let now = self.clock.now();
         let row = CardRow {
@@ -131,23 +137,59 @@ impl Vault {
     }
 
     /// Answers with the card that is there, unchanged, and says what differs.
-    async fn return_existing(&self, caller: &Caller, fresh: &Fresh, row: CardRow) -> Result<Created, Error> {
+    async fn return_existing(
+        &self,
+        caller: &Caller,
+        fresh: &Fresh<'_>,
+        row: CardRow,
+    ) -> Result<Created, Error> {
         let event = self.read_event(caller, &row)?;
         let (token, version) = (row.token, row.version);
-        let has_zip = row.sealed.as_ref().is_some_and(|sealed| sealed.zip.is_some());
-        let card = self.show(caller, row).await?;
-        let differs = fresh.differs(&card, has_zip);
+        let (card, differs) = self.show_beside(caller, fresh, row).await?;
         let answer = StoredAnswer::Card { token, version, status: 200 };
         let change = fresh.change(caller.tenant_id(), Vec::new(), vec![event], token, answer);
         self.store.commit(change).await?;
         Ok(Created { card, status: 200, differs: Some(differs), replayed: false })
     }
 
+    /// What may be shown of a row, and what of the submitted card differs from it.
+    async fn show_beside(
+        &self,
+        caller: &Caller,
+        fresh: &Fresh<'_>,
+        row: CardRow,
+    ) -> Result<(Card, Vec<&'static str>), Error> {
+        let other_zip = self.is_other_zip(caller, fresh, &row).await?;
+        let card = self.show(caller, row).await?;
+        let other_expiry = fresh.shown_expiry != card.expiry;
+        let differs = [(other_expiry, "expiry"), (other_zip, "zip")];
+        Ok((card, differs.into_iter().filter_map(|(other, name)| other.then_some(name)).collect()))
+    }
+
+    /// Two zips only the keeper can compare; one that was given where none is, or the reverse, does differ.
+    async fn is_other_zip(&self, caller: &Caller, fresh: &Fresh<'_>, row: &CardRow) -> Result<bool, Error> {
+        let sealed = row.sealed.as_ref().ok_or(StoreError::Corrupt("a live card without sealed fields"))?;
+        let (Some(zip), Some(_)) = (&sealed.zip, &fresh.card.zip) else {
+            return Ok(sealed.zip.is_some() != fresh.card.zip.is_some());
+        };
+        let compare = CompareZip {
+            tenant: row.tenant,
+            token: row.token,
+            policy: sealed.policy,
+            sealed: zip.clone(),
+            body: fresh.body.to_vec(),
+        };
+        match self.keeper.compare_zip(Box::new(compare)).await {
+            Ok(equal) => Ok(!equal),
+            Err(error) => Err(self.unopened(caller, row, error)?),
+        }
+    }
+
     /// Gives the card that is there the expiry and zip of the submitted one.
     async fn update_existing(
         &self,
         caller: &Caller,
-        fresh: &Fresh,
+        fresh: &Fresh<'_>,
         merged: Sealed,
         mut row: CardRow,
     ) -> Result<Created, Error> {
@@ -177,7 +219,7 @@ impl Vault {
     async fn replay(
         &self,
         caller: &Caller,
-        fresh: &Fresh,
+        fresh: &Fresh<'_>,
         stored: StoredIdempotency,
     ) -> Result<Created, Error> {
         let tenant = caller.tenant_id();
@@ -197,16 +239,18 @@ impl Vault {
             kept.ok_or(Error::TokenErased { scrubbed_at: None })?
         };
         self.log_reads(caller, vec![self.read_event(caller, &row)?]).await?;
-        let has_zip = row.sealed.as_ref().is_some_and(|sealed| sealed.zip.is_some());
-        let card = self.show(caller, row).await?;
-        let returned = status == 200 && fresh.on_duplicate == OnDuplicate::ReturnExisting;
-        let differs = returned.then(|| fresh.differs(&card, has_zip));
+        let (card, differs) = if status == 200 && fresh.on_duplicate == OnDuplicate::ReturnExisting {
+            let (card, differs) = self.show_beside(caller, fresh, row).await?;
+            (card, Some(differs))
+        } else {
+            (self.show(caller, row).await?, None)
+        };
         Ok(Created { card, status, differs, replayed: true })
     }
 }
 
-impl Fresh {
-    fn read(mut sealed: Box<Sealed>) -> Result<Self, KeeperError> {
+impl<'a> Fresh<'a> {
+    fn read(body: &'a [u8], mut sealed: Box<Sealed>) -> Result<Self, KeeperError> {
         let on_duplicate = match sealed.on_duplicate.as_deref() {
             None | Some("new") => OnDuplicate::New,
             Some("return_existing") => OnDuplicate::ReturnExisting,
@@ -223,7 +267,7 @@ impl Fresh {
             return Err(KeeperError::Confused);
         };
         let card = SealedCard { policy: POLICY, pan, expiry, zip: sealed.zip.take() };
-        Ok(Self { card, shown_expiry, fingerprint, digests, on_duplicate, rest: sealed })
+        Ok(Self { body, card, shown_expiry, fingerprint, digests, on_duplicate, rest: sealed })
     }
 
     fn change(
@@ -243,18 +287,6 @@ impl Fresh {
             answer,
         };
         Change { rows, events, idempotency: Some(idempotency) }
-    }
-
-    /// Zips are sealed and cannot be compared here: one that was given where none was, or the reverse, does differ.
-    fn differs(&self, card: &Card, has_zip: bool) -> Vec<&'static str> {
-        let mut differs = Vec::new();
-        if self.shown_expiry != card.expiry {
-            differs.push("expiry");
-        }
-        if self.card.zip.is_some() != has_zip {
-            differs.push("zip");
-        }
-        differs
     }
 }
 

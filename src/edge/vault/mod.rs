@@ -152,18 +152,21 @@ impl Vault {
     async fn show(&self, caller: &Caller, row: CardRow) -> Result<Card, Error> {
         match self.keeper.open_expiry(expiry_of(&row)?).await {
             Ok(expiry) => Ok(Card::of(row, expiry)),
-            Err(error) => {
-                if is_unreadable(&error) {
-                    // Without the row's digest: what may be forged must not become the log's word on the row.
-                    let mut event = self.event(caller, catalogue::CARD_UNREADABLE, row.token)?;
-                    event.target.version = Some(row.version);
-                    event.outcome = EventOutcome::Error("card_unreadable".to_owned());
-                    // The refusal stands whether or not the log takes it now.
-                    drop(self.store.append_events(vec![event]));
-                }
-                Err(error.into())
-            }
+            Err(error) => Err(self.unopened(caller, &row, error)?),
         }
+    }
+
+    /// What the keeper said of a row that it did not open. One that does not open is an event.
+    fn unopened(&self, caller: &Caller, row: &CardRow, error: KeeperError) -> Result<Error, Error> {
+        if is_unreadable(&error) {
+            // Without the row's digest: what may be forged must not become the log's word on the row.
+            let mut event = self.event(caller, catalogue::CARD_UNREADABLE, row.token)?;
+            event.target.version = Some(row.version);
+            event.outcome = EventOutcome::Error("card_unreadable".to_owned());
+            // The refusal stands whether or not the log takes it now.
+            drop(self.store.append_events(vec![event]));
+        }
+        Ok(error.into())
     }
 
     /// An event of this caller about a card.

@@ -141,6 +141,13 @@ impl Submitted {
     }
 }
 
+/// The zip of a body that was read before; everything else of it is wiped unread.
+pub(in crate::keeper) fn read_zip(body: &[u8]) -> Result<Zip, Refusal> {
+    let body: Body = json::read(body)?;
+    let zip = body.billing.and_then(|billing| billing.zip);
+    check_zip(zip.ok_or(Refusal::about(RefusalCode::MissingField, "billing.zip"))?)
+}
+
 fn check_words(
     creating: bool,
     customer: &Option<String>,

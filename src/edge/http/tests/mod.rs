@@ -223,6 +223,11 @@ fn stand_in(pair: &UnixStream) {
                 let [month, high, low] = open.sealed.envelope[at..].try_into().unwrap();
                 FromKeeper::Expiry(Expiry { month, year: u16::from_be_bytes([high, low]) })
             }
+            ToKeeper::CompareZip(ask) => {
+                let body: Value = serde_json::from_slice(&ask.body).unwrap();
+                let zip = body["billing"]["zip"].as_str().unwrap();
+                FromKeeper::ZipIsEqual(ask.sealed.envelope.get(5..) == Some(zip.as_bytes()))
+            }
             ToKeeper::Digest(ask) => {
                 let parts =
                     [ask.route.as_bytes(), ask.idempotency_key.as_bytes(), &ask.body].map(<[u8]>::to_vec);
@@ -268,7 +273,7 @@ fn stand_in_seal(seal: &Seal) -> Result<Sealed, Refusal> {
     Ok(Sealed {
         pan: has_number.map(|_| field(pan, b"pan")),
         expiry: expiry.map(|e| field(exp, &[&[e.month], e.year.to_be_bytes().as_slice()].concat())),
-        zip: text(&body["billing"]["zip"]).map(|_| field(zip, b"zip")),
+        zip: text(&body["billing"]["zip"]).map(|text| field(zip, text.as_bytes())),
         shown: has_number.map(|number| TruncatedPan {
             first6: Some(number[..6].to_owned()),
             last4: number[number.len() - 4..].to_owned(),

@@ -82,6 +82,12 @@ async fn a_duplicate_is_stored_again_returned_or_updated_as_asked() {
     assert_eq!((updated.status, updated.id()), (200, first.id()), "{}", updated.text);
     assert_eq!(updated.body["version"], 2);
     assert_eq!(updated.body["card"]["exp_year"], 2032);
+    for (key, zip, differs) in [("k6", "10001", vec![]), ("k7", "10002", vec!["zip"])] {
+        let more = r#","customer":"c-1","on_duplicate":"return_existing""#;
+        let body = card(VISA, more).replace("10001", zip).replace("12,", "2,").replace("2030", "2032");
+        let found = vault.create("billing", key, &body).await;
+        assert_eq!((found.status, &found.body["differs"]), (200, &serde_json::json!(differs)), "{zip}");
+    }
     let elsewhere = vault.create("billing", "k5", &newer.replace("c-1", "c-2")).await;
     assert_eq!(elsewhere.status, 201);
 }
