@@ -225,6 +225,8 @@ mod tests {
                 version,
                 digest: Some([digest; 32]),
                 status,
+                held: false,
+                erase_asked: false,
             };
             each(if self.rolled_back {
                 row(1, 1, 11, CardStatus::Active)

@@ -9,6 +9,7 @@ use cardvault::card::sealed::SealedCard;
 use cardvault::card::tenant::Mode;
 use cardvault::clock::{Clock, SystemClock};
 use cardvault::tools::client::Client;
+use cardvault::wire::control::PrincipalOrder;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -187,6 +188,44 @@ async fn a_card_row_put_back_to_an_older_state_is_found_offline() {
     let (code, said) = vault.verify();
     assert_eq!(code, 1);
     assert!(said.contains(acme.card("old")) && !said.contains(acme.card("sound")), "{said}");
+}
+
+#[tokio::test]
+async fn a_legal_hold_set_or_cleared_in_the_file_is_found_offline() {
+    let mut vault = Vault::start();
+    let acme = Tenant::make(&vault, "acme", &["held", "waits", "released", "free"]).await;
+    let lawyer =
+        PrincipalOrder { person: true, ..crate::common::order("lawyer", Some("acme"), &["tokens:hold"]) };
+    let lawyer = vault.client(&vault.principal(lawyer));
+    let hold = async |method: &str, name: &str| {
+        let path = format!("/v1/tokens/{}/legal_hold", acme.card(name));
+        assert_eq!(lawyer.request(method, &path, &[], None).await.unwrap().status, 200);
+    };
+    for name in ["held", "waits", "released"] {
+        hold("PUT", name).await;
+    }
+    hold("DELETE", "released").await;
+    let path = format!("/v1/tokens/{}", acme.card("waits"));
+    assert_eq!(acme.client.request("DELETE", &path, &[], None).await.unwrap().status, 202);
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
+    // The bits of a card's flags: held, and to be erased on release.
+    for (name, bit) in [("held", 1), ("waits", 1), ("waits", 2), ("released", 1), ("free", 1), ("free", 2)] {
+        let token = Token::parse(acme.card(name)).unwrap();
+        let flip = || {
+            let sql = "update cards set flags = (flags | ?2) - (flags & ?2) where token = ?1";
+            assert_eq!(vault.database().execute(sql, (token.bytes().as_slice(), bit)).unwrap(), 1);
+        };
+        flip();
+        let (code, said) = vault.verify();
+        let expected =
+            format!("the legal hold of card {token}, or the erase that waits for its release, is not");
+        assert!(code == 1 && said.contains(&expected), "{name} {bit}: {said}");
+        assert_eq!(said.matches("FAILED").count(), 1, "{said}");
+        flip();
+        assert_eq!(vault.verify().0, 0);
+    }
 }
 
 #[tokio::test]

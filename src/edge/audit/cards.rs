@@ -1,5 +1,5 @@
 //! Holds the database's cards against the log: the last event of each card says its version, the digest of its sealed
-//! fields, and whether it is active, suspended or erased.
+//! fields, whether it is active, suspended or erased, and whether a legal hold keeps it from being erased.
 
 use std::collections::HashMap;
 
@@ -49,6 +49,9 @@ pub enum CardFault {
     /// Active, suspended or erased otherwise than the log says.
     #[error("the status of card {0} is not that of the log")]
     Status(Token),
+    /// A legal hold set or released behind everybody's back, or the erase that waits for its release called off or asked for.
+    #[error("the legal hold of card {0}, or the erase that waits for its release, is not that of the log")]
+    Hold(Token),
 }
 
 /// What the log says of all cards so far.
@@ -63,6 +66,8 @@ struct Known {
     version: u32,
     digest: Hash,
     status: Logged,
+    held: bool,
+    erase_asked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +84,7 @@ impl Cards {
             catalogue::CARD_CREATE | catalogue::CARD_ACTIVATE => Some(Logged::Active),
             catalogue::CARD_SUSPEND => Some(Logged::Suspended),
             catalogue::CARD_ERASE => Some(Logged::Erased),
-            catalogue::CARD_UPDATE | catalogue::CARD_RESEAL => None,
+            catalogue::CARD_UPDATE | catalogue::CARD_RESEAL | catalogue::CARD_HOLD => None,
             _ => return,
         };
         if leaf.outcome != EventOutcome::Ok {
@@ -93,12 +98,13 @@ impl Cards {
         let before = self.known.get(&token).copied();
         let version = leaf.target.version.or(before.map(|known| known.version));
         let digest = digest.flatten().or(before.map(|known| known.digest));
-        let (Some(version), Some(digest)) = (version, digest) else {
+        let (Some(version), Some(digest), Some((held, erase_asked))) = (version, digest, hold(leaf, before))
+        else {
             faults.push((leaf.seq, CardFault::Event));
             return;
         };
         let status = status.or(before.map(|known| known.status)).unwrap_or(Logged::Active);
-        self.known.insert(token, Known { at: leaf.seq, version, digest, status });
+        self.known.insert(token, Known { at: leaf.seq, version, digest, status, held, erase_asked });
     }
 
     /// Compares a row of the database, each of which comes once; gives the card's last event and what is wrong.
@@ -118,8 +124,23 @@ impl Cards {
     }
 }
 
+/// Whether a hold is set, and whether an erase waits for its release, after an event; `None` if the event does not say it rightly.
+fn hold(leaf: &OwnedLeaf, before: Option<Known>) -> Option<(bool, bool)> {
+    let (held, erase_asked) = before.map_or((false, false), |known| (known.held, known.erase_asked));
+    match (leaf.action.as_str(), leaf.facts.note.as_deref()) {
+        (catalogue::CARD_HOLD, Some("set")) => Some((true, erase_asked)),
+        (catalogue::CARD_HOLD, Some("released")) => Some((false, erase_asked)),
+        (catalogue::CARD_HOLD, _) => None,
+        (catalogue::CARD_SUSPEND, Some("legal_hold")) => Some((held, true)),
+        (catalogue::CARD_ERASE, _) => Some((held, false)),
+        _ => Some((held, erase_asked)),
+    }
+}
+
 fn difference(row: &CardState, known: &Known) -> Option<CardFault> {
     let (token, found, logged) = (row.token, row.version, known.version);
+    let hold =
+        ((row.held, row.erase_asked) != (known.held, known.erase_asked)).then_some(CardFault::Hold(token));
     let expected = match row.status {
         CardStatus::Active => Logged::Active,
         CardStatus::Suspended => Logged::Suspended,
@@ -127,7 +148,7 @@ fn difference(row: &CardState, known: &Known) -> Option<CardFault> {
     };
     if row.status == CardStatus::Erased && known.status == Logged::Erased {
         // What is gone has no digest, and its last version does not matter any more.
-        return row.digest.is_some().then_some(CardFault::Digest(token));
+        return row.digest.is_some().then_some(CardFault::Digest(token)).or(hold);
     }
     if found < logged {
         Some(CardFault::RolledBack { token, found, logged })
@@ -138,6 +159,6 @@ fn difference(row: &CardState, known: &Known) -> Option<CardFault> {
     } else if row.digest != Some(known.digest) {
         Some(CardFault::Digest(token))
     } else {
-        None
+        hold
     }
 }

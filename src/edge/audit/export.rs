@@ -95,6 +95,10 @@ pub struct CardState {
     pub digest: Option<[u8; 32]>,
     /// Where it stands.
     pub status: CardStatus,
+    /// Whether a legal hold is set.
+    pub held: bool,
+    /// Whether it is to be erased once the hold is released.
+    pub erase_asked: bool,
 }
 
 /// Why a log could not be exported.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use super::canonical::TenantPlace;
-use super::cards::CardFault;
+use super::cards::{CardFault, Cards};
 use super::catalogue;
 use super::chain::{Chain, NO_PREV};
 use super::event::{
@@ -520,6 +520,8 @@ fn a_card_row_that_is_not_what_the_log_says_is_found() {
         version,
         digest: digest.map(|byte| [byte; 32]),
         status,
+        held: false,
+        erase_asked: false,
     };
     let honest = [
         row(2, 1, Some(12), CardStatus::Suspended),
@@ -558,6 +560,57 @@ fn a_card_row_that_is_not_what_the_log_says_is_found() {
     let extra = with(row(4, 1, Some(14), CardStatus::Active));
     assert_eq!(extra, [(None, Fault::Card(CardFault::Extra(token(4))))]);
     assert_eq!(compare(honest[..2].to_vec()), one(10, CardFault::Missing(token(3))));
+}
+
+#[test]
+fn a_legal_hold_that_is_not_what_the_log_says_is_found() {
+    let hold = |number: u8, note: &str| {
+        let mut event = card_event(catalogue::CARD_HOLD, number, None, None);
+        event.facts.note = Some(note.into());
+        event
+    };
+    let mut asked = card_event(catalogue::CARD_SUSPEND, 2, None, None);
+    asked.facts.note = Some("legal_hold".into());
+    let mut drafts: Vec<_> =
+        (1..=3).map(|number| card_event(catalogue::CARD_CREATE, number, Some(1), Some(number))).collect();
+    drafts.extend([hold(1, "set"), hold(2, "set"), asked.clone(), hold(3, "set"), hold(3, "released")]);
+    let told = |drafts: &[EventDraft]| {
+        let (mut cards, mut faults) = (Cards::default(), Vec::new());
+        for leaf in leaves_of(drafts) {
+            cards.take(&OwnedLeaf::read(&leaf).unwrap(), &mut faults);
+        }
+        (cards, faults)
+    };
+    let row = |number: u8, held: bool, erase_asked: bool, status| CardState {
+        token: token(number),
+        version: 1,
+        digest: Some([number; 32]),
+        status,
+        held,
+        erase_asked,
+    };
+    let wrong = |at: u64, number: u8| Some((Some(at), CardFault::Hold(token(number))));
+    for (row, expected) in [
+        (row(1, true, false, CardStatus::Active), None),
+        (row(1, false, false, CardStatus::Active), wrong(3, 1)),
+        (row(1, true, true, CardStatus::Active), wrong(3, 1)),
+        (row(2, true, true, CardStatus::Suspended), None),
+        (row(2, true, false, CardStatus::Suspended), wrong(5, 2)),
+        (row(2, false, true, CardStatus::Suspended), wrong(5, 2)),
+        (row(3, false, false, CardStatus::Active), None),
+        (row(3, true, false, CardStatus::Active), wrong(7, 3)),
+    ] {
+        let (mut cards, faults) = told(&drafts);
+        assert_eq!((cards.compare(&row), faults), (expected, Vec::new()), "{row:?}");
+    }
+    // The release lets the erase that waited take place.
+    drafts.extend([hold(2, "released"), card_event(catalogue::CARD_ERASE, 2, None, None)]);
+    let erased = |held, asked| CardState { digest: None, ..row(2, held, asked, CardStatus::Erased) };
+    assert_eq!(told(&drafts).0.compare(&erased(false, false)), None);
+    assert_eq!(told(&drafts).0.compare(&erased(true, false)), wrong(9, 2));
+    // A hold that says neither is no event.
+    drafts.push(hold(1, "perhaps"));
+    assert_eq!(told(&drafts).1, [(10, CardFault::Event)]);
 }
 
 /// The events of a principal that was made and given another credential, and of a tenant.

@@ -23,6 +23,10 @@ pub struct CardDigest {
     pub sealed_sha256: Option<[u8; 32]>,
     /// Where it stands.
     pub status: CardStatus,
+    /// Whether a legal hold is set.
+    pub legal_hold: bool,
+    /// Whether it is to be erased once the hold is released.
+    pub erase_asked: bool,
 }
 
 /// Every card of the database at `path`: its directory, or the file itself. Nothing is written.
@@ -74,6 +78,8 @@ impl CardDigests {
                 version: card.version,
                 sealed_sha256: card.sealed.as_ref().map(|sealed| sealed.digest()),
                 status: card.status,
+                legal_hold: card.legal_hold,
+                erase_asked: card.erase_asked,
             });
         }
         Ok(out)

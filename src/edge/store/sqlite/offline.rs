@@ -54,6 +54,8 @@ impl Log for OfflineLog {
                 version: card.version,
                 digest: card.sealed_sha256,
                 status: card.status,
+                held: card.legal_hold,
+                erase_asked: card.erase_asked,
             });
         }
         Ok(())
