@@ -89,6 +89,10 @@ impl Keeper {
                 (ToKeeperControl::MakeKeys(orders), _) => self.make_keys(&orders),
                 (ToKeeperControl::UseKeys(keys), _) => self.use_keys(&keys),
                 (ToKeeperControl::CheckpointKept(size), _) => self.sign(size),
+                (ToKeeperControl::Serve, _) => {
+                    self.state().serve();
+                    self.say_ready();
+                }
                 (
                     ToKeeperControl::EdgePair | ToKeeperControl::ForwarderPair | ToKeeperControl::Start(_),
                     _,

@@ -33,6 +33,7 @@ pub(super) struct State {
     destinations: HashMap<String, KeptDestination>,
     openings: Openings,
     pub(super) budget: Budget,
+    serving: bool,
     pub(super) holding: Holding,
     pub(super) exchanges: Exchanges,
     pub(super) signer: Signer,
@@ -73,6 +74,7 @@ impl State {
             destinations: destinations::compile(settings.destinations)?,
             openings: Openings::new(data_encoding::HEXLOWER.encode(&boot)),
             budget: Budget::new(settings.fingerprints_per_hour_max, settings.restarts_last_hour, now),
+            serving: false,
             holding: Holding::default(),
             exchanges: Exchanges::default(),
             signer: Signer::new(settings.origin, settings.signed),
@@ -88,6 +90,16 @@ impl State {
         self.destinations = destinations::compile(all)?;
         self.tenants = by_id(tenants);
         Ok(())
+    }
+
+    /// Answers fingerprints from now on: the supervisor has counted this start.
+    pub(super) fn serve(&mut self) {
+        self.serving = true;
+    }
+
+    /// Refuses what the budget bounds for as long as this start is not counted: else each refused start would be a fresh budget.
+    pub(super) fn check_serving(&self) -> Result<(), Refusal> {
+        if self.serving { Ok(()) } else { Err(Refusal::of(RefusalCode::NotServing)) }
     }
 
     /// The boot, hex.
@@ -143,6 +155,7 @@ impl State {
     }
 
     fn seal(&mut self, ask: &Seal) -> Result<Sealed, Refusal> {
+        self.check_serving()?;
         let now = SystemClock.now();
         let mode = self.tenant(ask.tenant)?.mode;
         let submitted = Submitted::read(ask, mode, now)?;

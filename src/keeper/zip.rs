@@ -11,6 +11,7 @@ use crate::wire::keeper::{CompareZip, Refusal, RefusalCode};
 impl State {
     /// Whether the zip of the body is the sealed one.
     pub(super) fn compare_zip(&mut self, ask: &CompareZip) -> Result<bool, Refusal> {
+        self.check_serving()?;
         self.tenant(ask.tenant)?;
         let given = submitted::read_zip(&ask.body)?;
         let mac = self.keys.tenant(ask.tenant).and_then(|keys| keys.body_mac()).map_err(unavailable)?;
@@ -45,7 +46,7 @@ mod tests {
     const CARD: Token = Token(IdBytes([3; 18]));
     const OTHER: Token = Token(IdBytes([4; 18]));
 
-    fn keeper() -> State {
+    fn keeper(serving: bool) -> State {
         let kek = Kek::new(&[7; 32], [9; 16]).unwrap();
         let purposes =
             [KeyPurpose::Data, KeyPurpose::Fingerprint, KeyPurpose::BodyMac, KeyPurpose::Pseudonym];
@@ -62,7 +63,7 @@ mod tests {
             disabled: false,
             created_at: SystemClock.now(),
         };
-        State::new(KeeperSettings {
+        let settings = KeeperSettings {
             environment: [9; 16],
             origin: "dev/node1".to_owned(),
             kek: vec![7; 32],
@@ -72,8 +73,12 @@ mod tests {
             signed: (0, [0; 32]),
             fingerprints_per_hour_max: BUDGET,
             restarts_last_hour: 0,
-        })
-        .unwrap()
+        };
+        let mut keeper = State::new(settings).unwrap();
+        if serving {
+            keeper.serve();
+        }
+        keeper
     }
 
     fn body(zip: &str) -> Vec<u8> {
@@ -86,8 +91,8 @@ mod tests {
         answer
     }
 
-    fn sealed(keeper: &mut State, zip: &str) -> Sealed {
-        let seal = Seal {
+    fn seal(zip: &str) -> ToKeeper {
+        ToKeeper::Seal(Box::new(Seal {
             seal_as: SealAs::Create,
             tenant: TenantId(1),
             token: CARD,
@@ -97,8 +102,11 @@ mod tests {
             idempotency_key: None,
             allow_expired: false,
             body: body(zip),
-        };
-        let answer = ask(keeper, ToKeeper::Seal(Box::new(seal)));
+        }))
+    }
+
+    fn sealed(keeper: &mut State, zip: &str) -> Sealed {
+        let answer = ask(keeper, seal(zip));
         let FromKeeper::Sealed(sealed) = answer else { panic!("{answer:?}") };
         *sealed
     }
@@ -121,7 +129,7 @@ mod tests {
 
     #[test]
     fn equal_zips_are_told_from_different_ones_and_nothing_is_opened_elsewhere() {
-        let mut keeper = keeper();
+        let mut keeper = keeper(true);
         let card = sealed(&mut keeper, "94103");
         let zip = card.zip.clone().unwrap();
         assert_eq!(compare(&mut keeper, CARD, &zip, "94103"), Ok(true));
@@ -138,8 +146,17 @@ mod tests {
     }
 
     #[test]
+    fn a_keeper_whose_start_is_not_counted_answers_neither_fingerprint_nor_zip() {
+        let zip = sealed(&mut keeper(true), "94103").zip.unwrap();
+        let mut keeper = keeper(false);
+        let answer = ask(&mut keeper, seal("94103"));
+        assert!(matches!(&answer, FromKeeper::Refused(r) if r.code == RefusalCode::NotServing), "{answer:?}");
+        assert_eq!(compare(&mut keeper, CARD, &zip, "94103"), Err(RefusalCode::NotServing));
+    }
+
+    #[test]
     fn a_zip_cannot_be_searched_for() {
-        let mut keeper = keeper();
+        let mut keeper = keeper(true);
         let zip = sealed(&mut keeper, "94103").zip.unwrap();
         for n in 0..BUDGET {
             assert_eq!(compare(&mut keeper, CARD, &zip, &format!("1000{n}")), Ok(false));
@@ -154,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_zip_that_is_right_costs_nothing() {
-        let mut keeper = keeper();
+        let mut keeper = keeper(true);
         let zip = sealed(&mut keeper, "94103").zip.unwrap();
         for _ in 0..10 * BUDGET {
             assert_eq!(compare(&mut keeper, CARD, &zip, "94103"), Ok(true));

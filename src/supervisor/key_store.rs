@@ -148,14 +148,17 @@ impl KeyStore {
         Ok(())
     }
 
-    /// Notes a start of a keeper; answers with how many there were in the last hour before it.
-    pub fn note_keeper_start(&mut self, now: Time) -> Result<u32, KeyStoreError> {
-        let since = now.plus_seconds(-START_COUNTS_SECONDS);
-        self.file.keeper_starts.retain(|start| *start > since && *start <= now);
-        let before = u32::try_from(self.file.keeper_starts.len()).unwrap_or(u32::MAX);
+    /// How many keepers began to serve in the hour before.
+    pub fn keeper_starts(&self, now: Time) -> u32 {
+        let counts = |start: &&Time| is_within_the_hour(**start, now);
+        u32::try_from(self.file.keeper_starts.iter().filter(counts).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Notes that a keeper is about to serve; durable when it returns.
+    pub fn note_keeper_start(&mut self, now: Time) -> Result<(), KeyStoreError> {
+        self.file.keeper_starts.retain(|start| is_within_the_hour(*start, now));
         self.file.keeper_starts.push(now);
-        self.save()?;
-        Ok(before)
+        self.save()
     }
 
     /// All wrapped keys.
@@ -245,6 +248,11 @@ impl KeyStore {
     }
 }
 
+/// Whether a start still counts.
+fn is_within_the_hour(start: Time, now: Time) -> bool {
+    start > now.plus_seconds(-START_COUNTS_SECONDS) && start <= now
+}
+
 fn signed_path(path: &Path) -> PathBuf {
     path.with_extension("signed.json")
 }
@@ -285,13 +293,17 @@ mod tests {
             .collect();
         store.add_keys(&keys).unwrap();
         store.keep_signed(7, [9; 32]).unwrap();
-        assert_eq!(store.note_keeper_start(now).unwrap(), 0);
+        assert_eq!(store.keeper_starts(now), 0);
+        store.note_keeper_start(now).unwrap();
         let mut again = KeyStore::open(&path, "here").unwrap();
         assert_eq!(again.keys(), keys);
         assert_eq!(again.tenants(), [tenant]);
         assert_eq!(again.signed(), (7, [9; 32]));
-        assert_eq!(again.note_keeper_start(now.plus_seconds(10)).unwrap(), 1);
-        assert_eq!(again.note_keeper_start(now.plus_seconds(7200)).unwrap(), 0);
+        again.note_keeper_start(now.plus_seconds(10)).unwrap();
+        assert_eq!(
+            [10, 3_605, 7_200].map(|seconds| again.keeper_starts(now.plus_seconds(seconds))),
+            [2, 1, 0]
+        );
         assert!(again.missing_keys(now).is_empty());
         assert_eq!(again.missing_keys(now.plus_seconds(15 * 86_400)).len(), 1);
         assert!(matches!(KeyStore::open(&path, "elsewhere"), Err(KeyStoreError::OtherInstallation(_))));

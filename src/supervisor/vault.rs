@@ -79,6 +79,10 @@ impl Vault {
         vault.make_missing_keys().await?;
         vault.start_forwarder().await?;
         vault.start_edge().await?;
+        // A keeper that serves one command never answers a fingerprint.
+        if vault.accepts {
+            vault.admit_keeper().await?;
+        }
         Ok(vault)
     }
 
@@ -129,6 +133,7 @@ impl Vault {
             Role::Keeper => {
                 self.keeper = None;
                 self.start_keeper().await?;
+                self.admit_keeper().await?;
                 self.pair_keeper_with_forwarder()?;
                 self.pair_keeper_with_edge()
             }
@@ -220,12 +225,6 @@ impl Vault {
     }
 
     async fn start_keeper(&mut self) -> Result<(), String> {
-        // A keeper that serves one command answers no fingerprint, so it costs nothing of the budget.
-        let restarts = if self.accepts {
-            self.key_store.note_keeper_start(SystemClock.now()).map_err(|error| error.to_string())?
-        } else {
-            0
-        };
         let kek = settings::read_root_key(&self.config)?;
         let settings = KeeperSettings {
             environment: self.key_store.environment(),
@@ -236,13 +235,21 @@ impl Vault {
             destinations: self.kept(true),
             signed: self.key_store.signed(),
             fingerprints_per_hour_max: self.config.limits.fingerprints_per_hour_max,
-            restarts_last_hour: restarts,
+            restarts_last_hour: self.key_store.keeper_starts(SystemClock.now()),
         };
         let keeper = self.spawn(&Confinement::keeper())?;
         keeper
             .tell(&ToKeeperControl::Start(Box::new(settings)), &[])
             .map_err(|_| "the keeper does not listen".to_owned())?;
         self.keeper = Some(keeper);
+        self.await_keeper_ready().await
+    }
+
+    /// Counts the keeper's start and lets it answer fingerprints, in this order. A start that was refused before, for its database
+    /// or its configuration, has answered none and costs nothing of the budget.
+    async fn admit_keeper(&mut self) -> Result<(), String> {
+        self.key_store.note_keeper_start(SystemClock.now()).map_err(|error| error.to_string())?;
+        self.tell_keeper(&ToKeeperControl::Serve)?;
         self.await_keeper_ready().await
     }
 

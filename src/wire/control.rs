@@ -174,12 +174,14 @@ pub enum ToKeeperControl {
     UseKeys(Vec<WrappedKey>),
     /// The checkpoint (size) is durable in the key store.
     CheckpointKept(u64),
+    /// This start is counted, durably: answer fingerprints from now on.
+    Serve,
 }
 
 /// From the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromKeeperControl {
-    /// Open for business; to [`ToKeeperControl::Start`] and [`ToKeeperControl::UseKeys`].
+    /// Done; to [`ToKeeperControl::Start`], [`ToKeeperControl::UseKeys`] and [`ToKeeperControl::Serve`].
     Ready {
         /// Random, one for each start, hex.
         boot: String,

@@ -523,6 +523,8 @@ pub enum RefusalCode {
     FingerprintBudget,
     /// More different zips tried on one card than an hour may have.
     ZipBudget,
+    /// This keeper's start is not counted yet, so it answers no fingerprint.
+    NotServing,
     /// An amount that is not a positive integer in minor units, or that the processor cannot express.
     AmountInvalid,
     /// Not a currency.

@@ -209,6 +209,44 @@ async fn what_belongs_to_another_installation_or_is_unsafe_does_not_start() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_refused_costs_nothing_of_the_fingerprint_budget() {
+    let mut vault = Vault::make(|config| config);
+    let other = Vault::make(|config| config);
+    let (config, store_file) = (vault.config(), vault.path("keys/keystore.json"));
+    let starts = || {
+        let text = fs::read_to_string(&store_file).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["keeper_starts"].as_array().unwrap().len()
+    };
+    let refused = |word: &str| {
+        let (code, said) = run(&["serve", "--config", name(&config)]);
+        assert!(code == 1 && said.contains(word), "{word}: {said}");
+        assert_eq!(starts(), 0, "{word}");
+    };
+    // Another root key, a certificate that is none, another database.
+    for (file, with, word) in [
+        ("keys/root.key", fs::read(other.path("keys/root.key")).unwrap(), "a wrapped key does not open"),
+        ("tls/server.pem", b"none".to_vec(), "certificate"),
+    ] {
+        let own = fs::read(vault.path(file)).unwrap();
+        fs::write(vault.path(file), with).unwrap();
+        refused(word);
+        fs::write(vault.path(file), own).unwrap();
+    }
+    fs::rename(vault.path("data"), vault.path("own")).unwrap();
+    fs::rename(other.path("data"), vault.path("data")).unwrap();
+    refused("another environment");
+    fs::rename(vault.path("data"), other.path("data")).unwrap();
+    fs::rename(vault.path("own"), vault.path("data")).unwrap();
+    vault.serve();
+    assert_eq!(starts(), 1);
+    vault.kill_role("keeper");
+    assert_eq!(starts(), 2);
+    // An edge that dies brings no new keeper.
+    vault.kill_role("edge");
+    assert_eq!(starts(), 2);
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_come_and_too_many_requests_are_bounded() {
     let vault = Vault::start_with(|config| {
         format!("{config}\n[limits]\nrequests_per_second_max = 5\nrequests_burst_max = 10\n")

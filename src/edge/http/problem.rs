@@ -213,6 +213,7 @@ const fn code_of(code: RefusalCode) -> Code {
         RefusalCode::StrayNumber => Code::StrayNumber,
         RefusalCode::FingerprintBudget => Code::FingerprintBudget,
         RefusalCode::ZipBudget => Code::ZipBudget,
+        RefusalCode::NotServing => Code::NotReady,
         RefusalCode::AmountInvalid => Code::AmountInvalid,
         RefusalCode::CurrencyInvalid => Code::CurrencyInvalid,
         RefusalCode::CardUnreadable => Code::CardUnreadable,
