@@ -7,6 +7,8 @@
 #[expect(dead_code, reason = "the tests of the API use the rest")]
 mod common;
 
+#[path = "leaks/disk.rs"]
+mod disk;
 #[path = "leaks/lines.rs"]
 mod lines;
 #[path = "leaks/processors.rs"]
@@ -17,7 +19,7 @@ mod seeker;
 use std::time::{Duration, Instant};
 
 use cardvault::card::tenant::Mode;
-use cardvault::tools::client::Client;
+use cardvault::tools::client::{Answer, Client};
 use serde_json::json;
 
 use common::{BILLING, Vault, events, numbers, order, store, text};
@@ -73,6 +75,10 @@ impl Answers {
     ) {
         let answer = client.request(line.0, line.1, head, body.as_bytes()).await.unwrap();
         assert_eq!(answer.status, status, "{}: {}", line.0, text(&answer));
+        self.take(&answer);
+    }
+
+    fn take(&mut self, answer: &Answer) {
         self.0.extend_from_slice(format!("{:?}", answer.headers).as_bytes());
         self.0.extend_from_slice(&answer.body);
     }
@@ -280,14 +286,49 @@ async fn no_number_code_or_zip_is_left_anywhere() {
     seek_processes(&vault, &seeker, &all, "closed connections", &mut found);
     seeker.seek("audit log", &log_of_events, &mut found);
     seek_what_was_written(&vault, &seeker, &answers, &mut found);
-    // The search itself finds what is there.
+    finds_what_is_there(&seeker, &canaries);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// The search itself finds what is there.
+fn finds_what_is_there(seeker: &Seeker, canaries: &Canaries) {
     let mut there = Found::new();
     seeker.seek(
         "here",
-        format!("{} {ZIP} {}", canaries.numbers[0], canaries.halves[0]).as_bytes(),
+        format!("{} {ZIP} {}", canaries.numbers[0], canaries.halves.join(" ")).as_bytes(),
         &mut there,
     );
-    assert_eq!(there["here"].len(), 3);
+    assert_eq!(there["here"].len(), 2 + canaries.halves.len());
+}
 
+/// What is refused for want of room leaves nothing either: not while the disk is full, and not once there is room and all of it is
+/// asked again.
+#[tokio::test]
+async fn no_number_code_or_zip_is_left_where_the_disk_is_full() {
+    let trace = |config| format!("{config}\n[log]\nlevel = \"trace\"\n");
+    let Some(vault) = Vault::start_on_disk(disk::DISK_KIB, trace) else { return };
+    vault.tenant(TENANT, Mode::Test);
+    let scopes: Vec<&str> = BILLING.into_iter().chain(CHARGES).collect();
+    let (client, assessor) = (vault.application("billing", TENANT, &scopes), vault.assessor());
+    let (mut canaries, mut answers) = (Canaries::default(), Answers::default());
+    let full = disk::fill(&vault, &client, &mut canaries, &mut answers).await;
+    let last_card = Instant::now();
+    full.read_until_refused(&client, &mut answers).await;
+    let (seeker, mut found) = (Seeker::new(&canaries), Found::new());
+    seek_processes(&vault, &seeker, &["edge", "supervisor"], "a full disk", &mut found);
+    tokio::time::sleep(HELD_MAX.saturating_sub(last_card.elapsed())).await;
+    seek_processes(&vault, &seeker, &["keeper", "forwarder"], "a full disk", &mut found);
+    seek_what_was_written(&vault, &seeker, &answers, &mut found);
+
+    full.make_room(&vault, &client, &mut answers).await;
+    let last_card = Instant::now();
+    let log_of_events = serde_json::to_vec(&events(&assessor).await).unwrap();
+    drop((client, assessor));
+    tokio::time::sleep(HELD_MAX.saturating_sub(last_card.elapsed())).await;
+    let all = ["edge", "supervisor", "keeper", "forwarder"];
+    seek_processes(&vault, &seeker, &all, "room again", &mut found);
+    seeker.seek("audit log", &log_of_events, &mut found);
+    seek_what_was_written(&vault, &seeker, &answers, &mut found);
+    finds_what_is_there(&seeker, &canaries);
     assert!(found.is_empty(), "{found:#?}");
 }

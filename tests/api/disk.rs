@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use cardvault::card::tenant::Mode;
-use cardvault::tools::client::Client;
+use cardvault::tools::client::{Answer, Client};
 use serde_json::{Value, json};
 
+use crate::common::disk::store_until_full;
 use crate::common::{BILLING, Vault, card, count_of, events, numbers, store, text, wait_for};
 
 /// Room for the database of a few hundred cards and its write-ahead log.
@@ -14,23 +15,6 @@ const DISK_KIB: u32 = 12 << 10;
 /// What waits for room is written at the latest then.
 const RECOVERED_MAX: Duration = Duration::from_secs(20);
 const CHECKPOINT_MAX: Duration = Duration::from_secs(75);
-
-/// Stores cards until one is refused for want of room; gives the answers and how many keys were used.
-async fn store_until_full(client: &Client, kept: &mut Vec<Value>) -> usize {
-    for n in 0..2_000 {
-        let body = card(&numbers::volume(n), "c-1");
-        let answer = client.post("/v1/tokens", &format!("k-{n}"), &body).await.unwrap();
-        if answer.status == 201 {
-            kept.push(answer.json());
-            continue;
-        }
-        let problem = answer.json();
-        assert_eq!((answer.status, &problem["code"]), (503, &json!("disk_full")), "{}", text(&answer));
-        assert_eq!((&problem["retryable"], &problem["outbound"]), (&json!(true), &json!("not_sent")));
-        return usize::try_from(n).unwrap();
-    }
-    panic!("the disk was never full");
-}
 
 /// Whatever changes something is refused the same way, and nothing is sent.
 async fn each_change_is_refused(vault: &Vault, client: &Client, first: &str, charge: &Value) {
@@ -87,7 +71,10 @@ async fn a_full_disk_refuses_changes_and_then_reads_until_there_is_room() {
     let (client, assessor) = (vault.application("billing", "acme", &scopes), vault.assessor());
     let mut kept = vec![store(&client, "first", &card("4242424242424242", "c-0")).await];
     let filler = vault.fill_disk();
-    let refused = store_until_full(&client, &mut kept).await;
+    let body = |n| card(&numbers::volume(u64::try_from(n).unwrap()), "c-1");
+    let answers = store_until_full(&client, body).await;
+    let refused = answers.len() - 1;
+    kept.extend(answers[..refused].iter().map(Answer::json));
     let first = format!("/v1/tokens/{}", kept[0]["id"].as_str().unwrap());
 
     let charge = json!({
@@ -107,8 +94,7 @@ async fn a_full_disk_refuses_changes_and_then_reads_until_there_is_room() {
     assert_eq!(vault.count("cards"), i64::try_from(kept.len()).unwrap());
     assert_eq!(vault.count("charges"), 0);
     for n in [refused, 0] {
-        let body = card(&numbers::volume(u64::try_from(n).unwrap()), "c-1");
-        store(&client, &format!("k-{n}"), &body).await;
+        store(&client, &format!("k-{n}"), &body(n)).await;
     }
     for card in &kept {
         let read = client.get(&format!("/v1/tokens/{}", card["id"].as_str().unwrap())).await.unwrap();

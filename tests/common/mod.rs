@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) mod disk;
 pub(crate) mod numbers;
 
 /// The binary under test.
