@@ -1,5 +1,6 @@
 //! What is SQLite's own: migrations, a full disk, a crash, sizes.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +11,7 @@ use cardvault::clock::{Clock, ManualClock, SystemClock};
 use cardvault::edge::store::sqlite::{OpenError, SqliteOptions, SqliteStore, card_digests};
 use cardvault::edge::store::{CardRow, CardStatus, Change, CommitError, OnDuplicate, Store, StoredAnswer};
 use cardvault::random::make_bytes;
+use tokio::task::JoinSet;
 
 use crate::harness::*;
 use crate::log::assert_chain;
@@ -179,19 +181,12 @@ async fn digests_are_those_of_the_sealed_fields() {
     assert_eq!(erased, 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_erased_card_is_scrubbed_however_many_read_and_write() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut options = options(directory.path());
-    options.clock = Arc::new(SystemClock);
-    let store = Arc::new(SqliteStore::open(options).unwrap());
-    let card = some_card(0);
-    store.commit(create(&card)).await.unwrap();
-    let ended = Arc::new(AtomicU32::new(0));
-    let mut busy = Vec::new();
+/// Eight tasks that read one card without a pause, and one of them stores others meanwhile; until told to end.
+fn keep_busy(store: &Arc<SqliteStore>, token: Token, ended: &Arc<AtomicU32>) -> JoinSet<()> {
+    let mut busy = JoinSet::new();
     for reader in 0..8 {
-        let (store, ended, token) = (Arc::clone(&store), Arc::clone(&ended), card.token);
-        busy.push(tokio::spawn(async move {
+        let (store, ended) = (Arc::clone(store), Arc::clone(ended));
+        busy.spawn(async move {
             while ended.load(Ordering::SeqCst) == 0 {
                 assert!(store.card(ONE, token).await.unwrap().is_some());
                 if reader == 0 {
@@ -199,8 +194,25 @@ async fn an_erased_card_is_scrubbed_however_many_read_and_write() {
                 }
                 tokio::task::yield_now().await;
             }
-        }));
+        });
     }
+    busy
+}
+
+fn busy_store(directory: &Path) -> Arc<SqliteStore> {
+    let mut options = options(directory);
+    options.clock = Arc::new(SystemClock);
+    Arc::new(SqliteStore::open(options).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_erased_card_is_scrubbed_however_many_read_and_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = busy_store(directory.path());
+    let card = some_card(0);
+    store.commit(create(&card)).await.unwrap();
+    let ended = Arc::new(AtomicU32::new(0));
+    let mut busy = keep_busy(&store, card.token, &ended);
     store.commit(erase(&card)).await.unwrap();
     let begun = Instant::now();
     while store.card(ONE, card.token).await.unwrap().unwrap().scrubbed_at.is_none() {
@@ -208,8 +220,35 @@ async fn an_erased_card_is_scrubbed_however_many_read_and_write() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     ended.store(1, Ordering::SeqCst);
-    for task in busy {
-        task.await.unwrap();
+    while let Some(done) = busy.join_next().await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_write_ahead_log_begins_again_however_many_read_and_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = busy_store(directory.path());
+    let card = some_card(0);
+    store.commit(create(&card)).await.unwrap();
+    let ended = Arc::new(AtomicU32::new(0));
+    let mut busy = keep_busy(&store, card.token, &ended);
+    let (begun, log) = (Instant::now(), directory.path().join("vault.db-wal"));
+    let size = || std::fs::metadata(&log).unwrap().len();
+    // Its header holds a salt that is another each time that the log begins.
+    let salt = || {
+        let mut header = [0; 24];
+        std::fs::File::open(&log).unwrap().read_exact(&mut header).unwrap();
+        header[16..].to_vec()
+    };
+    let first = salt();
+    while salt() == first {
+        assert!(size() < 200 << 20 && begun.elapsed() < Duration::from_secs(60), "{} bytes", size());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ended.store(1, Ordering::SeqCst);
+    while let Some(done) = busy.join_next().await {
+        done.unwrap();
     }
 }
 

@@ -51,6 +51,9 @@ pub(super) fn run(common: &Arc<Common>, database: &File, stop: &AtomicBool) {
             Ok((pages, left)) => {
                 if scrub || left <= WAL_PAGES_LEFT_MAX || pages >= WAL_PAGES_MAX {
                     common.inbox.ask(scrub);
+                }
+                // Only then: a log that is long all the time is no reason to wait with what is to be erased.
+                if scrub {
                     scrubbed = Instant::now();
                 }
             }

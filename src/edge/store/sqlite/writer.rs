@@ -30,6 +30,9 @@ const PROBE_BYTES: u32 = 256 * 1024;
 /// Tombstones marked as scrubbed with each commit.
 const SCRUBBED_BATCH: usize = 256;
 
+/// Where many read all the time the write-ahead log never begins again by itself; once it is so long, reads are held up for the
+/// copying of its last pages.
+const WAL_PAGES_CLOSE: u64 = 8_000;
 /// From so many on, answers are given in the runtime.
 const ANSWERS_MANY: usize = 8;
 
@@ -192,7 +195,7 @@ impl Writer {
         }
         self.common.inbox.settle();
         if restart {
-            open.checkpoint(&self.common.pool, scrub)?;
+            open.checkpoint(&self.common, scrub)?;
         }
         Ok(())
     }
@@ -327,9 +330,11 @@ impl Open {
 
     /// Copies the last pages into the database, so that the next commit begins the write-ahead log again; to scrub, empties
     /// it. The checkpointer has done the bulk.
-    fn checkpoint(&mut self, pool: &Pool, scrub: bool) -> rusqlite::Result<()> {
+    fn checkpoint(&mut self, common: &Common, scrub: bool) -> rusqlite::Result<()> {
         let mode = if scrub { "truncate" } else { "passive" };
-        let _closed = scrub.then(|| pool.close());
+        let pool = &common.pool;
+        let long = common.figures.wal_pages.load(Ordering::Relaxed) >= WAL_PAGES_CLOSE;
+        let _closed = (scrub || long).then(|| pool.close());
         pool.let_go();
         // Nobody is waited for long: no reader has more to do than one read, and the checkpointer asks again.
         self.conn.busy_timeout(Duration::from_millis(5))?;
