@@ -10,8 +10,9 @@ use crate::random::{self, NoRandomness};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const TEXT_LEN: usize = 32;
+const MASK_40: u64 = (1 << 40) - 1;
+const MASK_25: u64 = (1 << 25) - 1;
 const BREAK: u8 = b'v';
-
 /// The 18 bytes behind every id: milliseconds (6, big-endian) ‖ random (12).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
@@ -41,16 +42,19 @@ impl IdBytes {
 
     /// The text without its prefix, in ASCII.
     fn text(&self) -> [u8; TEXT_LEN] {
-        // One zero bit in front makes 145 bits, 29 symbols of five: four from the first 19 bits, 25 from the rest.
-        let (first, rest) = self.0.split_at(3);
-        let first = first.iter().fold(0, |sum, byte| (sum << 8) | u128::from(*byte));
-        let rest = rest.iter().fold(first & 31, |sum, byte| (sum << 8) | u128::from(*byte));
-        let symbols = (0..4).rev().map(|at| (first >> 5) >> (5 * at));
-        let mut symbols = symbols.chain((0..25).rev().map(|at| rest >> (5 * at)));
+        // One zero bit in front makes 145 bits: 40 for each group of eight symbols, 25 for the last five.
+        let bits = |from: usize, count: usize| {
+            let bytes = self.0.iter().skip(from).take(count);
+            bytes.fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte))
+        };
+        let groups =
+            [bits(0, 5) >> 1, bits(4, 6) >> 1 & MASK_40, bits(9, 6) >> 1 & MASK_40, bits(14, 4) & MASK_25];
         let mut text = [BREAK; TEXT_LEN];
-        for (_, to) in text.iter_mut().enumerate().filter(|(at, _)| at % 9 != 8) {
-            let index = usize::try_from(symbols.next().unwrap_or(0) & 31).unwrap_or(0);
-            *to = ALPHABET.get(index).copied().unwrap_or(b'0');
+        for (to, (group, symbols)) in text.chunks_mut(9).zip(groups.into_iter().zip([8, 8, 8, 5])) {
+            for (at, to) in to.iter_mut().take(symbols).enumerate() {
+                let index = usize::try_from((group >> (5 * (symbols - 1 - at))) & 31).unwrap_or(0);
+                *to = ALPHABET.get(index).copied().unwrap_or(b'0');
+            }
         }
         text
     }
@@ -70,8 +74,8 @@ impl IdBytes {
                 }
                 continue;
             }
-            let value = ALPHABET.iter().position(|a| *a == symbol)?;
-            buffer = (buffer << 5) | u32::try_from(value).ok()?;
+            let value = value_of(symbol)?;
+            buffer = (buffer << 5) | u32::from(value);
             bits += 5;
             symbols += 1;
             if symbols == 1 {
@@ -86,6 +90,19 @@ impl IdBytes {
             }
         }
         Some(Self(bytes))
+    }
+}
+
+/// Where a symbol stands in the alphabet.
+const fn value_of(symbol: u8) -> Option<u8> {
+    match symbol {
+        b'0'..=b'9' => Some(symbol - b'0'),
+        b'a'..=b'h' => Some(symbol - b'a' + 10),
+        b'j' | b'k' => Some(symbol - b'j' + 18),
+        b'm' | b'n' => Some(symbol - b'm' + 20),
+        b'p'..=b't' => Some(symbol - b'p' + 22),
+        b'v'..=b'z' => Some(symbol - b'v' + 27),
+        _ => None,
     }
 }
 
