@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::confine::{Confinement, Role};
+use super::role;
 use crate::wire::control::{FromEdge, FromForwarderControl, FromKeeperControl};
 use crate::wire::frame::FrameError;
 use crate::wire::pair;
@@ -51,23 +52,24 @@ impl Running {
         words: mpsc::UnboundedSender<Word>,
     ) -> std::io::Result<Self> {
         let (ours, theirs) = pair::make_pair()?;
-        let role = confinement.role;
+        let of = confinement.role;
         let mut command = Command::new("/proc/self/exe");
-        command.arg0(format!("cardvault: {}", role.name())).arg("role").args(confinement.to_args());
+        command.arg0(format!("cardvault: {}", of.name())).arg("role").args(confinement.to_args());
         if require_full {
             command.arg("--require-full");
         }
         let child = command
             .env_clear()
+            .env(role::ALLOCATOR.0, role::ALLOCATOR.1)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn()?;
         let reading = ours.try_clone()?;
-        std::thread::spawn(move || match role {
-            Role::Edge => listen(&reading, role, number, Said::Edge, &words),
-            Role::Keeper => listen(&reading, role, number, Said::Keeper, &words),
-            Role::Forwarder => listen(&reading, role, number, Said::Forwarder, &words),
+        std::thread::spawn(move || match of {
+            Role::Edge => listen(&reading, of, number, Said::Edge, &words),
+            Role::Keeper => listen(&reading, of, number, Said::Keeper, &words),
+            Role::Forwarder => listen(&reading, of, number, Said::Forwarder, &words),
         });
         Ok(Self { number, child, line: ours })
     }

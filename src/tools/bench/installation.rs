@@ -12,6 +12,7 @@ use super::usage::Process;
 use crate::card::tenant::Mode;
 use crate::random;
 use crate::supervisor::admin::{self, AdminRequest};
+use crate::supervisor::role::ALLOCATOR;
 use crate::wire::control::{AdminAnswer, PrincipalOrder};
 
 const EXAMPLE: &str = include_str!("../../../deploy/cardvault.example.toml");
@@ -159,7 +160,9 @@ fn start_floor(directory: &Path, children: &mut Children) -> Result<(SocketAddr,
     let mut command = this_program()?;
     command.args(["bench", "floor", "--certificate"]).arg(directory.join("tls/server.pem"));
     command.arg("--key").arg(directory.join("tls/server.key"));
+    // As the edge is run, or it would not be its floor.
     let mut floor = command
+        .env(ALLOCATOR.0, ALLOCATOR.1)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
