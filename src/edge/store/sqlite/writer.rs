@@ -277,7 +277,8 @@ impl Open {
         let written = self.conn.total_changes();
         self.index.mark();
         let mark = self.log.mark();
-        let mut applying = Applying { conn: &self.conn, index: &mut self.index, now, erased: 0 };
+        let mut applying =
+            Applying { conn: &self.conn, index: &mut self.index, now, erased: 0, charged: None };
         let applied = applying.apply(change);
         let gone = applying.erased;
         match applied {

@@ -13,7 +13,11 @@ use crate::edge::store::{AttemptState, CardStatus, ChargeRow, ChargeStatus, Comm
 
 impl Applying<'_> {
     pub(super) fn put_charge(&mut self, charge: &ChargeRow) -> Result<(), Refusal> {
-        let before = load_charge(self.conn, charge.tenant, charge.id)?;
+        // A new one is not looked for: if its id were taken, the insert would say so.
+        let before = match charge.revision {
+            1 => None,
+            _ => load_charge(self.conn, charge.tenant, charge.id)?,
+        };
         let revision = before.as_ref().map_or(0, |row| row.revision);
         if charge.revision != revision.saturating_add(1) {
             return Err(CommitError::Conflict.into());
@@ -27,7 +31,11 @@ impl Applying<'_> {
         if new.contains_key(&invoice) && !old.contains_key(&invoice) {
             self.check_invoice_free(&invoice)?;
         }
-        self.conn.prepare_cached(include_str!("../sql/charge_put.sql"))?.execute((
+        let put = match before {
+            None => include_str!("../sql/charge_insert.sql"),
+            Some(_) => include_str!("../sql/charge_update.sql"),
+        };
+        self.conn.prepare_cached(put)?.execute((
             charge.tenant.0,
             charge.id.bytes(),
             charge.created_at.micros,
@@ -50,7 +58,7 @@ impl Applying<'_> {
     }
 
     /// The writer has the last word on whether a card may still be used: it may have been suspended a moment ago.
-    fn check_chargeable(&self, charge: &ChargeRow) -> Result<(), Refusal> {
+    fn check_chargeable(&mut self, charge: &ChargeRow) -> Result<(), Refusal> {
         let card = self.card_of(charge.tenant, charge.token)?;
         match card.row.status {
             CardStatus::Erasing | CardStatus::Erased => Err(CommitError::NotFound.into()),
@@ -58,7 +66,10 @@ impl Applying<'_> {
             CardStatus::Active if card.row.version != charge.card_version => {
                 Err(CommitError::Conflict.into())
             }
-            CardStatus::Active => Ok(()),
+            CardStatus::Active => {
+                self.charged = Some(charge.token);
+                Ok(())
+            }
         }
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Applying<'a> {
     pub(super) now: Time,
     /// Cards erased so far in this transaction.
     pub(super) erased: u64,
+    /// A card that this change was found to charge: it has its sealed fields.
+    pub(super) charged: Option<Token>,
 }
 
 /// Why a change did not go in.
@@ -152,10 +154,8 @@ impl Applying<'_> {
     }
 
     fn keep_body_mac(&mut self, token: Token, mac: &[u8; 32]) -> Result<MacPlace, Refusal> {
-        let gone = match load_card(self.conn, token)? {
-            Some(card) => card.row.sealed.is_none(),
-            None => false,
-        };
+        let gone = self.charged != Some(token)
+            && load_card(self.conn, token)?.is_some_and(|card| card.row.sealed.is_none());
         if gone {
             return Ok(MacPlace::Gone);
         }

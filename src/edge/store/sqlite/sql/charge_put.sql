@@ -1,2 +1,0 @@
-insert into charges (tenant, id, created, status, destination, doc) values (?1, ?2, ?3, ?4, ?5, ?6)
-on conflict (tenant, id) do update set status = excluded.status, destination = excluded.destination, doc = excluded.doc
