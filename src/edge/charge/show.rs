@@ -6,7 +6,7 @@ use crate::edge::App;
 use crate::edge::audit::catalogue;
 use crate::edge::audit::event::{EventDraft, EventOutcome, Facts, Target};
 use crate::edge::directory::Caller;
-use crate::edge::store::{Change, ChargeFilter, ChargeRow, OperationKind, Page};
+use crate::edge::store::{Change, ChargeFilter, ChargeRow, Operation, OperationKind, Page};
 
 /// How many charges a list of refunds looks through at once.
 const REFUNDS_SCAN: usize = 200;
@@ -44,7 +44,7 @@ pub async fn refund(app: &App, caller: &Caller, id: &str) -> Result<ChargeRow, E
     Ok(row)
 }
 
-/// Charges that have refunds and fit the filter, newest charge first; each page is of whole charges, so that it may hold more refunds
+/// Charges with the refunds that fit the filter, newest charge first; each page is of whole charges, so that it may hold more refunds
 /// than `limit`.
 pub async fn refunds(
     app: &App,
@@ -53,17 +53,23 @@ pub async fn refunds(
     mut after: Option<ChargeId>,
     limit: usize,
 ) -> Result<Page<ChargeRow>, Error> {
+    // A charge may be older than its refund, and stand elsewhere: those parts of the filter are the refund's.
+    let of_charges = ChargeFilter { status: None, created_from: None, ..filter.clone() };
     let mut found = Page { rows: Vec::new(), more: true };
     let mut refunds = 0;
     while found.more && refunds < limit {
-        let page = app.store.charges(caller.tenant_id(), filter, after, REFUNDS_SCAN).await?;
+        let page = app.store.charges(caller.tenant_id(), &of_charges, after, REFUNDS_SCAN).await?;
         found.more = page.more;
-        for row in page.rows {
+        for mut row in page.rows {
             if refunds >= limit {
                 found.more = true;
                 break;
             }
             after = Some(row.id);
+            let of_charge = row.operations.first().and_then(transaction).map(str::to_owned);
+            row.operations.retain(|operation| {
+                operation.kind != OperationKind::Refund || fits(operation, of_charge.as_deref(), filter)
+            });
             let count = row.operations.iter().filter(|o| o.kind == OperationKind::Refund).count();
             refunds += count;
             if count > 0 {
@@ -73,6 +79,19 @@ pub async fn refunds(
     }
     log_read(app, caller, catalogue::CHARGE_LIST, String::new(), Some(found.rows.len())).await?;
     Ok(found)
+}
+
+/// Whether a refund fits what a filter says of status, time and transaction; that of its charge finds all of its refunds.
+fn fits(refund: &Operation, of_charge: Option<&str>, filter: &ChargeFilter) -> bool {
+    let wanted = filter.processor_transaction_id.as_deref();
+    filter.status.is_none_or(|status| refund.status == status)
+        && filter.created_from.is_none_or(|from| refund.created_at >= from)
+        && filter.created_before.is_none_or(|before| refund.created_at < before)
+        && (wanted.is_none() || wanted == of_charge || wanted == transaction(refund))
+}
+
+fn transaction(operation: &Operation) -> Option<&str> {
+    operation.attempts.iter().rev().find_map(|attempt| attempt.transaction_id.as_deref())
 }
 
 async fn log_read(

@@ -88,6 +88,45 @@ async fn an_export_holds_every_refund_once() {
     assert_eq!(expected.iter().collect::<HashSet<_>>().len(), expected.len());
 }
 
+/// What is asked of a refund is not asked of its charge, which may be older and stand elsewhere.
+#[tokio::test]
+async fn refunds_are_found_by_what_is_theirs() {
+    let vault = Vault::start().await;
+    let mut charge = fill(&vault).await.remove(4);
+    charge.revision += 1;
+    let late = charge.created_at.plus_seconds(86_400);
+    let sale = charge.operations[0].clone();
+    charge.operations[0].attempts[0].transaction_id = Some("pay-1".to_owned());
+    charge.operations.truncate(1);
+    for (id, status, created_at) in
+        [("one", ChargeStatus::Approved, charge.created_at), ("two", ChargeStatus::Declined, late)]
+    {
+        let mut refund = Operation { kind: OperationKind::Refund, status, created_at, ..sale.clone() };
+        refund.id = RefundId::make(created_at).unwrap().to_string();
+        refund.attempts[0].id = AttemptId::make(created_at).unwrap();
+        refund.attempts[0].transaction_id = Some(format!("back-{id}"));
+        charge.operations.push(refund);
+    }
+    let [one, two] = [1, 2].map(|at| charge.operations[at].id.clone());
+    let rows = vec![RowChange::PutCharge(Box::new(charge.clone()))];
+    vault.app.store.commit(Change { rows, ..Change::default() }).await.unwrap();
+    let found = async |query: &str| {
+        let query = format!("/v1/refunds?invoice={}&{query}", charge.invoice);
+        let got = vault.get("billing", &query).await;
+        assert_eq!(got.status, 200, "{}", got.text);
+        let data = got.body["data"].as_array().unwrap();
+        data.iter().map(|refund| refund["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("status=approved").await, [one.clone()]);
+    assert_eq!(found("status=declined").await, [two.clone()]);
+    assert_eq!(found(&format!("created%5Bgte%5D={late}")).await, [two.clone()]);
+    assert_eq!(found(&format!("created%5Blt%5D={late}")).await, [one.clone()]);
+    assert_eq!(found("processor_transaction_id=back-one").await, [one.clone()]);
+    assert_eq!(found("processor_transaction_id=pay-1").await, [two, one]);
+    assert_eq!(found("processor_transaction_id=pay-2").await, Vec::<String>::new());
+    assert_eq!(found("destination=elsewhere").await, Vec::<String>::new());
+}
+
 fn ids_of(ndjson: &str) -> Vec<String> {
     let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
     ndjson.lines().map(|text| line(text)["id"].as_str().unwrap().to_owned()).collect()
