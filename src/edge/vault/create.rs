@@ -13,7 +13,7 @@ use crate::edge::store::{
     CardRow, CardStatus, Change, CommitError, Idempotency, OnDuplicate, RowChange, StoreError, StoredAnswer,
     StoredIdempotency,
 };
-use crate::wire::keeper::{CompareZip, Digested, Seal, SealAs, Sealed};
+use crate::wire::keeper::{CompareZip, Digest, Digested, RefusalCode, Seal, SealAs, Sealed};
 
 const ROUTE: &str = "POST /v1/tokens";
 
@@ -59,7 +59,13 @@ impl Vault {
                 body: body.to_vec(),
             })
         };
-        let sealed = self.keeper.seal(seal(SealAs::Create, token, POLICY, [0; 3])).await?;
+        let sealed = match self.keeper.seal(seal(SealAs::Create, token, POLICY, [0; 3])).await {
+            Err(error) if is_expired(&error) && self.was_answered(tenant, key, body).await? => {
+                let again = seal(SealAs::Create, token, POLICY, [0; 3]);
+                self.keeper.seal(Box::new(Seal { allow_expired: true, ..*again })).await?
+            }
+            sealed => sealed?,
+        };
         let mut fresh = Fresh::read(body, sealed)?;
         for _ in 0..TRIES_MAX {
             let existing = match self.insert(caller, token, &mut fresh).await {
@@ -89,6 +95,18 @@ impl Vault {
             }
         }
         Err(CommitError::Conflict.into())
+    }
+
+    /// Whether a request with this key was answered: then its card may have expired since, and the answer stays what it was.
+    async fn was_answered(&self, tenant: TenantId, key: &str, body: &[u8]) -> Result<bool, Error> {
+        let digest = Digest {
+            tenant,
+            route: ROUTE.to_owned(),
+            idempotency_key: key.to_owned(),
+            body: body.to_vec(),
+        };
+        let digests = self.keeper.digest(digest).await?;
+        Ok(self.store.idempotency(tenant, ROUTE, &digests.key).await?.is_some())
     }
 
     /// Commits the new card with its event and the claim on the key.
@@ -288,6 +306,11 @@ impl<'a> Fresh<'a> {
         };
         Change { rows, events, idempotency: Some(idempotency) }
     }
+}
+
+/// Whether the keeper says that the submitted card has expired.
+fn is_expired(error: &KeeperError) -> bool {
+    matches!(error, KeeperError::Refused(refusal) if refusal.code == RefusalCode::CardExpired)
 }
 
 /// Versions of PAN, expiry and zip as they are; zero for none.

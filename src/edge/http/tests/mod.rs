@@ -68,7 +68,8 @@ impl Vault {
         let store = Arc::new(SqliteStore::open(options).unwrap());
         let app = Arc::new(Edge::new(store, Keeper::new(), shared, limits));
         let (ours, theirs) = make_pair().unwrap();
-        std::thread::spawn(move || stand_in(&theirs));
+        let time = clock.clone();
+        std::thread::spawn(move || stand_in(&theirs, &time));
         app.keeper.connect(ours).unwrap();
         let vault = Self { router: routes::router(&app), app, clock, _directory: directory };
         vault.add_tenants().await;
@@ -210,11 +211,11 @@ fn card(number: &str, more: &str) -> String {
 }
 
 /// Answers like a keeper, without keys: envelopes hold what they were given, so nothing here says anything about sealing.
-fn stand_in(pair: &UnixStream) {
+fn stand_in(pair: &UnixStream, clock: &ManualClock) {
     let mut reader = FrameReader::new(pair.try_clone().unwrap());
     while let Ok((id, ask)) = reader.read::<ToKeeper>() {
         let answer = match ask {
-            ToKeeper::Seal(seal) => match stand_in_seal(&seal) {
+            ToKeeper::Seal(seal) => match stand_in_seal(&seal, clock) {
                 Ok(sealed) => FromKeeper::Sealed(Box::new(sealed)),
                 Err(refusal) => FromKeeper::Refused(refusal),
             },
@@ -253,7 +254,7 @@ fn digests(parts: &[Vec<u8>; 3]) -> Digested {
     Digested { key: hash(&[parts[0].clone(), parts[1].clone()].concat()), body: hash(&parts.concat()) }
 }
 
-fn stand_in_seal(seal: &Seal) -> Result<Sealed, Refusal> {
+fn stand_in_seal(seal: &Seal, clock: &ManualClock) -> Result<Sealed, Refusal> {
     let body: Value =
         serde_json::from_slice(&seal.body).map_err(|_| Refusal::of(RefusalCode::MalformedJson))?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -266,6 +267,9 @@ fn stand_in_seal(seal: &Seal) -> Result<Sealed, Refusal> {
     let expiry = body["card"]["exp_month"]
         .as_u64()
         .map(|month| Expiry { month: month as u8, year: body["card"]["exp_year"].as_u64().unwrap() as u16 });
+    if !seal.allow_expired && expiry.is_some_and(|expiry| expiry.is_past(clock.now())) {
+        return Err(Refusal::about(RefusalCode::CardExpired, "card.exp_year"));
+    }
     let [pan, exp, zip] = seal.versions;
     let metadata = body["metadata"].as_object().map(|map| {
         map.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect()

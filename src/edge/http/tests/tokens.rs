@@ -62,6 +62,20 @@ async fn a_replay_answers_the_version_that_was_answered() {
 }
 
 #[tokio::test]
+async fn a_replay_answers_the_same_after_the_card_has_expired() {
+    let vault = Vault::start().await;
+    let made = vault.create("billing", "k1", &card(VISA, "")).await;
+    vault.clock.advance_seconds(10 * 365 * 86_400);
+    let replay = vault.create("billing", "k1", &card(VISA, "")).await;
+    assert_eq!((replay.status, &replay.body), (201, &made.body), "{}", replay.text);
+    assert_eq!(replay.head["idempotent-replayed"], "true");
+    let other = vault.create("billing", "k1", &card(OTHER, "")).await;
+    assert_eq!(other.code(), (422, "idempotency_key_reused"));
+    let anew = vault.create("billing", "k2", &card(VISA, "")).await;
+    assert_eq!(anew.code(), (422, "card_expired"));
+}
+
+#[tokio::test]
 async fn a_duplicate_is_stored_again_returned_or_updated_as_asked() {
     let vault = Vault::start().await;
     let first = vault.create("billing", "k1", &card(VISA, r#","customer":"c-1""#)).await;
