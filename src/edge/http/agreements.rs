@@ -120,8 +120,11 @@ impl AgreementBody {
             return Err(invalid("consent.text_sha256"));
         }
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        let is_network_id =
-            |id: &String| (1..=NETWORK_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(plain);
+        // Mastercard fills its ids up with blanks at the end, and they are part of the id.
+        let printed = |b: u8| matches!(b, b' '..=b'~');
+        let is_network_id = |id: &String| {
+            id.len() <= NETWORK_ID_BYTES_MAX && id.bytes().all(printed) && !id.trim().is_empty()
+        };
         if self.network_transaction_id.as_ref().is_some_and(|id| !is_network_id(id)) {
             return Err(invalid("network_transaction_id"));
         }
@@ -187,6 +190,42 @@ impl<'a> Answer<'a> {
             created_at: row.created_at,
             ended_at: row.ended_at,
             ended_reason: row.ended_reason.as_deref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(ntid: &str, tlid: &str) -> Result<NewAgreement, Code> {
+        let body = format!(
+            r#"{{"type":"recurring","consent":{{"by":"jane","at":"2026-11-22T10:00:00Z"}},"network_transaction_id":"{ntid}","transaction_link_id":"{tlid}"}}"#
+        );
+        let body: AgreementBody = read_json(body.as_bytes()).unwrap();
+        body.check().map_err(|problem| problem.code())
+    }
+
+    #[test]
+    fn what_a_network_calls_its_transactions_is_kept_letter_for_letter() {
+        // Of digits only and with a right check digit, in small letters, filled up with blanks, ending in dashes.
+        for ntid in ["378282246310005", "4242424242424242", "mcc123456", "MCC1234560115  ", " x", "0"] {
+            for tlid in ["aB3-_6789012345678901Z", "4242424242424242------", "----------------------"] {
+                let new = read(ntid, tlid).unwrap();
+                assert_eq!(new.network_transaction_id.as_deref(), Some(ntid));
+                assert_eq!(new.transaction_link_id.as_deref(), Some(tlid));
+            }
+        }
+        let tlid = "aB3-_6789012345678901Z";
+        for (ntid, tlid) in [
+            ("", tlid),
+            ("   ", tlid),
+            ("\\n1", tlid),
+            ("1", "aB3-_6789012345678901"),
+            ("1", "aB3-_6789012345678901ZZ"),
+            ("1", "aB3 _6789012345678901Z"),
+        ] {
+            assert_eq!(read(ntid, tlid).map(drop), Err(Code::InvalidValue));
         }
     }
 }
