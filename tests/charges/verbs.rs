@@ -3,6 +3,7 @@
 use cardvault::tools::client::Payload;
 use serde_json::{Value, json};
 
+use crate::common::{count_of, events};
 use crate::desk::{Desk, VISA, behaving, refusal, sale, word};
 
 #[tokio::test]
@@ -132,6 +133,64 @@ async fn a_merchant_charges_only_under_an_agreement() {
     body["invoice"] = "inv-2".into();
     let ended = desk.charge("k-2", &body).await;
     assert_eq!(refusal(&ended), (422, "agreement_required".to_owned()));
+}
+
+#[tokio::test]
+async fn a_new_number_ends_an_agreement_until_its_customer_has_paid_with_it() {
+    let mut desk = Desk::open();
+    let assessor = desk.vault.assessor();
+    let token = desk.token("t-1", VISA).await;
+    let (card, path) = (format!("/v1/tokens/{token}"), format!("/v1/tokens/{token}/agreements"));
+    let consent = json!({
+        "type": "recurring", "consent": {"by": "shopper", "at": "2026-11-01T00:00:00Z"},
+        "network_transaction_id": "MCC123456", "transaction_link_id": "aB3-_6789012345678901Z",
+    });
+    let agreement = desk.post(&path, "a-1", &consent).await.json();
+    let by = |initiator: &str, invoice: &str, agreement: &Value| {
+        let mut body = sale(&token, invoice);
+        body["initiator"] = initiator.into();
+        body["agreement"] = agreement.clone();
+        body
+    };
+    let merchant = |invoice: &str| by("merchant", invoice, &agreement["id"]);
+    assert_eq!(desk.charge("k-1", &merchant("inv-1")).await.json()["status"], "approved");
+    let renumber = async |number: &str| {
+        let change = json!({"card": {"number": number}});
+        assert_eq!(desk.client.request("PATCH", &card, &[], &change).await.unwrap().status, 200);
+    };
+    renumber("5555555555554444").await;
+    assert_eq!(
+        refusal(&desk.charge("k-2", &merchant("inv-2")).await),
+        (422, "agreement_required".to_owned())
+    );
+    // A customer who pays without it has not agreed to it again; nor has one whose card was declined.
+    assert_eq!(desk.charge("k-3", &by("customer", "inv-3", &Value::Null)).await.status, 201);
+    renumber("4000000000000002").await;
+    let declined = desk.charge("k-4", &by("customer", "inv-4", &agreement["id"])).await.json();
+    assert_eq!(word(&declined, "status"), "declined", "{declined}");
+    assert_eq!(
+        refusal(&desk.charge("k-2", &merchant("inv-2")).await),
+        (422, "agreement_required".to_owned())
+    );
+    renumber("5555555555554444").await;
+    let paid = desk.charge("k-5", &by("customer", "inv-5", &agreement["id"])).await.json();
+    assert_eq!((word(&paid, "status"), &paid["agreement"]), ("approved", &agreement["id"]), "{paid}");
+    // What the network called the old number's transaction is nothing to the new one.
+    let kept = desk.get(&path).await["data"][0].clone();
+    assert_eq!((word(&kept, "status"), &kept["ended_reason"]), ("active", &Value::Null), "{kept}");
+    assert_eq!(kept["network_transaction_id"], paid["network_transaction_id"]);
+    assert_eq!(kept["transaction_link_id"], Value::Null);
+    assert_eq!(desk.charge("k-2", &merchant("inv-2")).await.json()["status"], "approved");
+    assert_eq!(count_of(&events(&assessor).await, "agreement.renew"), 1);
+    // What its owner ended stays ended.
+    renumber(VISA).await;
+    let end = format!("{path}/{}/end", word(&agreement, "id"));
+    assert_eq!(desk.post(&end, "e-1", &json!({})).await.json()["ended_reason"], "requested");
+    let over = desk.charge("k-6", &by("customer", "inv-6", &agreement["id"])).await;
+    assert_eq!(refusal(&over), (422, "agreement_required".to_owned()));
+    desk.vault.stop();
+    let (code, said) = desk.vault.verify();
+    assert_eq!(code, 0, "{said}");
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ macro_rules! actions {
 actions! {
     AGREEMENT_CREATE "agreement.create" [1] "A stored-credential agreement was made.";
     AGREEMENT_END "agreement.end" [1] "A stored-credential agreement ended.";
+    AGREEMENT_RENEW "agreement.renew" [1] "An agreement that a change of the number had ended is live again: its customer paid or verified with the new one.";
     AUTH_DENIED "auth.denied" [4] "A credential was missing, wrong, expired or disabled, or lacked the scope.";
     CARD_ACTIVATE "card.activate" [1] "A suspended card became active again.";
     CARD_CREATE "card.create" [1, 7] "A card was stored and is active; `card_sha256` and `version` are those of the row.";

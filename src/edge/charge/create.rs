@@ -289,26 +289,31 @@ async fn choose_agreement(
         return Ok(None);
     }
     let rows = app.store.agreements(card.tenant, card.token).await?;
-    let mut live = rows.into_iter().filter(|row| row.ended_at.is_none());
+    // The customer's own charge is what an agreement waits for after a change of the number.
+    let usable =
+        |row: &AgreementRow| row.ended_at.is_none() || (read.customer_initiated && row.awaits_customer());
+    let mut usable = rows.into_iter().filter(usable);
     let chosen = match &read.agreement {
         Some(text) => {
             let id = AgreementId::parse(text).ok_or(Error::AgreementRequired)?;
-            live.find(|row| row.id == id)
+            usable.find(|row| row.id == id)
         }
-        None => live.next().filter(|_| live.next().is_none()),
+        None => usable.next().filter(|_| usable.next().is_none()),
     };
     chosen.map(Some).ok_or(Error::AgreementRequired)
 }
 
-/// The stored-credential facts of a charge under an agreement.
-pub(super) fn stored_credential(agreement: &AgreementRow, by_customer: bool) -> StoredCredential {
-    let initial = by_customer && agreement.network_transaction_id.is_none();
+/// The stored-credential facts of a charge of `at` under an agreement. The network's ids belong to the number that they were given for.
+pub(super) fn stored_credential(agreement: &AgreementRow, by_customer: bool, at: Time) -> StoredCredential {
+    let of_this_number = agreement.ended_at.is_none_or(|ended| ended > at) || !agreement.awaits_customer();
+    let network_transaction_id = agreement.network_transaction_id.clone().filter(|_| of_this_number);
+    let initial = by_customer && network_transaction_id.is_none();
     StoredCredential {
         usage: if initial { "initial" } else { "subsequent" }.to_owned(),
         initiator: if by_customer { "customer" } else { "merchant" }.to_owned(),
         reason: agreement.kind.clone(),
-        network_transaction_id: agreement.network_transaction_id.clone(),
-        transaction_link_id: agreement.transaction_link_id.clone(),
+        network_transaction_id,
+        transaction_link_id: agreement.transaction_link_id.clone().filter(|_| of_this_number),
     }
 }
 
@@ -346,7 +351,7 @@ fn draft(
         statement_descriptor: read.statement_descriptor.clone(),
         allow_partial: read.allow_partial,
         last: false,
-        stored_credential: agreement.map(|row| stored_credential(row, read.customer_initiated)),
+        stored_credential: agreement.map(|row| stored_credential(row, read.customer_initiated, now)),
         previous_transaction: None,
         previous_amount: None,
     });

@@ -320,7 +320,8 @@ async fn prepare_again(
     if let Some(id) = charge.agreement.filter(|_| with_card) {
         let rows = app.store.agreements(charge.tenant, charge.token).await?;
         let row = rows.into_iter().find(|row| row.id == id);
-        credential = row.map(|row| create::stored_credential(&row, charge.initiator == "customer"));
+        let by_customer = charge.initiator == "customer";
+        credential = row.map(|row| create::stored_credential(&row, by_customer, charge.created_at));
     }
     let ids = (attempt.id, event);
     send::prepare(app, prepare_for(app, charge, operation, ids, with_card, credential).await?).await

@@ -309,43 +309,64 @@ fn count(app: &App, before: &ChargeRow, next: &ChargeRow) {
     }
 }
 
-/// What an outcome means for the agreement: the first approval gives it the network transaction id, the networks' stop ends it.
+/// What an outcome means for the agreement: the customer's first approval gives it the network transaction id, and brings it back
+/// after a change of the number; the networks' stop ends it.
 async fn update_agreement(app: &App, charge: &ChargeRow, outcome: &Outcome, by: &By, change: &mut Change) {
     let (Some(id), Some(answer)) = (charge.agreement, &outcome.answer) else { return };
     let first = charge.operations.first();
     let state = first.and_then(|o| o.attempts.iter().find(|a| a.id == outcome.attempt)).map(|a| a.state);
     let stops = state == Some(AttemptState::Declined) && is_stop(answer);
-    let starts = state == Some(AttemptState::Approved)
-        && charge.initiator == "customer"
-        && answer.network_transaction_id.is_some();
-    if !stops && !starts {
+    let approved = state == Some(AttemptState::Approved) && charge.initiator == "customer";
+    if !stops && !approved {
         return;
     }
     let Ok(rows) = app.store.agreements(charge.tenant, charge.token).await else { return };
-    let live = |row: &AgreementRow| row.id == id && row.ended_at.is_none();
-    let Some(mut row) = rows.into_iter().find(live) else { return };
-    if starts {
-        if row.network_transaction_id.is_some() {
-            return;
-        }
-        row.network_transaction_id.clone_from(&answer.network_transaction_id);
-    } else {
+    let Some(mut row) = rows.into_iter().find(|row| row.id == id) else { return };
+    // A charge that began before the number changed paid with the old one.
+    let renews = approved && row.awaits_customer() && row.ended_at.is_some_and(|at| at <= charge.created_at);
+    if row.ended_at.is_some() && !renews {
+        return;
+    }
+    if stops {
         row.ended_at = Some(app.clock.now());
         row.ended_reason = Some("network_stop".to_owned());
-        let Ok(event) = EventId::make(app.clock.now()) else { return };
-        change.events.push(EventDraft {
-            id: event,
-            tenant: Some(charge.tenant),
-            actor: by.actor.clone(),
-            origin: by.origin.clone(),
-            action: catalogue::AGREEMENT_END,
-            outcome: EventOutcome::Ok,
-            target: Target { kind: "agreement".to_owned(), id: id.to_string(), version: None },
-            keys: Vec::new(),
-            facts: Facts { note: Some("network_stop".to_owned()), ..Facts::default() },
-        });
+    } else if renews {
+        (row.ended_at, row.ended_reason, row.transaction_link_id) = (None, None, None);
+        row.network_transaction_id.clone_from(&answer.network_transaction_id);
+    } else if row.network_transaction_id.is_none() && answer.network_transaction_id.is_some() {
+        row.network_transaction_id.clone_from(&answer.network_transaction_id);
+    } else {
+        return;
+    }
+    if stops || renews {
+        let Ok(event) = agreement_event(app, &row, by, stops) else { return };
+        change.events.push(event);
     }
     change.rows.push(RowChange::PutAgreement(Box::new(row)));
+}
+
+fn agreement_event(
+    app: &App,
+    agreement: &AgreementRow,
+    by: &By,
+    stops: bool,
+) -> Result<EventDraft, crate::random::NoRandomness> {
+    let (action, note) = if stops {
+        (catalogue::AGREEMENT_END, "network_stop")
+    } else {
+        (catalogue::AGREEMENT_RENEW, AgreementRow::NUMBER_CHANGED)
+    };
+    Ok(EventDraft {
+        id: EventId::make(app.clock.now())?,
+        tenant: Some(agreement.tenant),
+        actor: by.actor.clone(),
+        origin: by.origin.clone(),
+        action,
+        outcome: EventOutcome::Ok,
+        target: Target { kind: "agreement".to_owned(), id: agreement.id.to_string(), version: None },
+        keys: Vec::new(),
+        facts: Facts { note: Some(note.to_owned()), ..Facts::default() },
+    })
 }
 
 /// Visa R1 and R3 (stop this, stop all recurring payments), Mastercard advice 03 and 21 (do not try again, cancelled).

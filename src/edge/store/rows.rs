@@ -363,6 +363,16 @@ pub struct AgreementRow {
     pub ended_reason: Option<String>,
 }
 
+impl AgreementRow {
+    /// Why a change of the number ends an agreement.
+    pub const NUMBER_CHANGED: &'static str = "number_changed";
+
+    /// Whether it ended with a change of the number: it is live again once the customer has paid or verified with the new one.
+    pub fn awaits_customer(&self) -> bool {
+        self.ended_at.is_some() && self.ended_reason.as_deref() == Some(Self::NUMBER_CHANGED)
+    }
+}
+
 /// Which installation a database belongs to: written once, when its log is opened first, and compared at every start. Without it
 /// a database whose log was never signed could not tell its own keys from another environment's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

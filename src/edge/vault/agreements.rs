@@ -88,10 +88,12 @@ impl Vault {
         self.commit_frozen(caller, token, ROUTE, &digests, (201, body), change).await
     }
 
-    /// The agreements of a card.
+    /// The agreements of a card: a look at a record of the card.
     pub async fn agreements(&self, caller: &Caller, token: Token) -> Result<Vec<AgreementRow>, Error> {
         let card = self.live_row(caller.tenant_id(), token).await?;
-        Ok(self.store.agreements(card.tenant, token).await?)
+        let rows = self.store.agreements(card.tenant, token).await?;
+        self.log_reads(caller, vec![self.read_event(caller, &card)?]).await?;
+        Ok(rows)
     }
 
     /// Ends an agreement; ending one that has ended answers how it stands.
@@ -105,16 +107,18 @@ impl Vault {
         const ROUTE: &str = "POST /v1/tokens/{token}/agreements/{agreement}/end";
         let route = format!("POST /v1/tokens/{token}/agreements/{agreement}/end");
         let digests = self.digest(caller, route, key, body).await?;
-        let rows = self.agreements(caller, token).await?;
+        let card = self.live_row(caller.tenant_id(), token).await?;
+        let rows = self.store.agreements(card.tenant, token).await?;
         let mut row = rows.into_iter().find(|row| row.id == agreement).ok_or(Error::AgreementUnknown)?;
         let mut change = Change::default();
-        if row.ended_at.is_none() {
+        if row.ended_at.is_none() || row.awaits_customer() {
             self.end(caller, &mut row, "requested", &mut change)?;
         }
         self.commit_frozen(caller, token, ROUTE, &digests, (200, write(&row)), change).await
     }
 
-    /// Adds the end of all live agreements of a card to a change.
+    /// Adds the end of all live agreements of a card to a change. One that waits for the customer ends anew: a charge of before
+    /// does not bring it back.
     pub(super) async fn end_agreements(
         &self,
         caller: &Caller,
@@ -123,7 +127,7 @@ impl Vault {
         change: &mut Change,
     ) -> Result<(), Error> {
         for mut row in self.store.agreements(caller.tenant_id(), token).await? {
-            if row.ended_at.is_none() {
+            if row.ended_at.is_none() || row.awaits_customer() {
                 self.end(caller, &mut row, reason, change)?;
             }
         }

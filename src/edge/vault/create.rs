@@ -99,12 +99,8 @@ impl Vault {
 
     /// Whether a request with this key was answered: then its card may have expired since, and the answer stays what it was.
     async fn was_answered(&self, tenant: TenantId, key: &str, body: &[u8]) -> Result<bool, Error> {
-        let digest = Digest {
-            tenant,
-            route: ROUTE.to_owned(),
-            idempotency_key: key.to_owned(),
-            body: body.to_vec(),
-        };
+        let digest =
+            Digest { tenant, route: ROUTE.to_owned(), idempotency_key: key.to_owned(), body: body.to_vec() };
         let digests = self.keeper.digest(digest).await?;
         Ok(self.store.idempotency(tenant, ROUTE, &digests.key).await?.is_some())
     }

@@ -8,7 +8,7 @@ use crate::edge::audit::catalogue;
 use crate::edge::audit::event::EventDraft;
 use crate::edge::directory::Caller;
 use crate::edge::keeper::KeeperError;
-use crate::edge::store::{CardRow, CardStatus, Change, CommitError, RowChange, StoreError};
+use crate::edge::store::{AgreementRow, CardRow, CardStatus, Change, CommitError, RowChange, StoreError};
 use crate::wire::keeper::{Seal, SealAs, Sealed};
 
 const ROUTE: &str = "PATCH /v1/tokens/{token}";
@@ -77,7 +77,7 @@ impl Vault {
             change.events.push(self.status_event(caller, &row)?);
         }
         if renumbered {
-            self.end_agreements(caller, row.token, "number_changed", &mut change).await?;
+            self.end_agreements(caller, row.token, AgreementRow::NUMBER_CHANGED, &mut change).await?;
         }
         let committed = self.store.commit(change).await?;
         row.fingerprint = committed.fingerprint.unwrap_or(row.fingerprint);

@@ -161,6 +161,9 @@ async fn a_person_s_read_is_in_the_log_before_the_answer() {
     let last: serde_json::Value = serde_json::from_slice(&events.last().unwrap().leaf).unwrap();
     assert_eq!(last["action"], "card.read");
     assert_eq!(last["actor"]["type"], "person");
+    // So is a look at what is kept beside the card.
+    assert_eq!(vault.get("person", &format!("{path}/agreements")).await.status, 200);
+    assert_eq!(vault.actions().await.iter().filter(|action| *action == "card.read").count(), 2);
 }
 
 #[tokio::test]
