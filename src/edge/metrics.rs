@@ -53,6 +53,7 @@ pub struct Metrics {
     keeper_failures: Gauge<i64, AtomicI64>,
     store: StoreFigures,
     checkpoint_size: Gauge<u64, AtomicU64>,
+    erasures_overdue: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +94,7 @@ impl Metrics {
             keeper_failures: Gauge::default(),
             store: StoreFigures::default(),
             checkpoint_size: Gauge::default(),
+            erasures_overdue: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -129,6 +131,8 @@ impl Metrics {
         r.register("store_writable", "1 if commits are taken", store.writable.clone());
         let help = "Size of the tree that was signed last";
         r.register("checkpoint_size", help, self.checkpoint_size.clone());
+        let help = "Cards that wait to be erased for longer than anything can need them";
+        r.register("erasures_overdue", help, self.erasures_overdue.clone());
     }
 
     /// Counts an answer.
@@ -162,6 +166,11 @@ impl Metrics {
     /// A checkpoint was signed.
     pub fn checkpoint(&self, size: u64) {
         self.checkpoint_size.set(size);
+    }
+
+    /// So many cards wait too long to be erased.
+    pub fn erasures_overdue(&self, count: usize) {
+        self.erasures_overdue.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// All figures as Prometheus reads them.

@@ -5,6 +5,7 @@
 //! - [`store`]: what is kept; [`audit`]: what is logged.
 //! - [`keeper`]: the line to the keeper.
 //! - [`attest`]: statements and checkpoints; `admin`: what administrators have done here.
+//! - `erasures`: tells of cards that wait too long to be erased.
 //! - `process`: start, the supervisor's words, stop.
 //! - [`directory`], [`scope`]: who may call, and what there is.
 
@@ -28,6 +29,7 @@ pub mod attest;
 pub mod audit;
 pub mod charge;
 pub mod directory;
+mod erasures;
 pub mod http;
 pub mod keeper;
 pub mod metrics;

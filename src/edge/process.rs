@@ -17,7 +17,7 @@ use super::http::{health, routes};
 use super::keeper::Keeper;
 use super::store::Store;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::{App, Edge, admin, attest, charge};
+use super::{App, Edge, admin, attest, charge, erasures};
 use crate::clock::{Clock, SystemClock};
 use crate::telemetry;
 use crate::wire::control::{EdgeReload, EdgeSettings, FromEdge, Limits, ToEdge};
@@ -119,6 +119,7 @@ async fn serve(
     serving.spawn(figures.run(stopped.clone()));
     let recovering = tokio::spawn(recover(Arc::clone(&app)));
     let attesting = tokio::spawn(attest::run(Arc::clone(&app)));
+    let reminding = tokio::spawn(erasures::run(Arc::clone(&app)));
     pair::send(control, &FromEdge::Ready, &[]).map_err(|_| "the supervisor is gone".to_owned())?;
     tracing::info!(node = settings.node, "serving");
     obey(control, &app, &tls).await;
@@ -127,6 +128,7 @@ async fn serve(
     while serving.join_next().await.is_some() {}
     recovering.abort();
     attesting.abort();
+    reminding.abort();
     attest::log_stop(&app).await;
     // Whoever exports the log of a vault that was stopped in order gets all of it, stated and signed.
     let acknowledging = async {

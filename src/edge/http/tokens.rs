@@ -79,6 +79,7 @@ pub(super) async fn erase(
         Erasure::Done => (StatusCode::OK, None),
         Erasure::Held => (StatusCode::ACCEPTED, Some("legal_hold")),
         Erasure::Waiting => (StatusCode::ACCEPTED, Some("erasing")),
+        Erasure::Overdue => (StatusCode::ACCEPTED, Some("erase_overdue")),
     };
     let body = ErasedAnswer {
         id: erased.token,
@@ -86,6 +87,7 @@ pub(super) async fn erase(
         code,
         erased_at: erased.erased_at,
         scrubbed_at: erased.scrubbed_at,
+        deadline: erased.deadline,
     };
     Ok(reply::json(status, &body))
 }
@@ -167,6 +169,9 @@ struct ErasedAnswer {
     erased_at: Option<Time>,
     #[serde(serialize_with = "display_some")]
     scrubbed_at: Option<Time>,
+    /// Said only of a card that waits: what keeps it should have ended by then.
+    #[serde(serialize_with = "display_some", skip_serializing_if = "Option::is_none")]
+    deadline: Option<Time>,
 }
 
 #[derive(Serialize)]

@@ -7,6 +7,10 @@ use crate::edge::audit::catalogue;
 use crate::edge::directory::Caller;
 use crate::edge::store::{CardRow, CardStatus, Change, CommitError, RowChange};
 
+/// No network lets an authorization live longer, and no processor's answer is awaited longer: a card that still waits to be erased
+/// then waits for a person.
+const WAIT_SECONDS_MAX: i64 = 31 * 86_400;
+
 /// What an erasure came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Erasure {
@@ -16,6 +20,8 @@ pub enum Erasure {
     Held,
     /// No new use; an attempt or authorization still needs it.
     Waiting,
+    /// The same, for longer than anything can need it.
+    Overdue,
 }
 
 /// A card that was erased, or will be.
@@ -31,6 +37,16 @@ pub struct Erased {
     pub erased_at: Option<Time>,
     /// When its bytes were gone from every file.
     pub scrubbed_at: Option<Time>,
+    /// Until when it may wait.
+    pub deadline: Option<Time>,
+}
+
+/// Until when a card may wait to be erased; none if it does not wait.
+pub fn erase_deadline(row: &CardRow) -> Option<Time> {
+    match row.status {
+        CardStatus::Erasing => Some(row.updated_at.plus_seconds(WAIT_SECONDS_MAX)),
+        CardStatus::Active | CardStatus::Suspended | CardStatus::Erased => None,
+    }
 }
 
 impl Erased {
@@ -41,7 +57,13 @@ impl Erased {
             status: row.status,
             erased_at: row.erased_at,
             scrubbed_at: row.scrubbed_at,
+            deadline: erase_deadline(row),
         }
+    }
+
+    fn of_waiting(row: &CardRow, now: Time) -> Self {
+        let is_over = erase_deadline(row).is_some_and(|deadline| deadline <= now);
+        Self::of(row, if is_over { Erasure::Overdue } else { Erasure::Waiting })
     }
 }
 
@@ -53,7 +75,7 @@ impl Vault {
             let row = self.store.card(tenant, token).await?.ok_or(Error::TokenUnknown)?;
             let settled = match row.status {
                 CardStatus::Erased => return Ok(Erased::of(&row, Erasure::Done)),
-                CardStatus::Erasing => return Ok(Erased::of(&row, Erasure::Waiting)),
+                CardStatus::Erasing => return Ok(Erased::of_waiting(&row, self.clock.now())),
                 CardStatus::Active | CardStatus::Suspended if row.legal_hold => {
                     self.erase_later(caller, row).await
                 }

@@ -26,7 +26,7 @@ mod update;
 
 pub use agreements::{Consent, NewAgreement, Replayable};
 pub use create::Created;
-pub use erase::{Erased, Erasure};
+pub use erase::{Erased, Erasure, erase_deadline};
 pub use hold::Hold;
 
 /// The destination set of cards that are created over the API; destinations belong to it unless configured otherwise.

@@ -1,9 +1,15 @@
 //! A card's life, as a caller sees it.
 
+use std::collections::HashMap;
+
 use axum::http::Method;
 use tower::ServiceExt;
 
 use super::{Vault, card};
+use crate::card::id::{ChargeId, Token};
+use crate::clock::Clock;
+use crate::edge::store::{AttemptState, Change, ChargeRow, ChargeStatus, OperationKind, RowChange};
+use crate::edge::{charge, erasures};
 
 const VISA: &str = "4242424242424242";
 const OTHER: &str = "4000056655665556";
@@ -39,6 +45,53 @@ async fn a_card_is_stored_shown_changed_and_erased_under_one_token() {
     for action in ["card.create", "card.read", "card.update", "card.suspend", "card.erase"] {
         assert!(actions.iter().any(|a| a == action), "{action} in {actions:?}");
     }
+}
+
+#[tokio::test]
+async fn a_card_that_waits_too_long_to_be_erased_is_told_of() {
+    let vault = Vault::start().await;
+    let app = &vault.app;
+    let id = vault.create("billing", "k1", &card(VISA, "")).await.id();
+    let mut held = charge::tests::charge(OperationKind::Authorize, false);
+    held.id = ChargeId::make(vault.clock.now()).unwrap();
+    held.token = Token::parse(&id).unwrap();
+    held.status = ChargeStatus::Authorized;
+    held.operations[0].attempts[0].state = AttemptState::Approved;
+    let put = async |charge: &ChargeRow| {
+        let rows = vec![RowChange::PutCharge(Box::new(charge.clone()))];
+        app.store.commit(Change { rows, ..Change::default() }).await.unwrap();
+    };
+    put(&held).await;
+    let path = format!("/v1/tokens/{id}");
+    let erase = || vault.ask("billing", Method::DELETE, &path).send();
+    let waits = erase().await;
+    assert_eq!(waits.code(), (202, "erasing"), "{}", waits.text);
+    let deadline = vault.clock.now().plus_seconds(31 * 86_400).to_string();
+    assert_eq!(waits.body["deadline"], deadline.as_str());
+    let mut told = HashMap::new();
+    let mut look = async |days: i64| {
+        vault.clock.advance_seconds(days * 86_400);
+        erasures::look(app, &mut told).await.unwrap();
+        let figures = app.metrics.write(&app.keeper, app.store.as_ref());
+        let line = figures.lines().find(|line| line.starts_with("cardvault_erasures_overdue")).unwrap();
+        let told = vault.actions().await.iter().filter(|action| *action == "card.erase_overdue").count();
+        (line.to_owned(), told)
+    };
+    let seen = |waiting: u8, told: usize| (format!("cardvault_erasures_overdue {waiting}"), told);
+    assert_eq!(look(0).await, seen(0, 0));
+    assert_eq!(look(30).await, seen(0, 0));
+    assert_eq!(look(1).await, seen(1, 1));
+    assert_eq!(look(0).await, seen(1, 1));
+    assert_eq!(look(1).await, seen(1, 2));
+    assert_eq!(erase().await.code(), (202, "erase_overdue"));
+    // Whoever ends the authorization lets it go.
+    held.revision += 1;
+    held.status = ChargeStatus::Voided;
+    put(&held).await;
+    assert_eq!(look(1).await, seen(0, 2));
+    let gone = erase().await;
+    assert_eq!((gone.status, gone.body["status"].as_str()), (200, Some("erased")), "{}", gone.text);
+    assert!(gone.body.get("deadline").is_none());
 }
 
 #[tokio::test]
