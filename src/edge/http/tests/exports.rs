@@ -117,12 +117,12 @@ async fn refunds_are_found_by_what_is_theirs() {
         let data = got.body["data"].as_array().unwrap();
         data.iter().map(|refund| refund["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(found("status=approved").await, [one.clone()]);
-    assert_eq!(found("status=declined").await, [two.clone()]);
-    assert_eq!(found(&format!("created%5Bgte%5D={late}")).await, [two.clone()]);
-    assert_eq!(found(&format!("created%5Blt%5D={late}")).await, [one.clone()]);
-    assert_eq!(found("processor_transaction_id=back-one").await, [one.clone()]);
-    assert_eq!(found("processor_transaction_id=pay-1").await, [two, one]);
+    assert_eq!(found("status=approved").await, [one.as_str()]);
+    assert_eq!(found("status=declined").await, [two.as_str()]);
+    assert_eq!(found(&format!("created%5Bgte%5D={late}")).await, [two.as_str()]);
+    assert_eq!(found(&format!("created%5Blt%5D={late}")).await, [one.as_str()]);
+    assert_eq!(found("processor_transaction_id=back-one").await, [one.as_str()]);
+    assert_eq!(found("processor_transaction_id=pay-1").await, [two.as_str(), one.as_str()]);
     assert_eq!(found("processor_transaction_id=pay-2").await, Vec::<String>::new());
     assert_eq!(found("destination=elsewhere").await, Vec::<String>::new());
 }
