@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::card::stray::Exemptions;
 use crate::card::tenant::Mode;
 use crate::wire::control::Limits;
 
@@ -49,6 +50,9 @@ pub struct Config {
     /// Connector files beside the built-in ones.
     #[serde(default)]
     pub connectors: ConnectorsConfig,
+    /// Identifiers that look like card numbers and are none: patterns by the tenant's name and the field.
+    #[serde(default)]
+    pub exempt: Exemptions,
     /// Processors that cards may be sent to, by name.
     #[serde(default)]
     pub destination: BTreeMap<String, DestinationConfig>,
@@ -269,6 +273,11 @@ impl Config {
             self.destination.keys().any(|name| !named(name)),
             "destination: a name has letters, digits, dashes, dots or underscores",
         );
+        fault(
+            !self.exempt.are_sound(),
+            "exempt: patterns are for customer, invoice, period or processor_transaction_id, with at least 6 characters that are \
+             fixed and 4 that are #",
+        );
         if self.environment == Environment::Production {
             faults.extend(self.development_conveniences());
         }
@@ -344,15 +353,41 @@ mod tests {
             .collect();
         let full = Config::parse(&all, "example").unwrap();
         assert_eq!(full.limits, Limits::default());
+        assert!(full.faults().is_empty() && !full.exempt.0.is_empty());
         assert!(full.connectors.directory.is_some() && full.destination.values().any(|d| d.trust.is_some()));
     }
 
     #[test]
     fn production_refuses_each_development_convenience() {
-        let text = EXAMPLE.replace("environment = \"development\"", "environment = \"production\"");
+        let text = EXAMPLE
+            .replace("environment = \"development\"", "environment = \"production\"")
+            .replace("api = \"127.0.0.1:8443\"", "api = \"0.0.0.0:8443\"\nplain_http = true")
+            .replace("#: level = \"info\"", "level = \"trace\"");
         let faults = Config::parse(&text, "example").unwrap().faults();
-        for word in ["keys.provider", "sandbox", "endpoint"] {
-            assert!(faults.iter().any(|fault| fault.contains(word)), "{word} in {faults:?}");
+        // What is wrong, and what to do.
+        for (setting, advice) in [
+            ("keys.provider:", "use a provider"),
+            ("listen.plain_http:", "give certificate and key"),
+            ("listen.api:", "name the one"),
+            ("log.level:", "logs at error, warn or info"),
+            ("destination.sandbox:", "name a real processor's connector"),
+            ("destination.sandbox.endpoint:", "remove this line"),
+        ] {
+            let named = |fault: &&String| fault.starts_with(setting) && fault.contains(advice);
+            assert_eq!(faults.iter().filter(named).count(), 1, "{setting} in {faults:?}");
+        }
+        assert_eq!(faults.len(), 6, "{faults:?}");
+        let development = text.replace("\"production\"", "\"development\"");
+        assert_eq!(Config::parse(&development, "example").unwrap().faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_exemption_from_the_guard_is_narrow() {
+        for (pattern, sound) in [("400000##########", true), ("################", false)] {
+            let text = format!("{EXAMPLE}\n[exempt.acme]\ninvoice = [\"{pattern}\"]\n");
+            let faults = Config::parse(&text, "example").unwrap().faults();
+            assert_eq!(faults.is_empty(), sound, "{faults:?}");
+            assert!(faults.iter().all(|fault| fault.starts_with("exempt:")));
         }
     }
 

@@ -3,7 +3,11 @@
 //! Free text is strict: any run of 12 to 19 digits, single spaces or dashes between them allowed, that passes Luhn and lies in a
 //! brand's range and length is refused, wherever in the text it begins. Typed identifiers (invoice, customer, processor
 //! ids) are refused only when the whole identifier, separators removed, is such a number: a longer or letter-prefixed
-//! identifier is none.
+//! identifier is none. A tenant whose identifiers are such numbers by chance has a pattern of its own that exempts them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use super::brand::{Brand, luhn};
 
@@ -32,6 +36,54 @@ pub fn in_free_text(text: &str) -> bool {
 pub fn is_identifier(text: &str) -> bool {
     let digits: Vec<u8> = text.bytes().filter(|b| !matches!(b, b' ' | b'-')).collect();
     digits.iter().all(u8::is_ascii_digit) && is_number(&digits)
+}
+
+/// Patterns that exempt identifiers from the guard: by the tenant's name and the field. In a pattern `#` stands for one digit, any
+/// other character for itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exemptions(pub BTreeMap<String, BTreeMap<String, Vec<String>>>);
+
+/// What one tenant's identifiers may look like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exempt<'a>(Option<&'a BTreeMap<String, Vec<String>>>);
+
+impl Exemptions {
+    /// The fields that may be exempt: typed identifiers, never free text.
+    pub const FIELDS: [&'static str; 4] = ["customer", "invoice", "period", "processor_transaction_id"];
+    /// So much of a pattern is fixed: fewer characters would let all cards of an issuer through.
+    const FIXED_MIN: usize = 6;
+    /// So much of a pattern is open: with less it would be a number, where no number belongs.
+    const OPEN_MIN: usize = 4;
+
+    /// What this tenant's identifiers may look like.
+    pub fn of(&self, tenant: &str) -> Exempt<'_> {
+        Exempt(self.0.get(tenant))
+    }
+
+    /// Whether every field is one of ours and every pattern narrow enough.
+    pub fn are_sound(&self) -> bool {
+        let is_sound = |pattern: &String| {
+            let open = pattern.chars().filter(|c| *c == '#').count();
+            open >= Self::OPEN_MIN && pattern.chars().count() >= open + Self::FIXED_MIN
+        };
+        self.0
+            .values()
+            .flatten()
+            .all(|(field, patterns)| Self::FIELDS.contains(&field.as_str()) && patterns.iter().all(is_sound))
+    }
+}
+
+impl Exempt<'_> {
+    /// Whether an identifier is exempt in this field.
+    pub fn allows(&self, field: &str, text: &str) -> bool {
+        let patterns = self.0.and_then(|fields| fields.get(field));
+        patterns.is_some_and(|patterns| patterns.iter().any(|pattern| fits(pattern, text)))
+    }
+}
+
+fn fits(pattern: &str, text: &str) -> bool {
+    let is_same = |(p, t): (char, char)| if p == '#' { t.is_ascii_digit() } else { p == t };
+    pattern.chars().count() == text.chars().count() && pattern.chars().zip(text.chars()).all(is_same)
 }
 
 /// The digits from `start` on, single separators skipped, and where the run ends.
@@ -90,6 +142,42 @@ mod tests {
             assert!(!in_free_text(text));
             assert!(!is_identifier(text));
         }
+    }
+
+    fn exemptions(field: &str, pattern: &str) -> Exemptions {
+        let fields = BTreeMap::from([(field.to_owned(), vec![pattern.to_owned()])]);
+        Exemptions(BTreeMap::from([("acme".to_owned(), fields)]))
+    }
+
+    #[test]
+    fn a_pattern_exempts_what_fits_it_in_one_field_of_one_tenant() {
+        let all = exemptions("invoice", "424242-####-######");
+        let fitting = "424242-4242-424242";
+        assert!(all.are_sound() && is_identifier(fitting));
+        assert!(all.of("acme").allows("invoice", fitting));
+        for other in
+            ["424242-4242-42424", "424242-4242-4242424", "4242424242424242", "424243-4242-424242", ""]
+        {
+            assert!(!all.of("acme").allows("invoice", other));
+        }
+        assert!(!all.of("acme").allows("customer", fitting));
+        assert!(!all.of("globex").allows("invoice", fitting));
+        assert!(!Exempt::default().allows("invoice", fitting));
+    }
+
+    #[test]
+    fn a_pattern_is_neither_a_whole_issuer_nor_a_number() {
+        for (field, pattern) in [
+            ("invoice", "################"),
+            ("invoice", "42424###########"),
+            ("invoice", "4242424242424###"),
+            ("invoice", ""),
+            ("metadata", "424242##########"),
+            ("description", "424242##########"),
+        ] {
+            assert!(!exemptions(field, pattern).are_sound());
+        }
+        assert!(exemptions("customer", "424242##########").are_sound());
     }
 
     #[test]

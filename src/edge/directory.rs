@@ -15,6 +15,7 @@ use super::audit::event::{Actor, Origin};
 use super::scope::{Scope, Scopes};
 use super::store::{PrincipalKind, PrincipalRow};
 use crate::card::id::{PrincipalId, RequestId};
+use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
 use crate::wire::control::{DestinationInfo, Limits, TenantInfo};
@@ -112,6 +113,7 @@ pub struct Directory {
     principals: RwLock<Arc<Vec<Arc<Principal>>>>,
     tenants: RwLock<Arc<HashMap<TenantId, TenantInfo>>>,
     destinations: RwLock<Arc<Vec<DestinationInfo>>>,
+    exemptions: RwLock<Arc<Exemptions>>,
 }
 
 impl Directory {
@@ -126,6 +128,7 @@ impl Directory {
             principals: RwLock::default(),
             tenants: RwLock::default(),
             destinations: RwLock::default(),
+            exemptions: RwLock::default(),
         }
     }
 
@@ -157,6 +160,18 @@ impl Directory {
     /// Puts all destinations in place.
     pub fn set_destinations(&self, destinations: Vec<DestinationInfo>) {
         replace(&self.destinations, destinations);
+    }
+
+    /// Puts all exemptions from the stray-number guard in place.
+    pub fn set_exemptions(&self, exemptions: Exemptions) {
+        replace(&self.exemptions, exemptions);
+    }
+
+    /// Whether an identifier that looks like a card number is known to be none, for this tenant and in this field.
+    pub fn is_exempt(&self, tenant: Option<TenantId>, field: &str, text: &str) -> bool {
+        let tenants = snapshot(&self.tenants);
+        let tenant = tenant.and_then(|id| tenants.get(&id));
+        tenant.is_some_and(|tenant| snapshot(&self.exemptions).of(&tenant.name).allows(field, text))
     }
 
     /// All principals.

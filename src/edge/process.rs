@@ -91,6 +91,7 @@ async fn serve(
     let tls = make_tls(&settings)?;
     app.keeper.connect(keeper).map_err(broken)?;
     app.directory.set_tenants(settings.reload.tenants);
+    app.directory.set_exemptions(settings.reload.exemptions);
     app.directory.set_destinations(settings.reload.destinations);
     if !attest::bind(&app).await.map_err(|error| error.to_string())? {
         return Err("the key store is of another environment than the database: use the two that belong together, or \
@@ -227,5 +228,6 @@ fn take_reload(app: &App, tls: &Tls, reload: EdgeReload) {
         tracing::error!(code = "certificate", "the new certificate cannot be used; the old one stays");
     }
     app.directory.set_tenants(reload.tenants);
+    app.directory.set_exemptions(reload.exemptions);
     app.directory.set_destinations(reload.destinations);
 }

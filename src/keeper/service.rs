@@ -80,8 +80,8 @@ impl Keeper {
                     generation += 1;
                     self.take_forwarder(generation, stream);
                 }
-                (ToKeeperControl::Reload { tenants, destinations }, _) => {
-                    let reloaded = self.state().reload(tenants, destinations);
+                (ToKeeperControl::Reload { tenants, exemptions, destinations }, _) => {
+                    let reloaded = self.state().reload(tenants, exemptions, destinations);
                     if let Err(sentence) = reloaded {
                         self.tell_supervisor(&FromKeeperControl::Failed(sentence));
                     }

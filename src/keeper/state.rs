@@ -15,6 +15,7 @@ use super::keys::{Kek, KeyError, KeyRing};
 use super::openings::Openings;
 use super::signer::Signer;
 use crate::card::sealed::SealedCard;
+use crate::card::stray::Exemptions;
 use crate::card::tenant::TenantId;
 use crate::clock::{Clock, SystemClock, Time};
 use crate::random;
@@ -30,6 +31,7 @@ pub(super) struct State {
     pub(super) kek: Kek,
     pub(super) keys: KeyRing,
     tenants: HashMap<TenantId, TenantInfo>,
+    exemptions: Exemptions,
     destinations: HashMap<String, KeptDestination>,
     openings: Openings,
     pub(super) budget: Budget,
@@ -71,6 +73,7 @@ impl State {
             kek,
             keys,
             tenants: by_id(settings.tenants),
+            exemptions: settings.exemptions,
             destinations: destinations::compile(settings.destinations)?,
             openings: Openings::new(data_encoding::HEXLOWER.encode(&boot)),
             budget: Budget::new(settings.fingerprints_per_hour_max, settings.restarts_last_hour, now),
@@ -81,14 +84,16 @@ impl State {
         })
     }
 
-    /// Takes new tenants and destinations; on a fault the old ones stay.
+    /// Takes new tenants, exemptions and destinations; on a fault the old ones stay.
     pub(super) fn reload(
         &mut self,
         tenants: Vec<TenantInfo>,
+        exemptions: Exemptions,
         all: Vec<crate::wire::control::Destination>,
     ) -> Result<(), String> {
         self.destinations = destinations::compile(all)?;
         self.tenants = by_id(tenants);
+        self.exemptions = exemptions;
         Ok(())
     }
 
@@ -157,8 +162,9 @@ impl State {
     fn seal(&mut self, ask: &Seal) -> Result<Sealed, Refusal> {
         self.check_serving()?;
         let now = SystemClock.now();
-        let mode = self.tenant(ask.tenant)?.mode;
-        let submitted = Submitted::read(ask, mode, now)?;
+        let tenant = self.tenant(ask.tenant)?;
+        let exempt = self.exemptions.of(&tenant.name);
+        let submitted = Submitted::read(ask, tenant.mode, exempt, now)?;
         let keys = self.keys.tenant(ask.tenant).map_err(unavailable)?;
         let fingerprint = submitted.fingerprint(keys).map_err(unavailable)?;
         if let (Some(pan), Some(hash)) = (submitted.pan(), &fingerprint)
@@ -183,9 +189,9 @@ impl State {
     }
 
     fn read_charge(&mut self, ask: &ReadCharge) -> Result<ChargeRead, Refusal> {
-        self.tenant(ask.tenant)?;
+        let exempt = self.exemptions.of(&self.tenant(ask.tenant)?.name);
         let keys = self.keys.tenant(ask.tenant).map_err(unavailable)?;
-        let (mut read, pass) = charge_body::read_charge(ask, keys)?;
+        let (mut read, pass) = charge_body::read_charge(ask, keys, exempt)?;
         if let Some(pass) = pass {
             let held = self.holding.hold(Held::PassThrough(Box::new(pass)), Instant::now());
             read.held = Some(held.ok_or(Refusal::of(RefusalCode::Busy))?);

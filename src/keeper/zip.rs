@@ -69,6 +69,7 @@ mod tests {
             kek: vec![7; 32],
             keys: orders.map(|order| kek.make_wrapped(order).unwrap()).collect(),
             tenants: vec![tenant],
+            exemptions: Default::default(),
             destinations: Vec::new(),
             signed: (0, [0; 32]),
             fingerprints_per_hour_max: BUDGET,

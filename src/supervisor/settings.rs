@@ -173,7 +173,13 @@ pub(super) fn edge_reload(
             .map_err(|_| "listen.key: the file holds no PEM private key".to_owned())?;
     }
     let destinations = destinations.iter().map(|loaded| loaded.info.clone()).collect();
-    Ok(EdgeReload { certificate_pem, key_pem, tenants: tenants.to_vec(), destinations })
+    Ok(EdgeReload {
+        certificate_pem,
+        key_pem,
+        tenants: tenants.to_vec(),
+        exemptions: config.exempt.clone(),
+        destinations,
+    })
 }
 
 /// The root key of the file provider: 32 bytes in base64, in a file that only its owner reads.

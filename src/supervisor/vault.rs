@@ -175,11 +175,13 @@ impl Vault {
         // Only what can be reloaded is taken over; listeners, store and keys need a restart.
         self.config.destination = config.destination;
         self.config.connectors = config.connectors;
+        self.config.exempt = config.exempt;
         self.config.listen.certificate = config.listen.certificate;
         self.config.listen.key = config.listen.key;
         self.destinations = destinations;
         self.tell_keeper(&ToKeeperControl::Reload {
             tenants: self.key_store.tenants().to_vec(),
+            exemptions: self.config.exempt.clone(),
             destinations: self.kept(true),
         })?;
         if new_ports {
@@ -232,6 +234,7 @@ impl Vault {
             kek: kek.expose_secret().to_vec(),
             keys: self.key_store.keys(),
             tenants: self.key_store.tenants().to_vec(),
+            exemptions: self.config.exempt.clone(),
             destinations: self.kept(true),
             signed: self.key_store.signed(),
             fingerprints_per_hour_max: self.config.limits.fingerprints_per_hour_max,

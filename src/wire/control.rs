@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::keeper::Verb;
+use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
 
@@ -62,6 +63,8 @@ pub struct EdgeReload {
     pub key_pem: String,
     /// Tenants by the supervisor's key store.
     pub tenants: Vec<TenantInfo>,
+    /// Identifiers that look like card numbers and are none.
+    pub exemptions: Exemptions,
     /// Destinations, as far as the edge needs to know them.
     pub destinations: Vec<DestinationInfo>,
 }
@@ -165,6 +168,8 @@ pub enum ToKeeperControl {
     Reload {
         /// All tenants.
         tenants: Vec<TenantInfo>,
+        /// Identifiers that look like card numbers and are none.
+        exemptions: Exemptions,
         /// All destinations.
         destinations: Vec<Destination>,
     },
@@ -215,6 +220,8 @@ pub struct KeeperSettings {
     pub keys: Vec<WrappedKey>,
     /// All tenants.
     pub tenants: Vec<TenantInfo>,
+    /// Identifiers that look like card numbers and are none.
+    pub exemptions: Exemptions,
     /// All destinations.
     pub destinations: Vec<Destination>,
     /// Size and root of the tree that was signed last.

@@ -124,8 +124,10 @@ fn admit(
             Some(principal)
         }
     };
+    let tenant = principal.as_ref().and_then(|principal| principal.tenant);
+    let exempt = |field: &str, text: &str| of.app.directory.is_exempt(tenant, field, text);
     let query = guard_line(request, stray_id)
-        .and_then(|()| Query::read(request.uri().query().unwrap_or_default(), of.route.query));
+        .and_then(|()| Query::read(request.uri().query().unwrap_or_default(), of.route.query, exempt));
     match query {
         Ok(query) => {
             if !of.route.query.is_empty() {

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{CardVerificationCode, json};
 use crate::card::id::Token;
+use crate::card::stray::Exempt;
 use crate::keeper::keys::TenantKeys;
 use crate::object;
 use crate::wire::keeper::{ChargeRead, Digested, ReadCharge, Refusal, RefusalCode};
@@ -93,6 +94,7 @@ pub(in crate::keeper) struct PassThrough {
 pub(in crate::keeper) fn read_charge(
     ask: &ReadCharge,
     keys: &TenantKeys,
+    exempt: Exempt<'_>,
 ) -> Result<(ChargeRead, Option<PassThrough>), Refusal> {
     let internal = |_| Refusal::of(RefusalCode::KeyUnavailable);
     let body: Body = json::read(&ask.body)?;
@@ -108,6 +110,7 @@ pub(in crate::keeper) fn read_charge(
     };
     let customer_initiated = read_initiator(&body, ask.verification)?;
     check(&body, ask.verification)?;
+    check_words(&body, exempt)?;
     let token = Token::parse(&body.token);
     let holds = body.cvc.is_some() || body.three_d_secure.is_some() || body.billing.is_some();
     let cvc = body
@@ -190,9 +193,13 @@ fn check(body: &Body, verification: bool) -> Result<(), Refusal> {
     if body.installments.is_some_and(|n| n > 1) {
         return Err(Refusal::about(RefusalCode::InvalidValue, "installments"));
     }
-    json::check_identifier(body.destination.as_deref(), "destination")?;
-    json::check_identifier(body.invoice.as_deref(), "invoice")?;
-    json::check_identifier(body.period.as_deref().filter(|p| !p.is_empty()), "period")?;
+    Ok(())
+}
+
+fn check_words(body: &Body, exempt: Exempt<'_>) -> Result<(), Refusal> {
+    json::check_identifier(body.destination.as_deref(), "destination", exempt)?;
+    json::check_identifier(body.invoice.as_deref(), "invoice", exempt)?;
+    json::check_identifier(body.period.as_deref().filter(|p| !p.is_empty()), "period", exempt)?;
     json::check_text(body.statement_descriptor.as_deref(), "statement_descriptor", DESCRIPTOR_CHARS_MAX)?;
     json::check_text(body.description.as_deref(), "description", DESCRIPTION_CHARS_MAX)?;
     check_pass_through(body)?;

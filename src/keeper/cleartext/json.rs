@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
 
-use crate::card::stray;
+use crate::card::stray::{self, Exempt};
 use crate::object::Object;
 use crate::wire::keeper::{Refusal, RefusalCode};
 
@@ -171,8 +171,12 @@ pub(in crate::keeper) fn check_text(
     Ok(())
 }
 
-/// Refuses a typed identifier that is empty, too long, or as a whole what could be a card number.
-pub(in crate::keeper) fn check_identifier(text: Option<&str>, param: &str) -> Result<(), Refusal> {
+/// Refuses a typed identifier that is empty, too long, or as a whole what could be a card number and no exempt identifier.
+pub(in crate::keeper) fn check_identifier(
+    text: Option<&str>,
+    param: &str,
+    exempt: Exempt<'_>,
+) -> Result<(), Refusal> {
     let Some(text) = text else { return Ok(()) };
     let fits = !text.is_empty()
         && text.chars().count() <= REFERENCE_CHARS_MAX
@@ -180,7 +184,7 @@ pub(in crate::keeper) fn check_identifier(text: Option<&str>, param: &str) -> Re
     if !fits {
         return Err(Refusal::about(RefusalCode::InvalidValue, param));
     }
-    if stray::is_identifier(text) {
+    if stray::is_identifier(text) && !exempt.allows(param, text) {
         return Err(Refusal::about(RefusalCode::StrayNumber, param));
     }
     Ok(())

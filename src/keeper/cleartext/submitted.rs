@@ -10,6 +10,7 @@ use super::envelope::{Place, Zip};
 use super::fingerprint::derive_fingerprint;
 use super::{Pan, PanError, json};
 use crate::card::expiry::Expiry;
+use crate::card::stray::Exempt;
 use crate::card::tenant::Mode;
 use crate::clock::Time;
 use crate::keeper::keys::{KeyError, KeyRing, TenantKeys};
@@ -64,14 +65,20 @@ pub(in crate::keeper) struct Submitted {
 
 impl Submitted {
     /// Reads a body and checks everything that does not need a key.
-    pub(in crate::keeper) fn read(ask: &Seal, mode: Mode, now: Time) -> Result<Self, Refusal> {
+    pub(in crate::keeper) fn read(
+        ask: &Seal,
+        mode: Mode,
+        exempt: Exempt<'_>,
+        now: Time,
+    ) -> Result<Self, Refusal> {
         let body: Body = json::read(&ask.body)?;
         let card = body.card.unwrap_or(CardPart { number: None, exp_month: None, exp_year: None, cvc: None });
         if card.cvc.is_some() {
             return Err(Refusal::about(RefusalCode::CvcNotAccepted, "card.cvc"));
         }
         let creating = ask.seal_as != SealAs::Patch;
-        check_words(creating, &body.customer, body.on_duplicate.as_deref(), body.status.as_deref())?;
+        json::check_identifier(body.customer.as_deref(), "customer", exempt)?;
+        check_words(creating, body.on_duplicate.as_deref(), body.status.as_deref())?;
         if let Some(words) = &body.metadata {
             json::check_metadata(words)?;
         }
@@ -148,13 +155,7 @@ pub(in crate::keeper) fn read_zip(body: &[u8]) -> Result<Zip, Refusal> {
     check_zip(zip.ok_or(Refusal::about(RefusalCode::MissingField, "billing.zip"))?)
 }
 
-fn check_words(
-    creating: bool,
-    customer: &Option<String>,
-    on_duplicate: Option<&str>,
-    status: Option<&str>,
-) -> Result<(), Refusal> {
-    json::check_identifier(customer.as_deref(), "customer")?;
+fn check_words(creating: bool, on_duplicate: Option<&str>, status: Option<&str>) -> Result<(), Refusal> {
     // `on_duplicate` belongs to a new card, `status` to a change.
     let misplaced = [(creating, status, "status"), (!creating, on_duplicate, "on_duplicate")];
     if misplaced.iter().any(|(wrong, word, _)| *wrong && word.is_some()) {

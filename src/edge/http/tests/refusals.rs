@@ -1,10 +1,15 @@
 //! What is refused, with which code, and that nothing of it is quoted or changed.
 
+use std::collections::BTreeMap;
+
 use axum::http::Method;
 use serde_json::Value;
 
 use super::{Got, Vault, card, credential};
+use crate::card::stray::Exemptions;
 use crate::edge::http::routes::ROUTES;
+use crate::edge::scope::Scope;
+use crate::edge::store::PrincipalKind;
 use crate::wire::control::Limits;
 
 const VISA: &str = "4242424242424242";
@@ -127,6 +132,52 @@ async fn what_is_wrong_with_a_request_has_its_code() {
         (400, "invalid_parameter")
     );
     assert!(vault.actions().await.iter().all(|action| action != "card.create"));
+}
+
+/// Each route asks for its own scope: with every other one a caller gets no further, with that one alone it does.
+#[tokio::test]
+async fn each_scope_opens_its_own_routes_and_no_other() {
+    let vault = Vault::start().await;
+    for (n, route) in ROUTES.iter().enumerate() {
+        let Some(scope) = route.scope else { continue };
+        let tenant = scope.needs_tenant().then_some(1);
+        let fits = |other: &&Scope| tenant.is_some() || !other.needs_tenant();
+        let others: Vec<_> = Scope::ALL
+            .iter()
+            .filter(|other| **other != scope)
+            .filter(fits)
+            .map(|other| other.name())
+            .collect();
+        let (with, without) = (format!("with-{n}"), format!("without-{n}"));
+        vault.add(&with, PrincipalKind::Person, tenant, &[scope.name()]).await;
+        vault.add(&without, PrincipalKind::Person, tenant, &others).await;
+        let path = route.path.replace(['{', '}'], "");
+        let method = Method::from_bytes(route.method.as_bytes()).unwrap();
+        let refused = vault.ask(&without, method.clone(), &path).send().await;
+        assert_eq!(refused.code(), (403, "scope_missing"), "{} {}", route.method, route.path);
+        let let_in = vault.ask(&with, method, &path).send().await;
+        assert!(!matches!(let_in.status, 401 | 403), "{} {}: {}", route.method, route.path, let_in.text);
+    }
+}
+
+/// The tenant's pattern lets its own identifiers through, in its field and in a query as well.
+#[tokio::test]
+async fn an_identifier_that_a_tenant_exempts_is_no_stray_number() {
+    let vault = Vault::start().await;
+    let fields = BTreeMap::from([("customer".to_owned(), vec!["424242##########".to_owned()])]);
+    vault.app.directory.set_exemptions(Exemptions(BTreeMap::from([("acme".to_owned(), fields)])));
+    assert_eq!(vault.get("billing", &format!("/v1/tokens?customer={VISA}")).await.status, 200);
+    assert_eq!(vault.get("billing", &format!("/v1/charges?customer={VISA}")).await.status, 200);
+    for (who, path) in [
+        ("billing", format!("/v1/charges?invoice={VISA}")),
+        ("billing", "/v1/tokens?customer=4000056655665556".to_owned()),
+        ("billing", format!("/v1/tokens/{VISA}")),
+        ("other", format!("/v1/tokens?customer={VISA}")),
+    ] {
+        let refused = vault.get(who, &path).await;
+        assert_eq!(refused.code(), (422, "stray_number"), "{}", refused.text);
+        assert!(refused.body["detail"].as_str().unwrap().contains("prefix it with a letter"));
+    }
 }
 
 #[tokio::test]
