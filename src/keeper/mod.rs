@@ -15,5 +15,7 @@ mod service;
 mod signer;
 mod state;
 mod zip;
+#[cfg(test)]
+mod tests;
 
 pub use service::run;

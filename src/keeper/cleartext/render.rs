@@ -14,6 +14,9 @@ use crate::keeper::destinations::KeptDestination;
 use crate::wire::forwarder::Exchange;
 use crate::wire::keeper::{LookUp, Prepare, Refusal, RefusalCode, Verb};
 
+/// Shorter values stand in any text by chance: a code, a country, an indicator.
+const SCRUBBED_CHARS_MIN: usize = 5;
+
 /// The opened fields of a card, for one rendering.
 pub(in crate::keeper) struct ClearCard {
     /// The number.
@@ -74,7 +77,9 @@ pub(in crate::keeper) fn render(
     let operation = operation(ask.verb);
     let rendered = to.connector.render(operation, &values).map_err(refusal)?;
     let mac_bytes = to.connector.render_for_mac(operation, &values).map_err(refusal)?;
-    let scrub = [number, cvc].into_iter().flatten().map(str::to_owned).collect();
+    let zip = values.billing.zip;
+    let passed = passed_through(pass).chain(zip).filter(|value| value.chars().count() >= SCRUBBED_CHARS_MIN);
+    let scrub = [number, cvc].into_iter().flatten().chain(passed).map(str::to_owned).collect();
     let exchange = exchange(to, (ask.attempt, ask.verb, false), rendered, scrub);
     Ok(RenderedRequest { exchange, mac_bytes })
 }
@@ -171,6 +176,15 @@ fn three_d_secure(pass: &PassThrough) -> Option<ThreeDSecure<'_>> {
         cavv: text(held.cavv.as_ref()),
         ds_transaction_id: text(held.ds_transaction_id.as_ref()),
     })
+}
+
+/// What says something of a person or of an authentication: kept nowhere, also if the processor repeats it.
+fn passed_through(pass: &PassThrough) -> impl Iterator<Item = &str> {
+    let (billing, secure) = (&pass.billing, &pass.three_d_secure);
+    let values =
+        [&billing.name, &billing.line1, &billing.line2, &billing.city, &billing.region, &billing.email];
+    let values = values.into_iter().chain([&secure.cavv, &secure.ds_transaction_id]);
+    values.filter_map(|value| value.as_ref().map(|value| value.as_str()))
 }
 
 fn stored_credential(ask: &Prepare) -> Option<StoredCredential<'_>> {
