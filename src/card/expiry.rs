@@ -83,4 +83,15 @@ mod tests {
         assert_eq!(Expiry::new(1, 203, now), Err(ExpiryError::Year));
         assert!(Expiry::new(12, 2046, now).is_ok());
     }
+
+    #[test]
+    fn two_digits_are_a_year_of_this_century_within_twenty() {
+        let now = at("2026-11-22T00:00:00Z");
+        for (short, year) in [(26, 2026), (27, 2027), (46, 2046), (0, 2000), (25, 2025)] {
+            assert_eq!(Expiry::new(6, short, now).map(|expiry| expiry.year), Ok(year));
+        }
+        for short in [47, 99] {
+            assert_eq!(Expiry::new(6, short, now), Err(ExpiryError::Year));
+        }
+    }
 }

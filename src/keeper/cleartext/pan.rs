@@ -128,6 +128,23 @@ mod tests {
     }
 
     #[test]
+    fn the_first_six_are_shown_of_fifteen_digits_and_more() {
+        for length in 12..=19 {
+            let mut digits = format!("999999{}", "0".repeat(length - 6)).into_bytes();
+            let last = digits.len() - 1;
+            digits[last] = (b'0'..=b'9')
+                .find(|digit| {
+                    digits[last] = *digit;
+                    luhn(&digits)
+                })
+                .unwrap();
+            let shown = Pan::from_digits(&digits).unwrap().truncate();
+            assert_eq!(shown.first6.as_deref(), (length >= 15).then_some("999999"), "{length}");
+            assert_eq!(shown.last4.as_bytes(), &digits[length - 4..]);
+        }
+    }
+
+    #[test]
     fn debug_says_nothing() {
         assert_eq!(format!("{:?}", Pan::parse("4242424242424242").unwrap()), "Pan(REDACTED)");
     }
