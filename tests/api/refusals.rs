@@ -189,6 +189,40 @@ fn named(param: &str) -> Option<String> {
     (!param.is_empty()).then(|| param.to_owned())
 }
 
+/// A tenant whose identifiers are card numbers by chance says so in the configuration; free text is never exempt.
+#[tokio::test]
+async fn an_exempt_identifier_is_let_through_until_the_configuration_says_otherwise() {
+    let vault =
+        Vault::start_with(|config| format!("{config}\n[exempt.acme]\ncustomer = [\"424242##########\"]\n"));
+    let [acme, other] = ["acme", "other"].map(|tenant| {
+        vault.tenant(tenant, Mode::Test);
+        vault.application(&format!("billing-{tenant}"), tenant, &BILLING)
+    });
+    let made = store(&acme, "k-1", &card(VISA, VISA)).await;
+    assert_eq!(made["customer"], VISA);
+    let list = format!("/v1/tokens?customer={VISA}");
+    assert_eq!(acme.get(&list).await.unwrap().json()["data"], json!([made]));
+    let refused = (422, "stray_number".to_owned(), named("customer"));
+    for answer in [
+        other.post("/v1/tokens", "k-1", &card(VISA, VISA)).await.unwrap(),
+        other.get(&list).await.unwrap(),
+        acme.post("/v1/tokens", "k-2", &card(VISA, "5555555555554444")).await.unwrap(),
+    ] {
+        assert_eq!(problem(&answer), refused);
+        assert!(answer.json()["detail"].as_str().unwrap().contains("prefix it with a letter"));
+    }
+    let mut words = card(VISA, "c-1");
+    words["metadata"] = json!({"customer": VISA});
+    let free = acme.post("/v1/tokens", "k-3", &words).await.unwrap();
+    assert_eq!(problem(&free), (422, "stray_number".to_owned(), named("metadata")));
+
+    let config = std::fs::read_to_string(vault.config()).unwrap();
+    std::fs::write(vault.config(), config.split("[exempt.acme]").next().unwrap()).unwrap();
+    vault.ask(cardvault::supervisor::admin::AdminRequest::Reload);
+    assert_eq!(problem(&acme.get(&list).await.unwrap()), refused);
+    assert_eq!(problem(&acme.post("/v1/tokens", "k-4", &card(VISA, VISA)).await.unwrap()), refused);
+}
+
 #[tokio::test]
 async fn who_may_not_is_told_so_and_the_log_says_it() {
     let vault = Vault::start();
