@@ -45,7 +45,7 @@ impl Desk {
         Self::at(vault)
     }
 
-    fn at(vault: Vault) -> Self {
+    pub(crate) fn at(vault: Vault) -> Self {
         vault.tenant("acme", Mode::Test);
         let credential = vault.principal(order("invoicing", Some("acme"), &SCOPES));
         let client = vault.client(&credential);

@@ -13,6 +13,7 @@
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;
 mod desk;
+mod keeping;
 mod refusals;
 mod unknown;
 mod verbs;

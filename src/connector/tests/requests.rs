@@ -171,6 +171,18 @@ fn amounts_at_stripe() {
     assert_eq!(stripe.check_amount(5120, "KWD"), Ok(()));
 }
 
+/// Golden: the sandbox counts like ISO 4217, and so do we.
+#[test]
+fn amounts_at_the_sandbox() {
+    let sandbox = builtin("sandbox").unwrap();
+    for (minor, currency) in [(500, "JPY"), (5124, "KWD"), (5, "ISK"), (500, "CLP"), (5, "UGX"), (1, "USD")] {
+        let values = Values { amount: Some(Amount { minor, currency }), ..sale() };
+        let rendered = sandbox.render(Operation::Sale, &values).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&rendered.body).unwrap();
+        assert_eq!((json["amount"].as_i64(), json["currency"].as_str()), (Some(minor), Some(currency)));
+    }
+}
+
 #[test]
 fn a_mac_covers_the_card_and_no_secret() {
     let stripe = builtin("stripe").unwrap();
