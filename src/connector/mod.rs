@@ -178,6 +178,11 @@ impl Connector {
         (operation == Operation::Sale && self.op(Operation::Refund).is_some()).then_some(Operation::Refund)
     }
 
+    /// Whether the first capture ends an authorization, whatever is left of it.
+    pub fn captures_once(&self) -> bool {
+        self.op(Operation::Capture).is_some_and(|capture| capture.once)
+    }
+
     /// How long after sending a look-up that finds nothing proves nothing; `None` if there is no look-up.
     pub const fn settle(&self) -> Option<Duration> {
         self.settle

@@ -96,6 +96,8 @@ pub(super) struct Op {
     pub(super) within: Option<Within>,
     /// For a void: the operations that it can undo.
     pub(super) undoes: Vec<Operation>,
+    /// For a capture: the first one ends the authorization, whatever is left of it.
+    pub(super) once: bool,
     /// Fields that stand elsewhere in this operation's answer.
     pub(super) fields: Fields,
 }
@@ -152,6 +154,7 @@ impl Op {
         let requires = read_requires(&mut section, known, faults);
         let within = read_within(operation, &mut section, faults);
         let undoes = read_undoes(operation, &mut section, faults);
+        let once = operation == Operation::Capture && section.flag("once", faults);
         let fields =
             section.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, known, faults));
         section.finish(faults);
@@ -165,6 +168,7 @@ impl Op {
             requires,
             within,
             undoes,
+            once,
             fields,
         })
     }

@@ -56,6 +56,7 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         smallest_amounts: connector.smallest_amounts().map(|(code, n)| (code.to_owned(), n)).collect(),
         undo_sale: undo(&connector, Operation::Sale),
         undo_authorize: undo(&connector, Operation::Authorize),
+        captures_once: connector.captures_once(),
         authorization_days: from.authorization_days,
     };
     let kept = Destination {

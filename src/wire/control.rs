@@ -151,6 +151,8 @@ pub struct DestinationInfo {
     pub undo_sale: Option<Verb>,
     /// What undoes an authorization that is not wanted.
     pub undo_authorize: Option<Verb>,
+    /// Whether the first capture ends an authorization, whatever is left of it.
+    pub captures_once: bool,
     /// How long an authorization holds, in days.
     pub authorization_days: u32,
 }

@@ -102,6 +102,48 @@ async fn captures_refunds_and_voids_never_exceed() {
 }
 
 #[tokio::test]
+async fn what_a_capture_leaves_is_captured_later_or_released() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let hold = async |destination: &str| {
+        let mut body = sale(&token, destination);
+        body["capture"] = false.into();
+        body["destination"] = destination.into();
+        let held = desk.charge(destination, &body).await.json();
+        assert_eq!(held["status"], "authorized", "{held}");
+        format!("/v1/charges/{}", word(&held, "id"))
+    };
+    let path = hold("sandbox").await;
+    let capture = async |key: &str, body: Value| desk.post(&format!("{path}/captures"), key, &body).await;
+    for (key, amount, taken) in [("c-1", 500, 500), ("c-2", 300, 800)] {
+        let part = capture(key, json!({ "amount": amount })).await.json();
+        assert_eq!((word(&part, "status"), &part["final"]), ("approved", &false.into()), "{part}");
+        assert_eq!((word(&part, "charge_status"), &part["amount_captured"]), ("authorized", &taken.into()));
+    }
+    for (amount, code) in
+        [(json!(451), "amount_too_large"), (json!(0), "amount_invalid"), (json!(1.5), "wrong_type")]
+    {
+        let refused = capture("c-3", json!({ "amount": amount })).await;
+        assert_eq!(refusal(&refused), (422, code.to_owned()));
+    }
+    // A refund of what is captured so far, and the rest.
+    let back = desk.post(&format!("{path}/refunds"), "r-1", &json!({"amount": 801})).await;
+    assert_eq!(refusal(&back), (422, "amount_too_large".to_owned()));
+    let rest = capture("c-3", json!({})).await.json();
+    assert_eq!((&rest["amount"], word(&rest, "charge_status")), (&450.into(), "approved"), "{rest}");
+    let shown = desk.get(&path).await;
+    assert_eq!((shown["captures"].as_array().unwrap().len(), &shown["amount_captured"]), (3, &1250.into()));
+
+    // Stripe releases what its one capture leaves, and the charge says so.
+    let path = hold("stripe_sandbox").await;
+    let part = desk.post(&format!("{path}/captures"), "s-1", &json!({"amount": 500})).await.json();
+    assert_eq!((word(&part, "status"), &part["final"]), ("approved", &true.into()), "{part}");
+    assert_eq!((word(&part, "charge_status"), &part["amount_captured"]), ("approved", &500.into()));
+    let more = desk.post(&format!("{path}/captures"), "s-2", &json!({})).await;
+    assert_eq!(refusal(&more), (409, "charge_state".to_owned()));
+}
+
+#[tokio::test]
 async fn a_merchant_charges_only_under_an_agreement() {
     let desk = Desk::open();
     let token = desk.token("t-1", VISA).await;
@@ -268,7 +310,26 @@ async fn charges_are_found_and_exported() {
     let query = "customer=c-1&status=approved&created%5Bgte%5D=2026-01-01T00:00:00Z";
     let approved = desk.get(&format!("/v1/charges?{query}")).await;
     assert_eq!(approved["data"].as_array().unwrap().len(), 5);
-    assert_eq!(desk.get("/v1/charges?status=declined").await["data"], json!([]));
+    for none in [
+        "status=declined",
+        "destination=stripe_sandbox",
+        "customer=c-2",
+        "created%5Bgte%5D=2999-01-01T00:00:00Z",
+    ] {
+        assert_eq!(desk.get(&format!("/v1/charges?{none}")).await["data"], json!([]), "{none}");
+    }
+    let there = desk.get("/v1/charges?destination=sandbox&created%5Blt%5D=2999-01-01T00:00:00Z").await;
+    assert_eq!(there["data"].as_array().unwrap().len(), 5);
+    let refunds = format!("/v1/charges/{}/refunds", word(&found["data"][0], "id"));
+    for (key, amount) in [("r-1", 100), ("r-2", 200)] {
+        assert_eq!(desk.post(&refunds, key, &json!({"amount": amount})).await.status, 201);
+    }
+    let refunded = desk.get("/v1/refunds?customer=c-1&destination=sandbox&status=approved").await;
+    let amounts: Vec<_> = refunded["data"].as_array().unwrap().iter().map(|r| r["amount"].clone()).collect();
+    assert_eq!(amounts, [200, 100]);
+    let own = word(&refunded["data"][1], "processor_transaction_id");
+    let one = desk.get(&format!("/v1/refunds?processor_transaction_id={own}")).await;
+    assert_eq!(one["data"], json!([refunded["data"][1]]));
     let csv = desk.client.get("/v1/charges?format=csv").await.unwrap();
     let text = String::from_utf8(csv.body.to_vec()).unwrap();
     assert_eq!((text.lines().count(), csv.header("vault-has-more")), (6, Some("false")));

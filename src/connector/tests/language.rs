@@ -183,6 +183,7 @@ fn what_a_connector_says_of_itself() {
     let other =
         Connector::parse("x", &builtin_text("sandbox").replace("version = 1", "version = 2")).unwrap();
     assert_ne!(other.version_hash(), builtin("sandbox").unwrap().version_hash());
+    assert!(builtin("stripe").unwrap().captures_once() && !builtin("sandbox").unwrap().captures_once());
     assert_eq!(builtin("sandbox").unwrap().live(), None);
     assert_eq!(builtin("sandbox").unwrap().test(), Some(&Endpoint::Operator));
     assert!(builtin("Stripe").is_none());

@@ -92,6 +92,7 @@ pub async fn follow(
             return Err(Error::ChargeUnknown);
         }
         let (kind, amount, last) = what.decide(&charge)?;
+        let last = last || (kind == OperationKind::Capture && captures_once(app, &charge));
         let now = app.clock.now();
         let operation =
             Operation { last, ..create::make_operation((kind, amount), AttemptId::make(now)?, now)? };
@@ -112,6 +113,12 @@ pub async fn follow(
         }
     }
     Err(CommitError::Conflict.into())
+}
+
+/// Whether the processor releases what a capture leaves: then there is nothing left, whatever the caller said.
+fn captures_once(app: &App, charge: &ChargeRow) -> bool {
+    let destinations = app.directory.destinations();
+    destinations.iter().any(|to| to.name == charge.destination && to.captures_once)
 }
 
 /// A charge with one more operation, fresh, and the request that it needs.

@@ -561,6 +561,7 @@ mod tests {
             smallest_amounts: std::collections::BTreeMap::new(),
             undo_sale: Some(Verb::Void),
             undo_authorize: Some(Verb::Void),
+            captures_once: false,
             authorization_days: 7,
         }
     }
