@@ -1,4 +1,5 @@
-//! `/v1/admin`: shows of principals, tenants and destinations. Changes go over the supervisor's local socket.
+//! `/v1/admin`: shows of principals, tenants and destinations; who belongs to a tenant sees that tenant's. Changes go over the
+//! supervisor's local socket.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use crate::card::id::PrincipalId;
 use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
 use crate::edge::App;
+use crate::edge::directory::Caller;
 use crate::edge::store::PrincipalKind;
 
 #[derive(Serialize)]
@@ -56,11 +58,13 @@ struct DestinationAnswer<'a> {
 }
 
 /// `GET /v1/admin/principals`
-pub(super) async fn principals(State(app): State<App>) -> Response {
+pub(super) async fn principals(State(app): State<App>, caller: Caller) -> Response {
     let tenants = app.directory.tenants();
     let principals = app.directory.principals();
+    let own = caller.principal.tenant;
     let data: Vec<_> = principals
         .iter()
+        .filter(|principal| own.is_none() || principal.tenant == own)
         .map(|principal| PrincipalAnswer {
             id: principal.id,
             name: &principal.name,
@@ -79,9 +83,11 @@ pub(super) async fn principals(State(app): State<App>) -> Response {
 }
 
 /// `GET /v1/admin/tenants`
-pub(super) async fn tenants(State(app): State<App>) -> Response {
+pub(super) async fn tenants(State(app): State<App>, caller: Caller) -> Response {
     let tenants = app.directory.tenants();
-    let mut sorted: Vec<_> = tenants.values().collect();
+    let own = caller.principal.tenant;
+    let mut sorted: Vec<_> =
+        tenants.values().filter(|tenant| own.is_none_or(|own| tenant.id == own)).collect();
     sorted.sort_by_key(|tenant| tenant.id);
     let data: Vec<_> = sorted
         .into_iter()
@@ -97,10 +103,12 @@ pub(super) async fn tenants(State(app): State<App>) -> Response {
 }
 
 /// `GET /v1/admin/destinations`
-pub(super) async fn destinations(State(app): State<App>) -> Response {
+pub(super) async fn destinations(State(app): State<App>, caller: Caller) -> Response {
     let destinations = app.directory.destinations();
+    let own = caller.tenant.map(|(_, mode)| mode);
     let data: Vec<_> = destinations
         .iter()
+        .filter(|destination| own.is_none_or(|mode| destination.mode == mode))
         .map(|destination| DestinationAnswer {
             name: &destination.name,
             connector: &destination.connector,

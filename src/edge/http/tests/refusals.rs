@@ -134,6 +134,52 @@ async fn what_is_wrong_with_a_request_has_its_code() {
     assert!(vault.actions().await.iter().all(|action| action != "card.create"));
 }
 
+#[tokio::test]
+async fn who_belongs_to_a_tenant_is_shown_that_tenant_only() {
+    let vault = Vault::start().await;
+    vault.add("local", PrincipalKind::Person, Some(1), &["admin:read"]).await;
+    let names = async |who: &str, what: &str| {
+        let shown = vault.get(who, &format!("/v1/admin/{what}")).await;
+        let data = shown.body["data"].as_array().unwrap();
+        let mut names: Vec<_> = data.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(names("admin", "tenants").await, ["acme", "globex"]);
+    assert_eq!(
+        names("admin", "principals").await,
+        ["admin", "billing", "local", "other", "person", "reader"]
+    );
+    assert_eq!(names("local", "tenants").await, ["acme"]);
+    assert_eq!(names("local", "principals").await, ["billing", "local", "person", "reader"]);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let vault = Vault::start_with(Limits { body_seconds_max: 1, ..Limits::default() }).await;
+    let mut ask = vault.ask("billing", Method::POST, "/v1/tokens").key("k1").json("");
+    ask.body = axum::body::Body::new(Never);
+    let began = std::time::Instant::now();
+    let got = ask.send().await;
+    assert_eq!(got.code(), (408, "body_timeout"), "{}", got.text);
+    assert!((1..10).contains(&began.elapsed().as_secs()));
+}
+
+/// A body of which nothing ever comes.
+struct Never;
+
+impl axum::body::HttpBody for Never {
+    type Data = axum::body::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
 /// Each route asks for its own scope: with every other one a caller gets no further, with that one alone it does.
 #[tokio::test]
 async fn each_scope_opens_its_own_routes_and_no_other() {
