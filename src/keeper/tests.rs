@@ -110,10 +110,14 @@ impl Keeper {
     }
 
     fn read(&mut self, body: &str) -> Result<Box<ChargeRead>, Refusal> {
+        self.read_as(false, body)
+    }
+
+    fn read_as(&mut self, verification: bool, body: &str) -> Result<Box<ChargeRead>, Refusal> {
         let read = ReadCharge {
             tenant: TENANT,
             route: ROUTE.to_owned(),
-            verification: false,
+            verification,
             idempotency_key: "k-1".to_owned(),
             body: body.as_bytes().to_vec(),
         };
@@ -325,6 +329,26 @@ fn each_field_of_a_charge_is_guarded_and_an_identifier_may_be_exempt() {
         r#"{{"card":{{"number":"{VISA}","exp_month":12,"exp_year":2030}},"metadata":{{"cvv2":"1234"}}}}"#
     );
     assert_eq!(keeper.seal(&body, false).unwrap_err().code, RefusalCode::CvcNotAccepted);
+}
+
+#[test]
+fn a_verification_has_no_field_of_a_charge() {
+    let mut keeper = keeper();
+    let body = |more: &str| format!(r#"{{"token":"{}","destination":"sandbox"{more}}}"#, keeper.token);
+    let fields = [
+        r#","amount":1"#,
+        r#","invoice":"inv-1""#,
+        r#","period":"2026-11""#,
+        r#","capture":false"#,
+        r#","allow_partial":true"#,
+        r#","installments":1"#,
+        r#","statement_descriptor":"x""#,
+    ];
+    let (plain, with) = (body(r#","currency":"USD","cvc":"123""#), fields.map(body));
+    assert!(keeper.read_as(true, &plain).is_ok());
+    for body in with {
+        assert_eq!(keeper.read_as(true, &body).unwrap_err(), Refusal::of(RefusalCode::UnknownField));
+    }
 }
 
 #[test]

@@ -187,13 +187,24 @@ fn check(body: &Body, verification: bool) -> Result<(), Refusal> {
         if body.amount.is_some_and(|amount| amount <= 0) {
             return Err(Refusal::about(RefusalCode::AmountInvalid, "amount"));
         }
-    } else if body.amount.is_some() {
+    } else if is_of_a_charge(body) {
         return Err(Refusal::of(RefusalCode::UnknownField));
     }
     if body.installments.is_some_and(|n| n > 1) {
         return Err(Refusal::about(RefusalCode::InvalidValue, "installments"));
     }
     Ok(())
+}
+
+/// Whether a body says what a verification does not have: it moves no money and belongs to no invoice.
+const fn is_of_a_charge(body: &Body) -> bool {
+    body.amount.is_some()
+        || body.invoice.is_some()
+        || body.period.is_some()
+        || body.capture.is_some()
+        || body.allow_partial.is_some()
+        || body.installments.is_some()
+        || body.statement_descriptor.is_some()
 }
 
 fn check_words(body: &Body, exempt: Exempt<'_>) -> Result<(), Refusal> {
