@@ -7,6 +7,7 @@ mod common;
 
 mod disk;
 mod holds;
+mod principals;
 mod processes;
 mod refusals;
 mod tampering;

@@ -1,10 +1,14 @@
 //! What is refused is refused before anything is sent, and keeps no key.
 
+use cardvault::card::id::{ChargeId, RefundId};
 use cardvault::card::tenant::Mode;
+use cardvault::clock::{Clock, SystemClock};
+use cardvault::supervisor::admin::AdminRequest;
 use cardvault::tools::client::Client;
+use cardvault::wire::control::AdminAnswer;
 use serde_json::{Value, json};
 
-use crate::common::{order, text};
+use crate::common::{card, numbers, order, store, text};
 use crate::desk::{Desk, SCOPES, VISA, refusal, sale, word};
 
 #[tokio::test]
@@ -64,6 +68,113 @@ async fn nothing_is_sent_for_a_charge_that_is_refused() {
     desk.vault.stop();
     let (code, said) = desk.vault.verify();
     assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn another_tenants_charge_looks_like_one_that_never_was() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let mut hold = sale(&token, "inv-1");
+    hold["capture"] = false.into();
+    let held = word(&desk.charge("k-1", &hold).await.json(), "id").to_owned();
+    let captures = format!("/v1/charges/{held}/captures");
+    assert_eq!(desk.post(&captures, "c-1", &json!({"amount": 1000})).await.status, 201);
+    let back = desk.post(&format!("/v1/charges/{held}/refunds"), "r-1", &json!({"amount": 100})).await.json();
+    let refund = word(&back, "id").to_owned();
+    let before = (desk.get(&format!("/v1/charges/{held}")).await, desk.ledger().len());
+    desk.vault.tenant("globex", Mode::Test);
+    let other = desk.vault.application("other", "globex", &SCOPES);
+    let now = SystemClock.now();
+    let (no_charge, no_refund) =
+        (ChargeId::make(now).unwrap().to_string(), RefundId::make(now).unwrap().to_string());
+    for (method, path, ours, none) in [
+        ("GET", "/v1/charges/ID", &held, &no_charge),
+        ("POST", "/v1/charges/ID/captures", &held, &no_charge),
+        ("POST", "/v1/charges/ID/refunds", &held, &no_charge),
+        ("POST", "/v1/charges/ID/void", &held, &no_charge),
+        ("GET", "/v1/refunds/ID", &refund, &no_refund),
+        ("GET", "/v1/refunds?starting_after=ID", &refund, &no_refund),
+        ("GET", "/v1/charges/ID", &refund, &no_refund),
+    ] {
+        let ask = async |id: &str| {
+            let headers = [("idempotency-key", "x-1"), ("request-id", "the-same-1")];
+            other.request(method, &path.replace("ID", id), &headers, None).await.unwrap()
+        };
+        let (there, nowhere) = (ask(ours).await, ask(none).await);
+        assert_eq!(refusal(&there), (404, "charge_not_found".to_owned()), "{method} {path}");
+        assert_eq!(there.body, nowhere.body, "{method} {path}");
+    }
+    for list in ["/v1/charges", "/v1/refunds", "/v1/charges?invoice=inv-1", "/v1/refunds?customer=c-1"] {
+        assert_eq!(other.get(list).await.unwrap().json()["data"], json!([]), "{list}");
+        let lines = if list.contains('?') {
+            format!("{list}&format=ndjson")
+        } else {
+            format!("{list}?format=ndjson")
+        };
+        assert!(other.get(&lines).await.unwrap().body.is_empty(), "{list}");
+    }
+    assert_eq!((desk.get(&format!("/v1/charges/{held}")).await, desk.ledger().len()), before);
+}
+
+/// Test and live never meet: not the numbers, and not the destinations either.
+#[tokio::test]
+async fn a_live_card_never_goes_to_a_test_destination() {
+    let desk = Desk::open();
+    desk.vault.tenant("live", Mode::Live);
+    let live = desk.vault.application("live", "live", &SCOPES);
+    let number = &numbers::of_one_place("999999", "1234", 1)[0];
+    let token = store(&live, "t-1", &card(number, "c-1")).await["id"].as_str().unwrap().to_owned();
+    for destination in [json!("sandbox"), json!("stripe_sandbox"), Value::Null] {
+        let mut body = sale(&token, "inv-1");
+        body["destination"] = destination;
+        let answer = live.post("/v1/charges", "k-1", &body).await.unwrap();
+        assert_eq!(refusal(&answer), (422, "destination_unknown".to_owned()), "{}", text(&answer));
+    }
+    assert_eq!(desk.ledger(), Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn credentials_and_connectors_are_read_again_by_the_same_keeper() {
+    let desk = Desk::open_with(|text| text);
+    let token = desk.token("t-1", VISA).await;
+    let keeper = desk.vault.process("keeper");
+    let credential = desk.vault.path("credentials/sandbox_secret_key");
+    let right = std::fs::read(&credential).unwrap();
+    let connector = desk.vault.path("connectors/sandbox.toml");
+    let plain = std::fs::read_to_string(&connector).unwrap();
+    let strict = plain.replacen("[op.sale]\n", "[op.sale]\nrequires = [\"billing.name\"]\n", 1);
+    let mut invoices = 0;
+    let mut until = async |status: u16, word_of_it: &str| {
+        assert!(!matches!(desk.vault.ask(AdminRequest::Reload), AdminAnswer::Refused(_)));
+        // The keeper hears of it a moment later.
+        for _ in 0..100 {
+            invoices += 1;
+            let name = format!("inv-{invoices}");
+            let answer = desk.charge(&name, &sale(&token, &name)).await;
+            let said = answer.json();
+            if answer.status == status && [&said["status"], &said["code"]].contains(&&json!(word_of_it)) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("no {status} {word_of_it}");
+    };
+    until(201, "approved").await;
+    std::fs::write(&credential, "sk_test_another").unwrap();
+    until(201, "failed").await;
+    std::fs::write(&credential, right).unwrap();
+    until(201, "approved").await;
+    std::fs::write(&connector, strict).unwrap();
+    until(422, "required_by_connector").await;
+    std::fs::write(&connector, plain).unwrap();
+    until(201, "approved").await;
+    // A credential that is missing leaves everything as it is.
+    std::fs::remove_file(&credential).unwrap();
+    assert!(
+        matches!(desk.vault.ask(AdminRequest::Reload), AdminAnswer::Refused(why) if why.contains("destination."))
+    );
+    assert_eq!(desk.charge("last", &sale(&token, "last")).await.json()["status"], "approved");
+    assert_eq!(desk.vault.process("keeper"), keeper);
 }
 
 #[tokio::test]
