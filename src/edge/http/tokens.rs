@@ -23,7 +23,8 @@ use crate::edge::vault::{Card, Erasure};
 pub(super) const LIST_QUERY: &[&str] = &["customer", "limit", "starting_after"];
 const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 100;
-const CUSTOMER_BYTES_MAX: usize = 255;
+/// As long as a stored card's may be.
+const CUSTOMER_CHARS_MAX: usize = 128;
 
 /// `POST /v1/tokens`: stores a card and answers with its token.
 pub(super) async fn create(
@@ -57,7 +58,7 @@ pub(super) async fn update(
 
 /// `GET /v1/tokens?customer=`: lists a customer's cards, newest first.
 pub(super) async fn list(State(app): State<App>, caller: Caller, query: Query) -> Result<Response, Problem> {
-    let fits = |text: &str| (1..=CUSTOMER_BYTES_MAX).contains(&text.len()).then(|| text.to_owned());
+    let fits = |text: &str| (1..=CUSTOMER_CHARS_MAX).contains(&text.chars().count()).then(|| text.to_owned());
     let customer = query.parsed("customer", fits)?;
     let customer = customer.ok_or_else(|| Problem::about(Code::MissingField, "customer"))?;
     let after = query.parsed("starting_after", Token::parse)?;

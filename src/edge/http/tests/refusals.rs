@@ -180,6 +180,20 @@ impl axum::body::HttpBody for Never {
     }
 }
 
+#[tokio::test]
+async fn each_post_needs_a_key_of_its_own() {
+    let vault = Vault::start().await;
+    for route in ROUTES.iter().filter(|route| route.method == "POST") {
+        let path = route.path.replace(['{', '}'], "");
+        let ask = || vault.ask("billing", Method::POST, &path).json("{}");
+        assert_eq!(ask().send().await.code(), (400, "idempotency_key_missing"), "{path}");
+        let twice = ask().key("k1").key("k2").send().await;
+        assert_eq!(twice.code(), (400, "idempotency_key_invalid"), "{path}");
+        let stray = ask().key("4242-4242-4242-4242").send().await;
+        assert_eq!(stray.code(), (422, "stray_number"), "{path}");
+    }
+}
+
 /// Each route asks for its own scope: with every other one a caller gets no further, with that one alone it does.
 #[tokio::test]
 async fn each_scope_opens_its_own_routes_and_no_other() {

@@ -205,6 +205,25 @@ async fn a_customer_is_listed_in_pages_newest_first() {
     assert_eq!(other.body["data"], serde_json::json!([]));
 }
 
+/// Whatever reference a card was stored with, its customer is found by it.
+#[tokio::test]
+async fn the_longest_reference_finds_its_customer() {
+    let vault = Vault::start().await;
+    for (n, letter) in ["a", "ä", "客", "🂡"].into_iter().enumerate() {
+        let customer = letter.repeat(128);
+        let made = vault
+            .create("billing", &format!("k{n}"), &card(VISA, &format!(r#","customer":"{customer}""#)))
+            .await;
+        let encoded: String = customer.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let listed = vault.get("billing", &format!("/v1/tokens?customer={encoded}")).await;
+        assert_eq!(listed.body["data"][0]["id"], made.body["id"], "{}", listed.text);
+        let longer = vault.get("billing", &format!("/v1/tokens?customer={encoded}x")).await;
+        assert_eq!(longer.code(), (400, "invalid_parameter"));
+        let charges = vault.get("billing", &format!("/v1/charges?customer={encoded}")).await;
+        assert_eq!(charges.status, 200, "{}", charges.text);
+    }
+}
+
 #[tokio::test]
 async fn a_person_s_read_is_in_the_log_before_the_answer() {
     let vault = Vault::start().await;
