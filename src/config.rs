@@ -157,17 +157,12 @@ pub struct DestinationConfig {
     /// The destination sets it belongs to; cards are bound to a set when they are stored.
     #[serde(default = "default_policies")]
     pub policies: Vec<u32>,
-    /// How long an authorization holds there.
-    #[serde(default = "default_authorization_days")]
-    pub authorization_days: u32,
+    /// How long an authorization holds there, if otherwise than the connector says.
+    pub authorization_days: Option<u32>,
 }
 
 fn default_policies() -> Vec<u32> {
     vec![DEFAULT_POLICY]
-}
-
-const fn default_authorization_days() -> u32 {
-    7
 }
 
 /// The destination set that cards are bound to.

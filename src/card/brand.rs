@@ -29,6 +29,19 @@ pub enum Brand {
 }
 
 impl Brand {
+    /// All that the table knows.
+    pub const ALL: [Self; 9] = [
+        Self::Amex,
+        Self::Diners,
+        Self::Discover,
+        Self::Jcb,
+        Self::Maestro,
+        Self::Mastercard,
+        Self::Mir,
+        Self::Unionpay,
+        Self::Visa,
+    ];
+
     /// Its word in answers.
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,7 +60,7 @@ impl Brand {
 
     /// The brand of that name; [`Brand::Unknown`] for any other word.
     pub fn from_name(name: &str) -> Self {
-        RANGES.iter().map(|range| range.brand).find(|brand| brand.name() == name).unwrap_or(Self::Unknown)
+        Self::ALL.into_iter().find(|brand| brand.name() == name).unwrap_or(Self::Unknown)
     }
 
     /// The brand whose range holds the number that begins with these four digits, if `length` digits is a length it issues.

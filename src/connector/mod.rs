@@ -4,13 +4,14 @@
 //! it does two pure things. In the keeper it renders an operation and its [`Values`] into a request; in the forwarder
 //! it maps an answer to a [`Mapped`] outcome. Shape: `spec` reads the file with `document` and `fault`; `op`, `leaf`,
 //! `condition` and `template` are requests, filled by `render`; `rules`, `fields` and `path` are answers, read by `answer`;
-//! `money` and `decline` are dated data. `language.md` beside this file is for who writes a connector.
+//! `money`, `decline` and `authorization` are dated data. `language.md` beside this file is for who writes a connector.
 //!
 //! Invariant: no network, no file, no clock, no panic, no loop that a file or an answer could make endless.
 //! Invariant: a value fills a leaf and cannot change the shape of a request (`no_value_changes_the_shape`).
 //! Invariant: no error, fault or `Debug` holds a value (`errors_hold_no_value`).
 
 mod answer;
+mod authorization;
 mod condition;
 mod decline;
 mod document;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub use answer::{Avs, Mapped};
+pub use authorization::Authorization;
 pub use decline::DeclineClass;
 pub use fault::Fault;
 pub use fields::ZipCheck;
@@ -71,6 +73,7 @@ pub struct Connector {
     key: Option<Header>,
     settle: Option<Duration>,
     lookup_of: Vec<Operation>,
+    authorization: Authorization,
     money: money::MoneyRules,
     maps: Vec<leaf::Map>,
     ops: Vec<op::Op>,
@@ -176,6 +179,11 @@ impl Connector {
             return Some(Operation::Void);
         }
         (operation == Operation::Sale && self.op(Operation::Refund).is_some()).then_some(Operation::Refund)
+    }
+
+    /// How long an authorization holds, as of the file's date.
+    pub const fn authorization(&self) -> &Authorization {
+        &self.authorization
     }
 
     /// Whether the first capture ends an authorization, whatever is left of it.

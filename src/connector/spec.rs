@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::Connector;
+use super::authorization::Authorization;
 use super::decline::{DeclineTable, check_date};
 use super::document::{Section, TOP, entries, number, string, strings};
 use super::fault::{Fault, Faults};
@@ -104,6 +105,9 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     let (idempotency, key) = read_idempotency(&mut top, &mut known, faults);
     let money = top.section("currency", faults).map_or(MoneyRules::default(), |s| read_currency(s, faults));
     let (settle, lookup_of) = read_lookup(&mut top, faults);
+    let authorization = top
+        .section("authorization", faults)
+        .map_or(Authorization::default(), |s| Authorization::read(s, faults));
     let ops = match top.section("op", faults) {
         Some(section) => read_ops(section, &mut known, faults),
         None => read_ops(Section::new("[op]", at.clone(), &DeTable::new()), &mut known, faults),
@@ -139,6 +143,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         key,
         settle,
         lookup_of,
+        authorization,
         money,
         maps: known.maps,
         ops,

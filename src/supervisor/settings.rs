@@ -43,6 +43,14 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
     let endpoint = endpoint(config, from, &connector)?;
     let url: axum::http::Uri = endpoint.parse().map_err(|_| "endpoint: not a URL".to_owned())?;
     let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    let terms = connector.authorization();
+    let (authorization_hours, merchant_hours) = match from.authorization_days {
+        Some(days) => (days.saturating_mul(24), BTreeMap::new()),
+        None => {
+            let by_brand = terms.merchant_hours.iter();
+            (terms.hours, by_brand.map(|(brand, hours)| ((*brand).to_owned(), *hours)).collect())
+        }
+    };
     let info = DestinationInfo {
         name: name.to_owned(),
         connector: connector.name().to_owned(),
@@ -57,7 +65,8 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         undo_sale: undo(&connector, Operation::Sale),
         undo_authorize: undo(&connector, Operation::Authorize),
         captures_once: connector.captures_once(),
-        authorization_days: from.authorization_days,
+        authorization_hours,
+        merchant_hours,
     };
     let kept = Destination {
         name: name.to_owned(),

@@ -153,8 +153,10 @@ pub struct DestinationInfo {
     pub undo_authorize: Option<Verb>,
     /// Whether the first capture ends an authorization, whatever is left of it.
     pub captures_once: bool,
-    /// How long an authorization holds, in days.
-    pub authorization_days: u32,
+    /// How long an authorization holds, in hours.
+    pub authorization_hours: u32,
+    /// The same, by brand, for what the merchant asked for without the customer.
+    pub merchant_hours: BTreeMap<String, u32>,
 }
 
 /// To the keeper. `EdgePair` and `ForwarderPair` carry a pair.

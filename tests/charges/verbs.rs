@@ -1,5 +1,6 @@
 //! What the verbs do when all goes well.
 
+use cardvault::clock::Time;
 use cardvault::tools::client::Payload;
 use serde_json::{Value, json};
 
@@ -141,6 +142,34 @@ async fn what_a_capture_leaves_is_captured_later_or_released() {
     assert_eq!((word(&part, "charge_status"), &part["amount_captured"]), ("approved", &500.into()));
     let more = desk.post(&format!("{path}/captures"), "s-2", &json!({})).await;
     assert_eq!(refusal(&more), (409, "charge_state".to_owned()));
+}
+
+#[tokio::test]
+async fn an_authorization_holds_as_long_as_its_processor_and_brand_say() {
+    let desk = Desk::open();
+    for (brand, number) in [("visa", VISA), ("mastercard", "5555555555554444")] {
+        let token = desk.token(brand, number).await;
+        let consent = json!({
+            "type": "unscheduled", "consent": {"by": "shopper", "at": "2026-11-01T00:00:00Z"},
+            "network_transaction_id": "123456789012345",
+        });
+        assert_eq!(desk.post(&format!("/v1/tokens/{token}/agreements"), brand, &consent).await.status, 201);
+        for (destination, initiator) in
+            [("sandbox", "merchant"), ("stripe_sandbox", "customer"), ("stripe_sandbox", "merchant")]
+        {
+            let name = format!("{brand}-{destination}-{initiator}");
+            let mut body = sale(&token, &name);
+            body["capture"] = false.into();
+            body["destination"] = destination.into();
+            body["initiator"] = initiator.into();
+            let held = desk.charge(&name, &body).await.json();
+            assert_eq!(held["status"], "authorized", "{held}");
+            let at = |field: &str| Time::parse(word(&held, field)).unwrap().seconds();
+            let hours = (at("expires_at") - at("created_at")) / 3_600;
+            let short = (brand, destination, initiator) == ("visa", "stripe_sandbox", "merchant");
+            assert_eq!(hours, if short { 114 } else { 168 }, "{name}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -184,6 +184,9 @@ fn what_a_connector_says_of_itself() {
         Connector::parse("x", &builtin_text("sandbox").replace("version = 1", "version = 2")).unwrap();
     assert_ne!(other.version_hash(), builtin("sandbox").unwrap().version_hash());
     assert!(builtin("stripe").unwrap().captures_once() && !builtin("sandbox").unwrap().captures_once());
+    let terms = |name| builtin(name).unwrap().authorization().clone();
+    assert_eq!((terms("sandbox").hours, terms("sandbox").merchant_hours.len()), (168, 0));
+    assert_eq!((terms("stripe").hours, terms("stripe").merchant_hours.get("visa")), (168, Some(&114)));
     assert_eq!(builtin("sandbox").unwrap().live(), None);
     assert_eq!(builtin("sandbox").unwrap().test(), Some(&Endpoint::Operator));
     assert!(builtin("Stripe").is_none());

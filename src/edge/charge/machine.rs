@@ -44,8 +44,8 @@ pub struct Learnt<'a> {
     pub how: How,
     /// When.
     pub now: Time,
-    /// How long an authorization holds at this destination.
-    pub authorization_days: u32,
+    /// How long such an authorization holds at this destination.
+    pub hold_seconds: i64,
 }
 
 /// The charge after something was learnt of one of its attempts; `None` if that changes nothing.
@@ -290,8 +290,7 @@ fn approve(charge: &mut ChargeRow, kind: OperationKind, learnt: Learnt<'_>) {
             if partial.is_some() && !charge.allow_partial {
                 charge.amount_offered = Some(approved);
             } else if kind == OperationKind::Authorize {
-                let seconds = i64::from(learnt.authorization_days).saturating_mul(86_400);
-                charge.expires_at = Some(learnt.now.plus_seconds(seconds));
+                charge.expires_at = Some(learnt.now.plus_seconds(learnt.hold_seconds));
             }
         }
         OperationKind::Capture | OperationKind::Refund | OperationKind::Void => {}

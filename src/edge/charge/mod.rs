@@ -4,7 +4,7 @@
 //! - [`create`]: charges and verifications; [`follow`]: captures, refunds, voids; [`show`]: look-ups.
 //! - [`send`]: the order of one attempt: prepare, one change, release, one change.
 //! - [`resolve`]: what to do when nobody knows; [`pending`]: when the processor answers later; [`recover`]: after a restart.
-//! - [`answer`]: a charge as the API writes it; [`limits`]: what a principal may charge.
+//! - [`answer`]: a charge as the API writes it; [`limits`]: what a principal may charge; [`terms`]: how long an authorization holds.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,7 @@ mod resolve;
 pub mod rules;
 mod send;
 mod show;
+mod terms;
 #[cfg(test)]
 pub(in crate::edge) mod tests;
 

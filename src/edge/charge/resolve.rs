@@ -562,7 +562,8 @@ mod tests {
             undo_sale: Some(Verb::Void),
             undo_authorize: Some(Verb::Void),
             captures_once: false,
-            authorization_days: 7,
+            authorization_hours: 168,
+            merchant_hours: std::collections::BTreeMap::new(),
         }
     }
 

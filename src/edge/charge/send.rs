@@ -8,6 +8,7 @@ use super::Error;
 use super::answer;
 use super::limits;
 use super::machine::{self, How, Learnt};
+use super::terms;
 use crate::card::id::{AttemptId, EventId, Token};
 use crate::card::tenant::TenantId;
 use crate::edge::App;
@@ -238,14 +239,9 @@ pub(super) async fn record(
 ) -> ChargeRow {
     let attempt = outcome.attempt;
     let (mut claim, mut with_agreement) = (claim, true);
-    let authorization_days = app
-        .directory
-        .destinations()
-        .iter()
-        .find(|to| to.name == charge.destination)
-        .map_or(7, |to| to.authorization_days);
+    let hold_seconds = terms::hold_seconds(app, &charge).await;
     loop {
-        let learnt = Learnt { outcome, how, now: app.clock.now(), authorization_days };
+        let learnt = Learnt { outcome, how, now: app.clock.now(), hold_seconds };
         let Some(next) = machine::learn(&charge, attempt, learnt) else { return charge };
         let Ok(event) = outcome_event(app, &next, attempt, by) else {
             tokio::time::sleep(COMMIT_AGAIN).await;

@@ -86,7 +86,7 @@ fn silent(attempt: u8, sent: Sent) -> Outcome {
 }
 
 fn learn_as(charge: &ChargeRow, outcome: &Outcome, how: How) -> Option<ChargeRow> {
-    machine::learn(charge, outcome.attempt, Learnt { outcome, how, now: NOW, authorization_days: 7 })
+    machine::learn(charge, outcome.attempt, Learnt { outcome, how, now: NOW, hold_seconds: 7 * 86_400 })
 }
 
 pub(super) fn learn(charge: &ChargeRow, outcome: &Outcome) -> ChargeRow {
