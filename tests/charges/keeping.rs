@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use cardvault::tools::client::Client;
 use serde_json::{Value, json};
 
-use crate::common::{Vault, card, count_of, events, store, text};
-use crate::desk::{Desk, VISA, behaving, refusal, sale, word};
+use crate::common::{Vault, card, count_of, events, order, store, text};
+use crate::desk::{Desk, SCOPES, VISA, behaving, refusal, sale, word};
 
 /// Files below a directory that hold one of these texts, by what they hold.
 fn holders(directory: &Path, texts: &[Vec<u8>]) -> Vec<(String, usize)> {
@@ -134,6 +135,75 @@ async fn the_first_final_answer_is_the_one_that_is_replayed() {
     assert_eq!(desk.post(&refunds, "r-1", &json!({"amount": 250})).await.body, refund.body);
     let other = desk.post(&refunds, "r-1", &json!({"amount": 251})).await;
     assert_eq!(refusal(&other), (422, "idempotency_key_reused".to_owned()));
+}
+
+/// However many ask at once: one key is one charge, one invoice is charged once, and a day's sum is never exceeded.
+#[tokio::test]
+async fn many_at_once_charge_what_one_would() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let mut limited = order("limited", Some("acme"), &SCOPES);
+    limited.day_max.insert("USD".to_owned(), 5 * 1250 + 1249);
+    let limited = desk.vault.client(&desk.vault.principal(limited));
+    let at_once = async |client: &Client, name: fn(usize) -> (String, String)| {
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..24 {
+            let ((key, invoice), client) = (name(n), client.clone());
+            let body = sale(&token, &invoice);
+            tasks.spawn(async move { client.post("/v1/charges", &key, &body).await.unwrap() });
+        }
+        let mut count = std::collections::BTreeMap::new();
+        for answer in tasks.join_all().await {
+            let said = answer.json();
+            let word_of_it = said["code"].as_str().or(said["status"].as_str()).unwrap_or_default().to_owned();
+            *count.entry((answer.status, word_of_it)).or_insert(0) += 1;
+        }
+        count
+    };
+    let of = |count: &std::collections::BTreeMap<(u16, String), i32>, status, word_of_it: &str| {
+        count.get(&(status, word_of_it.to_owned())).copied().unwrap_or(0)
+    };
+    let one_key = at_once(&desk.client, |_| ("k-1".to_owned(), "inv-1".to_owned())).await;
+    let busy = of(&one_key, 409, "request_in_progress");
+    assert_eq!(of(&one_key, 201, "approved") + busy, 24, "{one_key:?}");
+    assert_eq!(desk.paid("inv-1").len(), 1);
+    let one_invoice = at_once(&desk.client, |n| (format!("i-{n}"), "inv-2".to_owned())).await;
+    let taken = of(&one_invoice, 409, "in_flight") + of(&one_invoice, 409, "already_charged");
+    assert_eq!((of(&one_invoice, 201, "approved"), taken), (1, 23), "{one_invoice:?}");
+    assert_eq!(desk.paid("inv-2").len(), 1);
+    let one_day = at_once(&limited, |n| (format!("d-{n}"), format!("day-{n}"))).await;
+    let over = of(&one_day, 403, "limit_exceeded");
+    assert_eq!((of(&one_day, 201, "approved"), over), (5, 19), "{one_day:?}");
+    let paid: usize = (0..24).map(|n| desk.paid(&format!("day-{n}")).len()).sum();
+    assert_eq!(paid, 5);
+}
+
+/// A card that is erased while many charge it: each charge was made or refused, and what was made is on both sides.
+#[tokio::test]
+async fn an_erase_meets_charges_halfway() {
+    let mut desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..24 {
+        let (client, body) = (desk.client.clone(), sale(&token, &format!("inv-{n}")));
+        tasks.spawn(async move { (n, client.post("/v1/charges", &format!("k-{n}"), &body).await.unwrap()) });
+    }
+    let path = format!("/v1/tokens/{token}");
+    let erased = desk.client.request("DELETE", &path, &[], None).await.unwrap();
+    assert!(matches!(erased.status, 200 | 202), "{}", text(&erased));
+    for (n, answer) in tasks.join_all().await {
+        let said = answer.json();
+        let made = match answer.status {
+            201 => usize::from(said["status"] == "approved"),
+            409 | 410 => 0,
+            _ => panic!("{}", text(&answer)),
+        };
+        assert_eq!(desk.paid(&format!("inv-{n}")).len(), made, "{said}");
+    }
+    assert_eq!(desk.client.get(&path).await.unwrap().status, 410);
+    desk.vault.stop();
+    let (code, said) = desk.vault.verify();
+    assert_eq!(code, 0, "{said}");
 }
 
 #[tokio::test]
