@@ -168,12 +168,20 @@ pub(crate) async fn rows_of_people_and_tenants_are_kept(harness: Harness) {
         created_at: NOW,
         ended_at: None,
         ended_reason: None,
+        revision: 1,
     };
     let foreign = AgreementRow { tenant: TWO, ..agreement.clone() };
     let refused = store.commit(change(RowChange::PutAgreement(Box::new(foreign)))).await;
     assert!(matches!(refused, Err(CommitError::NotFound)));
     store.commit(change(RowChange::PutAgreement(Box::new(agreement.clone())))).await.unwrap();
     agreement.ended_at = Some(NOW);
+    // What was decided on a row that has changed since does not stand, nor does what skips one.
+    for revision in [0, 1, 3] {
+        let stale = AgreementRow { revision, ..agreement.clone() };
+        let refused = store.commit(change(RowChange::PutAgreement(Box::new(stale)))).await;
+        assert!(matches!(refused, Err(CommitError::Conflict)), "{revision}");
+    }
+    agreement.revision = 2;
     store.commit(change(RowChange::PutAgreement(Box::new(agreement.clone())))).await.unwrap();
     assert_eq!(store.agreements(ONE, card.token).await.unwrap(), [agreement]);
     assert!(store.agreements(TWO, card.token).await.unwrap().is_empty());

@@ -338,6 +338,8 @@ async fn update_agreement(app: &App, charge: &ChargeRow, outcome: &Outcome, by: 
         let Ok(event) = agreement_event(app, &row, by, stops) else { return };
         change.events.push(event);
     }
+    // If the number changes in this moment, this is decided anew.
+    row.revision = row.revision.saturating_add(1);
     change.rows.push(RowChange::PutAgreement(Box::new(row)));
 }
 

@@ -110,7 +110,8 @@ pub enum RowChange {
     PutPrincipal(Box<PrincipalRow>),
     /// A tenant as it shall be (new or changed).
     PutTenant(TenantRow),
-    /// A stored-credential agreement as it shall be (new or changed).
+    /// A stored-credential agreement as it shall be (new or changed): fails with [`CommitError::Conflict`] unless its revision is the
+    /// next.
     PutAgreement(Box<AgreementRow>),
     /// Binds the database to an installation, once for good: fails with [`CommitError::Conflict`] if it is bound to another.
     BindInstallation(Box<Installation>),

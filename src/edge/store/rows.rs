@@ -361,6 +361,9 @@ pub struct AgreementRow {
     pub ended_at: Option<Time>,
     /// Why it ended: `requested`, `number_changed`, `erased`, `network_stop`.
     pub ended_reason: Option<String>,
+    /// Counts its changes, from 1: what was decided on an older one is decided anew.
+    #[serde(default)]
+    pub revision: u32,
 }
 
 impl AgreementRow {

@@ -75,6 +75,7 @@ impl Vault {
             created_at: now,
             ended_at: None,
             ended_reason: None,
+            revision: 1,
         };
         let mut event = self.event(caller, catalogue::AGREEMENT_CREATE, token)?;
         event.target.kind = "agreement".to_owned();
@@ -143,6 +144,7 @@ impl Vault {
     ) -> Result<(), Error> {
         row.ended_at = Some(self.clock.now());
         row.ended_reason = Some(reason.to_owned());
+        row.revision = row.revision.saturating_add(1);
         let mut event = self.event(caller, catalogue::AGREEMENT_END, row.token)?;
         event.target.kind = "agreement".to_owned();
         event.target.id = row.id.to_string();

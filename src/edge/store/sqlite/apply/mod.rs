@@ -183,6 +183,14 @@ impl Applying<'_> {
 
     fn put_agreement(&self, row: &AgreementRow) -> Result<(), Refusal> {
         self.card_of(row.tenant, row.token)?;
+        let place = (row.token.bytes(), row.id.bytes());
+        let mut get = self.conn.prepare_cached(include_str!("../sql/agreement_get.sql"))?;
+        let doc: Option<String> = get.query_row(place, |row| row.get(0)).optional()?;
+        let before = doc.map(|doc| serde_json::from_str::<AgreementRow>(&doc)).transpose();
+        let before = before.map_err(|_| ReadError::Corrupt("agreement"))?.map_or(0, |before| before.revision);
+        if row.revision != before.saturating_add(1) {
+            return Err(CommitError::Conflict.into());
+        }
         self.conn.prepare_cached(include_str!("../sql/agreement_put.sql"))?.execute((
             row.token.bytes(),
             row.id.bytes(),

@@ -1,0 +1,1 @@
+select doc from agreements where token = ?1 and id = ?2
