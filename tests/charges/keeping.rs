@@ -121,6 +121,35 @@ async fn a_charge_under_way_is_answered_with_as_it_stands_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_capture_under_way_is_answered_with_as_it_stands_after_a_restart() {
+    let mut desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let mut hold = sale(&token, "inv-1");
+    hold["capture"] = false.into();
+    let held = desk.charge("k-1", &hold).await.json();
+    let path = format!("/v1/charges/{}", word(&held, "id"));
+    desk.script(&json!({ "fault": "hang", "count": 1, "operation": "capture" })).await;
+    let headers = [("idempotency-key", "c-1"), ("prefer", "wait=1")];
+    let body = json!({"amount": 500});
+    let captures = format!("{path}/captures");
+    let begun = desk.client.request("POST", &captures, &headers, &body).await.unwrap();
+    assert_eq!((begun.status, word(&begun.json(), "status")), (202, "processing"), "{}", text(&begun));
+    desk.vault.kill();
+    desk.vault.stop_sandbox();
+    desk.vault.serve();
+    desk.reconnect();
+    let again = desk.post(&captures, "c-1", &body).await;
+    assert_eq!((again.status, word(&again.json(), "status")), (202, "unknown"), "{}", text(&again));
+    assert_eq!(again.json()["id"], begun.json()["id"]);
+    assert_eq!(again.header("location"), Some(path.as_str()));
+    // What it may have taken counts as taken, and nothing is voided under it.
+    let more = desk.post(&captures, "c-2", &json!({"amount": 751})).await;
+    assert_eq!(refusal(&more), (422, "amount_too_large".to_owned()));
+    let void = desk.post(&format!("{path}/void"), "v-1", &json!({})).await;
+    assert_eq!(refusal(&void), (409, "charge_state".to_owned()));
+}
+
+#[tokio::test]
 async fn the_first_final_answer_is_the_one_that_is_replayed() {
     let desk = Desk::open();
     let token = desk.token("t-1", VISA).await;
