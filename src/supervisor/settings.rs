@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::SecretSlice;
 use zeroize::Zeroizing;
 
+use super::setup;
 use crate::card::tenant::Mode;
 use crate::config::{Config, DestinationConfig, Environment};
 use crate::connector::{self, Connector, Endpoint, IdempotencyKind, Operation};
@@ -74,7 +75,7 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         connector_toml: text,
         mode: from.mode,
         endpoint,
-        trust_pem: trust(from)?,
+        trust_pem: trust(config, from)?,
         credentials: credentials(from, &connector)?,
         policies: from.policies.clone(),
         timeout_seconds: connector.timeout().as_secs(),
@@ -130,7 +131,7 @@ const fn idempotency_word(kind: IdempotencyKind) -> &'static str {
     }
 }
 
-fn trust(from: &DestinationConfig) -> Result<String, String> {
+fn trust(config: &Config, from: &DestinationConfig) -> Result<String, String> {
     let path =
         from.trust.as_deref().or_else(|| MACHINE_TRUST.iter().map(Path::new).find(|path| path.exists()));
     let path =
@@ -138,6 +139,9 @@ fn trust(from: &DestinationConfig) -> Result<String, String> {
     let text = read(path)?;
     let readable = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
     match readable {
+        Ok(certificates) if is_refused(config, &certificates) => Err(
+            "trust: production trusts no development authority; give the certificates that the processor names".to_owned(),
+        ),
         Ok(certificates) if !certificates.is_empty() => Ok(text),
         Ok(_) | Err(_) => Err("trust: the file holds no PEM certificates".to_owned()),
     }
@@ -163,6 +167,13 @@ fn credentials(from: &DestinationConfig, connector: &Connector) -> Result<BTreeM
         .collect()
 }
 
+/// Whether one of the certificates is of the authority that `init` makes for one machine, and production is no place for it.
+fn is_refused(config: &Config, certificates: &[CertificateDer<'_>]) -> bool {
+    let name = setup::DEVELOPMENT_NAME.as_bytes();
+    let is_ours = |der: &CertificateDer<'_>| der.windows(name.len()).any(|part| part == name);
+    config.environment == Environment::Production && certificates.iter().any(is_ours)
+}
+
 /// What the edge may learn again while it runs: certificates, tenants, destinations.
 pub(super) fn edge_reload(
     config: &Config,
@@ -176,8 +187,14 @@ pub(super) fn edge_reload(
         certificate_pem = read(certificate).map_err(|fault| format!("listen.certificate: {fault}"))?;
         key_pem = read(key).map_err(|fault| format!("listen.key: {fault}"))?;
         let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-        if chain.map_or(0, |chain| chain.len()) == 0 {
+        let chain = chain.unwrap_or_default();
+        if chain.is_empty() {
             return Err("listen.certificate: the file holds no PEM certificates".to_owned());
+        }
+        if is_refused(config, &chain) {
+            return Err("listen.certificate: production does not show the development certificate; give one of an authority that \
+                        clients trust"
+                .to_owned());
         }
         PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
             .map_err(|_| "listen.key: the file holds no PEM private key".to_owned())?;
@@ -210,4 +227,36 @@ pub(super) fn read_root_key(config: &Config) -> Result<SecretSlice<u8>, String> 
 fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path)
         .map_err(|error| format!("{} cannot be read: {}", path.display(), error.kind()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn production_takes_no_development_certificate() {
+        let directory = tempfile::tempdir().unwrap();
+        setup::make_certificates(directory.path()).unwrap();
+        let text = include_str!("../../deploy/cardvault.example.toml");
+        let mut config = Config::parse(text, "example").unwrap();
+        config.listen.certificate = Some(directory.path().join("server.pem"));
+        config.listen.key = Some(directory.path().join("server.key"));
+        let mut destination = config.destination.values().next().unwrap().clone();
+        destination.trust = Some(directory.path().join("ca.pem"));
+        assert!(edge_reload(&config, &[], &[]).is_ok() && trust(&config, &destination).is_ok());
+        config.environment = Environment::Production;
+        let refused = edge_reload(&config, &[], &[]).err().unwrap();
+        assert!(refused.starts_with("listen.certificate: production"), "{refused}");
+        let refused = trust(&config, &destination).unwrap_err();
+        assert!(refused.starts_with("trust: production"), "{refused}");
+        // One of another authority is taken.
+        let other = rcgen::generate_simple_self_signed(vec!["vault.example".to_owned()]).unwrap();
+        for (name, text) in
+            [("server.pem", other.cert.pem()), ("server.key", other.signing_key.serialize_pem())]
+        {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+        destination.trust = Some(directory.path().join("server.pem"));
+        assert!(edge_reload(&config, &[], &[]).is_ok() && trust(&config, &destination).is_ok());
+    }
 }

@@ -154,11 +154,14 @@ fn configuration(args: &InitArgs) -> String {
     )
 }
 
+/// What the names of development certificates begin with: production takes none of them.
+pub(super) const DEVELOPMENT_NAME: &str = "cardvault development";
+
 /// A certificate authority for this machine only, and certificates for vault and sandbox.
-fn make_certificates(directory: &Path) -> Result<(), String> {
+pub(super) fn make_certificates(directory: &Path) -> Result<(), String> {
     let failed = |_| "certificates could not be made".to_owned();
     let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
-    params.distinguished_name.push(DnType::CommonName, "cardvault development CA");
+    params.distinguished_name.push(DnType::CommonName, format!("{DEVELOPMENT_NAME} CA"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params);
@@ -168,7 +171,7 @@ fn make_certificates(directory: &Path) -> Result<(), String> {
     for name in ["server", "sandbox"] {
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         let mut params = CertificateParams::new(names).map_err(failed)?;
-        params.distinguished_name.push(DnType::CommonName, format!("cardvault development {name}"));
+        params.distinguished_name.push(DnType::CommonName, format!("{DEVELOPMENT_NAME} {name}"));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         set_validity(&mut params);
         let key = KeyPair::generate().map_err(failed)?;
