@@ -61,7 +61,7 @@ fn scope_names() -> String {
 /// Carries a command out.
 pub(super) async fn carry_out(app: &App, command: AdminCommand) -> AdminAnswer {
     let done = match command {
-        AdminCommand::PutTenant { tenant, actor } => put_tenant(app, tenant, actor).await,
+        AdminCommand::PutTenant { tenant, actor } => put_tenant(app, tenant, Actor::Person(actor)).await,
         AdminCommand::AddPrincipal { order, actor } => add_principal(app, order, actor).await,
         AdminCommand::ListPrincipals => Ok(list_principals(app)),
         AdminCommand::DisablePrincipal { principal, actor } => disable(app, &principal, actor).await,
@@ -81,9 +81,22 @@ pub(super) async fn load_principals(app: &App) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn put_tenant(app: &App, tenant: TenantInfo, actor: String) -> Result<AdminAnswer, Refusal> {
+/// Writes into store and log what the key store has of tenants and they have not: a command may have broken off between the two.
+pub(super) async fn settle_tenants(app: &App, tenants: &[TenantInfo]) -> Result<(), String> {
+    let rows = app.store.tenants().await.map_err(|error| error.to_string())?;
+    let is_told =
+        |tenant: &TenantInfo| rows.iter().any(|row| row.id == tenant.id && row.disabled == tenant.disabled);
+    for tenant in tenants.iter().filter(|tenant| !is_told(tenant)) {
+        let actor = Actor::System("supervisor".to_owned());
+        put_tenant(app, tenant.clone(), actor).await.map_err(|refusal| refusal.to_string())?;
+    }
+    Ok(())
+}
+
+async fn put_tenant(app: &App, tenant: TenantInfo, actor: Actor) -> Result<AdminAnswer, Refusal> {
     let action = if tenant.disabled { catalogue::TENANT_DISABLE } else { catalogue::TENANT_CREATE };
-    let mut event = event(app, action, actor, "tenant", tenant.id.to_string())?;
+    let mut event = event(app, action, String::new(), "tenant", tenant.id.to_string())?;
+    event.actor = actor;
     event.tenant = Some(tenant.id);
     event.facts.note = Some(tenant.mode.name().to_owned());
     let row = TenantRow {

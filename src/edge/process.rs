@@ -90,7 +90,8 @@ async fn serve(
     let broken = |_| "a line or listener that was handed over cannot be used".to_owned();
     let tls = make_tls(&settings)?;
     app.keeper.connect(keeper).map_err(broken)?;
-    app.directory.set_tenants(settings.reload.tenants);
+    let tenants = settings.reload.tenants;
+    app.directory.set_tenants(tenants.clone());
     app.directory.set_exemptions(settings.reload.exemptions);
     app.directory.set_destinations(settings.reload.destinations);
     if !attest::bind(&app).await.map_err(|error| error.to_string())? {
@@ -100,6 +101,7 @@ async fn serve(
     }
     admin::load_principals(&app).await.map_err(|error| error.to_string())?;
     attest::log_start(&app).await.map_err(|error| error.to_string())?;
+    admin::settle_tenants(&app, &tenants).await?;
     let (stop, stopped) = watch::channel(false);
     let mut serving = JoinSet::new();
     let api = Serving {

@@ -212,7 +212,7 @@ async fn carry_out(vault: &mut Vault, request: &AdminRequest, actor: &str) -> Re
 
 async fn tell_tenants(vault: &mut Vault, tenant: TenantInfo, actor: String) -> Result<Next, String> {
     serve::tend_keys(vault).await;
-    vault.reload().await?;
+    vault.tell_tenants()?;
     Ok(Next::Edge(AdminCommand::PutTenant { tenant, actor }))
 }
 

@@ -179,11 +179,7 @@ impl Vault {
         self.config.listen.certificate = config.listen.certificate;
         self.config.listen.key = config.listen.key;
         self.destinations = destinations;
-        self.tell_keeper(&ToKeeperControl::Reload {
-            tenants: self.key_store.tenants().to_vec(),
-            exemptions: self.config.exempt.clone(),
-            destinations: self.kept(true),
-        })?;
+        self.tell_tenants()?;
         if new_ports {
             // A Landlock domain cannot be widened: a forwarder with other ports is another process.
             self.start_again(Role::Forwarder).await?;
@@ -196,6 +192,16 @@ impl Vault {
             running.tell(&reload, &[]).map_err(|_| "the edge does not listen".to_owned())?;
         }
         Ok(())
+    }
+
+    /// Tells the keeper tenants, exemptions and destinations as they were read last: a command on a tenant does not fail, half done,
+    /// for a fault in a file that it is not about.
+    pub(super) fn tell_tenants(&self) -> Result<(), String> {
+        self.tell_keeper(&ToKeeperControl::Reload {
+            tenants: self.key_store.tenants().to_vec(),
+            exemptions: self.config.exempt.clone(),
+            destinations: self.kept(true),
+        })
     }
 
     /// (role, process id) of what runs.

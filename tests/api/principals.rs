@@ -5,7 +5,7 @@ use cardvault::clock::{Clock, SystemClock};
 use cardvault::supervisor::admin::AdminRequest;
 use cardvault::wire::control::{AdminAnswer, PrincipalOrder};
 
-use crate::common::{BILLING, Vault, count_of, events, order};
+use crate::common::{BILLING, Vault, card, count_of, events, name, order, run, store};
 
 fn person(name: &str, tenant: Option<&str>, scopes: &[&str]) -> PrincipalOrder {
     PrincipalOrder { person: true, ..order(name, tenant, scopes) }
@@ -65,4 +65,61 @@ async fn a_principal_is_of_one_kind_and_one_tenant() {
     assert!(matches!(vault.ask(overlap), AdminAnswer::Refused(why) if why.contains("at most 7 days")));
     assert_eq!(vault.count("principals"), before);
     assert_eq!(count_of(&events(&assessor).await, "principal.create"), usize::try_from(before).unwrap());
+}
+
+/// The commands of an administrator, beside a vault that runs and where none does.
+#[tokio::test]
+async fn tenants_and_principals_are_made_listed_rotated_and_switched_off_by_command() {
+    let mut vault = Vault::make(|config| config);
+    let config = vault.config();
+    let does = |args: &[&str]| {
+        let (code, said) = run(&[args, &["--config", name(&config)]].concat());
+        assert_eq!(code, 0, "{args:?}: {said}");
+        said
+    };
+    let refuses = |args: &[&str], word: &str| {
+        let (code, said) = run(&[args, &["--config", name(&config)]].concat());
+        assert!(code != 0 && said.contains(word), "{args:?}: {said}");
+    };
+    let credential = |said: &str| said.rsplit("shown once: ").next().unwrap().trim().to_owned();
+    does(&["tenant", "add", "acme", "--mode", "test"]);
+    let scopes: Vec<&str> = BILLING.iter().flat_map(|scope| ["--scope", *scope]).collect();
+    let add =
+        [&["principal", "add", "billing", "--tenant", "acme", "--expires-days", "30"], scopes.as_slice()]
+            .concat();
+    let old = credential(&does(&add));
+    refuses(&["tenant", "add", "acme", "--mode", "live"], "there already");
+    refuses(&["tenant", "add", "other", "--mode", "real"], "test");
+    vault.serve();
+    store(&vault.client(&old), "k-1", &card("4242424242424242", "c-1")).await;
+    // A fault in a file that it is not about does not leave a tenant half made.
+    let file = vault.path("credentials/sandbox_secret_key");
+    let secret = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    does(&["tenant", "add", "other", "--mode", "live"]);
+    std::fs::write(&file, secret).unwrap();
+    let listed = does(&["tenant", "list"]);
+    let line = |text: &str, name: &str| text.lines().find(|line| line.contains(name)).unwrap().to_owned();
+    assert!(line(&listed, "acme").contains("test") && line(&listed, "other").contains("live"), "{listed}");
+    let new = credential(&does(&["principal", "rotate", "billing", "--overlap-hours", "0"]));
+    let status = async |credential: &str| {
+        vault.client(credential).get("/v1/tokens?customer=c-1").await.unwrap().status
+    };
+    assert_eq!((status(&old).await, status(&new).await), (401, 200));
+    refuses(&["principal", "rotate", "billing", "--overlap-hours", "169"], "at most 7 days");
+    does(&["principal", "disable", "billing"]);
+    assert_eq!(status(&new).await, 401);
+    let listed = does(&["principal", "list"]);
+    assert!(line(&listed, "billing").contains("disabled") && !listed.contains("cv_"), "{listed}");
+    does(&["tenant", "disable", "other"]);
+    assert!(line(&does(&["tenant", "list"]), "other").contains("disabled"));
+    let events = events(&vault.assessor()).await;
+    for (action, count) in
+        [("tenant.create", 2), ("tenant.disable", 1), ("principal.rotate", 1), ("principal.disable", 1)]
+    {
+        assert_eq!(count_of(&events, action), count, "{action}");
+    }
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
 }

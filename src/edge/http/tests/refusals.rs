@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use super::{Got, Vault, card, credential};
 use crate::card::stray::Exemptions;
+use crate::card::tenant::TenantId;
+use crate::edge::admin;
 use crate::edge::http::routes::ROUTES;
 use crate::edge::scope::Scope;
 use crate::edge::store::PrincipalKind;
-use crate::wire::control::Limits;
+use crate::wire::control::{Limits, TenantInfo};
 
 const VISA: &str = "4242424242424242";
 
@@ -152,6 +154,32 @@ async fn who_belongs_to_a_tenant_is_shown_that_tenant_only() {
     );
     assert_eq!(names("local", "tenants").await, ["acme"]);
     assert_eq!(names("local", "principals").await, ["billing", "local", "person", "reader"]);
+}
+
+/// A command that broke off after the key store had it is told by the next start, once.
+#[tokio::test]
+async fn a_tenant_of_the_key_store_gets_into_the_log() {
+    let vault = Vault::start().await;
+    let mut tenants: Vec<_> = vault.app.directory.tenants().values().cloned().collect();
+    tenants.sort_by_key(|tenant| tenant.id);
+    tenants[1].disabled = true;
+    tenants.push(TenantInfo {
+        id: TenantId(3),
+        name: "initech".to_owned(),
+        disabled: false,
+        ..tenants[0].clone()
+    });
+    let told = async || {
+        admin::settle_tenants(&vault.app, &tenants).await.unwrap();
+        let actions = vault.actions().await;
+        actions.into_iter().filter(|action| action.starts_with("tenant.")).collect::<Vec<_>>()
+    };
+    assert_eq!(told().await, ["tenant.disable", "tenant.create"]);
+    assert_eq!(told().await, ["tenant.disable", "tenant.create"]);
+    let rows = vault.app.store.tenants().await.unwrap();
+    let mut rows: Vec<_> = rows.iter().map(|row| (row.id.0, row.name.as_str(), row.disabled)).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [(1, "acme", false), (2, "globex", true), (3, "initech", false)]);
 }
 
 #[tokio::test]
