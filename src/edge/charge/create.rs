@@ -45,9 +45,8 @@ pub async fn create(
         .await?;
     let held = read.held;
     let begun = begin(app, caller, *read, (route, verification), hold).await;
-    if begun.is_err()
-        && let Some(held) = held
-    {
+    let is_unused = begun.as_ref().map_or(true, |answered| answered.replayed);
+    if is_unused && let Some(held) = held {
         let keeper = app.keeper.clone();
         // A CVC that is not used goes at once; without this it would go after five seconds.
         tokio::spawn(async move { drop(keeper.discard(held).await) });
