@@ -246,12 +246,18 @@ impl Vault {
             Some(mac) if mac != fresh.digests.body => return Err(Error::KeyReused),
             Some(_) => {}
         }
-        let row = if current.version == version {
+        let mut row = if current.version == version {
             current
         } else {
             let kept = self.store.card_version(tenant, token, version).await?;
             kept.ok_or(Error::TokenErased { scrubbed_at: None })?
         };
+        if status == 201 {
+            // As it was made, whatever was done with it since.
+            row.status = CardStatus::Active;
+            row.legal_hold = false;
+            row.updated_at = row.created_at;
+        }
         self.log_reads(caller, vec![self.read_event(caller, &row)?]).await?;
         let (card, differs) = if status == 200 && fresh.on_duplicate == OnDuplicate::ReturnExisting {
             let (card, differs) = self.show_beside(caller, fresh, row).await?;
