@@ -216,6 +216,11 @@ pub(crate) async fn a_hold_turns_an_erase_into_a_suspension(harness: Harness) {
     let kept = read().await;
     assert_eq!((kept.status, kept.legal_hold, kept.erase_asked), (CardStatus::Suspended, true, true));
     assert_eq!(kept.sealed, card.sealed);
+    // It is to go: whoever asks for the card that is there is not given it, but the next one.
+    let anew = make_card(ONE, Some("c1"));
+    store.commit(insert(&anew, [7; 32], OnDuplicate::ReturnExisting)).await.unwrap();
+    let again = store.commit(insert(&make_card(ONE, Some("c1")), [7; 32], OnDuplicate::ReturnExisting)).await;
+    assert!(matches!(again, Err(CommitError::DuplicateCard { token }) if token == anew.token));
     assert!(matches!(store.commit(hold(&held, false)).await, Err(CommitError::Conflict)));
     assert!(matches!(store.commit(status(&card, CardStatus::Active)).await, Err(CommitError::Conflict)));
     // A new version changes neither hold nor status, whatever its maker last saw.

@@ -28,7 +28,7 @@ impl Applying<'_> {
         };
         if wants_one {
             let prefix = keys::fingerprint_customer_prefix(mark.head(), customer);
-            if let Some(token) = self.token_of_mark(prefix, &mark)? {
+            if let Some(token) = self.card_that_stays(prefix, &mark)? {
                 return Err(CommitError::DuplicateCard { token }.into());
             }
         }
@@ -349,6 +349,18 @@ impl Applying<'_> {
         let entries = self.index.scan(self.conn, prefix, MARKS_READ)?;
         let whole = entries.iter().find(|(_, rest)| rest == mark.rest());
         Ok(whole.and_then(|(key, _)| keys::last_id(key)).and_then(Token::from_slice))
+    }
+
+    /// The card of that number which is not to go: one that waits for the release of a legal hold is nobody's any more.
+    fn card_that_stays(&self, prefix: keys::Key, mark: &Mark) -> Result<Option<Token>, Refusal> {
+        for (key, rest) in self.index.scan(self.conn, prefix, MARKS_READ)? {
+            let token = keys::last_id(&key).and_then(Token::from_slice).filter(|_| rest == mark.rest());
+            let Some(token) = token else { continue };
+            if load_card(self.conn, token)?.is_some_and(|card| card.flags & FLAG_ERASE_WANTED == 0) {
+                return Ok(Some(token));
+            }
+        }
+        Ok(None)
     }
 
     fn fingerprint_of_mark(&self, mark: &Mark) -> Result<Option<FingerprintId>, Refusal> {
