@@ -270,7 +270,7 @@ impl Config {
         );
         fault(
             !self.exempt.are_sound(),
-            "exempt: patterns are for customer, invoice, period or processor_transaction_id, with at least 6 characters that are \
+            "exempt: patterns are for customer, idempotency_key, invoice, period or processor_transaction_id, with at least 6 characters that are \
              fixed and 4 that are #",
         );
         if self.environment == Environment::Production {

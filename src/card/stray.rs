@@ -49,7 +49,8 @@ pub struct Exempt<'a>(Option<&'a BTreeMap<String, Vec<String>>>);
 
 impl Exemptions {
     /// The fields that may be exempt: typed identifiers, never free text.
-    pub const FIELDS: [&'static str; 4] = ["customer", "invoice", "period", "processor_transaction_id"];
+    pub const FIELDS: [&'static str; 5] =
+        ["customer", "idempotency_key", "invoice", "period", "processor_transaction_id"];
     /// So much of a pattern is fixed: fewer characters would let all cards of an issuer through.
     const FIXED_MIN: usize = 6;
     /// So much of a pattern is open: with less it would be a number, where no number belongs.

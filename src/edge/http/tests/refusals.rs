@@ -252,10 +252,14 @@ async fn each_scope_opens_its_own_routes_and_no_other() {
 #[tokio::test]
 async fn an_identifier_that_a_tenant_exempts_is_no_stray_number() {
     let vault = Vault::start().await;
-    let fields = BTreeMap::from([("customer".to_owned(), vec!["424242##########".to_owned()])]);
+    let patterns = || vec!["424242##########".to_owned()];
+    let fields = ["customer", "idempotency_key"].map(|field| (field.to_owned(), patterns()));
+    let fields = BTreeMap::from(fields);
     vault.app.directory.set_exemptions(Exemptions(BTreeMap::from([("acme".to_owned(), fields)])));
     assert_eq!(vault.get("billing", &format!("/v1/tokens?customer={VISA}")).await.status, 200);
     assert_eq!(vault.get("billing", &format!("/v1/charges?customer={VISA}")).await.status, 200);
+    assert_eq!(vault.create("billing", VISA, &card(VISA, "")).await.status, 201);
+    assert_eq!(vault.create("other", VISA, &card(VISA, "")).await.code(), (422, "stray_number"));
     for (who, path) in [
         ("billing", format!("/v1/charges?invoice={VISA}")),
         ("billing", "/v1/tokens?customer=4000056655665556".to_owned()),
