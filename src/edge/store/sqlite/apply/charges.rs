@@ -29,7 +29,7 @@ impl Applying<'_> {
         let new = entries(charge);
         let invoice = keys::invoice(charge.tenant, &charge.invoice, &charge.period);
         if new.contains_key(&invoice) && !old.contains_key(&invoice) {
-            self.check_invoice_free(&invoice)?;
+            self.check_invoice_free(&invoice, charge.id)?;
         }
         let put = match before {
             None => include_str!("../sql/charge_insert.sql"),
@@ -73,8 +73,10 @@ impl Applying<'_> {
         }
     }
 
-    fn check_invoice_free(&self, key: &Key) -> Result<(), Refusal> {
+    fn check_invoice_free(&self, key: &Key, charge: ChargeId) -> Result<(), Refusal> {
         match self.index.get(self.conn, key)?.as_deref().and_then(ChargeId::from_slice) {
+            // It is there already, and no new one.
+            Some(holder) if holder == charge => Err(CommitError::Conflict.into()),
             Some(charge) => Err(CommitError::InvoiceTaken { charge }.into()),
             None => Ok(()),
         }
