@@ -14,8 +14,8 @@ mod openings;
 mod service;
 mod signer;
 mod state;
-mod zip;
 #[cfg(test)]
 mod tests;
+mod zip;
 
 pub use service::run;

@@ -70,11 +70,9 @@ fn keeper() -> Keeper {
         fingerprints_per_hour_max: 60,
         restarts_last_hour: 0,
     };
-    Keeper {
-        state: State::new(settings).unwrap(),
-        token: Token::make(now).unwrap(),
-        body_mac: keys[2].clone(),
-    }
+    let mut state = State::new(settings).unwrap();
+    state.serve();
+    Keeper { state, token: Token::make(now).unwrap(), body_mac: keys[2].clone() }
 }
 
 impl Keeper {
