@@ -139,7 +139,7 @@ pub async fn make_checkpoint(app: &App) -> Result<(), AttestError> {
         return Ok(());
     }
     let statement = statement_of(app.keeper.state().await?);
-    let facts = Facts { statement: Some(statement), ..Facts::default() };
+    let facts = Facts { statement: Some(Box::new(statement)), ..Facts::default() };
     let event = system_event(app, catalogue::KEEPER_STATEMENT, "keeper", "log", facts)?;
     let seq = app.store.commit(only(event)).await?.grant.seq;
     let (size, root) = app.store.tree_head().await?;
@@ -226,15 +226,15 @@ pub fn unused_event(opened: Opened) -> EventDraft {
 }
 
 /// An opening as an event carries it.
-pub fn opening_of(opened: Opened) -> Opening {
-    Opening {
+pub fn opening_of(opened: Opened) -> Box<Opening> {
+    Box::new(Opening {
         boot: opened.boot,
         seq: opened.seq,
         purpose: opened.purpose,
         token: opened.token,
         destination: opened.destination,
         hash: opened.hash,
-    }
+    })
 }
 
 /// Says in the log that it was opened.

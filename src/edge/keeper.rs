@@ -295,9 +295,16 @@ impl Keeper {
     }
 
     async fn link(&self) -> Result<Arc<Link>, KeeperError> {
-        if let Some(link) = self.shared.link.borrow().as_ref() {
-            return Ok(Arc::clone(link));
+        let now = self.shared.link.borrow().as_ref().map(Arc::clone);
+        match now {
+            Some(link) => Ok(link),
+            // Boxed: each call would carry the room for what hardly any does.
+            None => Box::pin(self.next_link()).await,
         }
+    }
+
+    /// Waits for a fresh pair.
+    async fn next_link(&self) -> Result<Arc<Link>, KeeperError> {
         let mut changes = self.shared.link.subscribe();
         match tokio::time::timeout(PAIR_WAIT, changes.wait_for(Option::is_some)).await {
             Ok(Ok(link)) => link.as_ref().map(Arc::clone).ok_or(KeeperError::Down),

@@ -333,19 +333,19 @@ mod tests {
                 customer: Some("0123".into()),
                 row_sha256: None,
                 attempt: Some(AttemptId(IdBytes([3; 18]))),
-                opening: Some(Opening {
+                opening: Some(Box::new(Opening {
                     boot: "b1".into(),
                     seq: 9,
                     purpose: "charge".into(),
                     token: Token(IdBytes([4; 18])),
                     destination: "sandbox".into(),
                     hash: "12".repeat(32),
-                }),
-                statement: Some(Statement {
+                })),
+                statement: Some(Box::new(Statement {
                     boot: "b1".into(),
                     openings: vec![StatementLine { purpose: "charge".into(), seq: 9, hash: "12".repeat(32) }],
                     signature: "AAAA".into(),
-                }),
+                })),
                 fields: vec!["expiry".into(), "zip".into()],
                 count: Some(0),
                 note: Some("quote \" slash \\ tab \t bell \u{7} del \u{7f} é \u{1f600}".into()),

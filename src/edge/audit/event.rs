@@ -106,9 +106,9 @@ pub struct Facts {
     /// SHA-256 (hex) of a principal's or tenant's row after the change.
     pub row_sha256: Option<String>,
     /// An opening of a PAN.
-    pub opening: Option<Opening>,
+    pub opening: Option<Box<Opening>>,
     /// A statement of the keeper.
-    pub statement: Option<Statement>,
+    pub statement: Option<Box<Statement>>,
     /// Which fields changed, or another list of our own words.
     pub fields: Vec<String>,
     /// A number: how many reads, rows, keys.

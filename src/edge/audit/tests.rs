@@ -100,11 +100,15 @@ fn card_event(action: &'static str, number: u8, version: Option<u32>, digest: Op
 }
 
 fn opening_event(opening: Opening, event: u8) -> EventDraft {
-    draft(catalogue::CHARGE_SEND, event, Facts { opening: Some(opening), ..Facts::default() })
+    draft(catalogue::CHARGE_SEND, event, Facts { opening: Some(Box::new(opening)), ..Facts::default() })
 }
 
 fn statement_event(statement: Statement) -> EventDraft {
-    draft(catalogue::KEEPER_STATEMENT, 200, Facts { statement: Some(statement), ..Facts::default() })
+    draft(
+        catalogue::KEEPER_STATEMENT,
+        200,
+        Facts { statement: Some(Box::new(statement)), ..Facts::default() },
+    )
 }
 
 /// So many openings of one boot for charges, each with its event's number, and the running hash after each.

@@ -75,7 +75,7 @@ async fn begin(
     let (stored, card) =
         tokio::join!(app.store.idempotency(tenant, route, &claim.key), app.store.card(tenant, token));
     if let Some(stored) = stored? {
-        return replay(app, &claim, stored).await;
+        return Box::pin(replay(app, &claim, stored)).await;
     }
     let card = chargeable(card?)?;
     let to = choose_destination(app, caller, read.destination.as_deref())?;
@@ -91,9 +91,9 @@ async fn begin(
         app.charges.limits.give_back(&taken);
     }
     match ended {
-        Err(Error::Commit(CommitError::KeyTaken(stored))) => replay(app, &claim, *stored).await,
+        Err(Error::Commit(CommitError::KeyTaken(stored))) => Box::pin(replay(app, &claim, *stored)).await,
         Err(Error::Commit(CommitError::InvoiceTaken { charge })) => {
-            Err(verdict(app, caller, (token, taken.amount, &taken.currency), charge).await)
+            Err(Box::pin(verdict(app, caller, (token, taken.amount, &taken.currency), charge)).await)
         }
         Err(Error::Commit(CommitError::NotFound)) => Err(Error::TokenErased { scrubbed_at: None }),
         ended @ (Ok(_) | Err(_)) => ended,
@@ -198,7 +198,8 @@ pub(super) async fn send_first(
 /// Gives back what nobody wanted and finds out what is not known.
 async fn finish(app: &App, charge: ChargeRow, claim: &Claim) -> ChargeRow {
     let open = machine::needs_reversal(&charge) || machine::unsettled(&charge).next().is_some();
-    if open { resolve::run(app, charge, Some(claim)).await } else { charge }
+    // Boxed, as the rest of what is rare here: each charge would carry the room for it.
+    if open { Box::pin(resolve::run(app, charge, Some(claim))).await } else { charge }
 }
 
 /// The answer to a request that was made before.

@@ -93,7 +93,7 @@ impl Vault {
     pub async fn agreements(&self, caller: &Caller, token: Token) -> Result<Vec<AgreementRow>, Error> {
         let card = self.live_row(caller.tenant_id(), token).await?;
         let rows = self.store.agreements(card.tenant, token).await?;
-        self.log_reads(caller, vec![self.read_event(caller, &card)?]).await?;
+        self.log_reads(caller, vec![self.read_event(caller, card.token, card.version)?]).await?;
         Ok(rows)
     }
 

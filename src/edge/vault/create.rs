@@ -41,68 +41,114 @@ struct Fresh<'a> {
     rest: Box<Sealed>,
 }
 
+/// What the caller sent.
+struct Asked<'a> {
+    tenant: TenantId,
+    key: &'a str,
+    body: &'a [u8],
+}
+
+impl Asked<'_> {
+    fn seal(&self, seal_as: SealAs, token: Token, policy: u32, versions: [u32; 3]) -> Box<Seal> {
+        Box::new(Seal {
+            seal_as,
+            tenant: self.tenant,
+            token,
+            policy,
+            versions,
+            route: ROUTE.to_owned(),
+            idempotency_key: Some(self.key.to_owned()),
+            allow_expired: false,
+            body: self.body.to_vec(),
+        })
+    }
+}
+
 impl Vault {
     /// Stores a card. The body goes to the keeper unopened.
+    ///
+    /// What is rare is boxed: a future is as large as its largest branch, and every request would carry, move and wipe that.
     pub async fn create(&self, caller: &Caller, key: &str, body: &[u8]) -> Result<Created, Error> {
-        let tenant = caller.tenant_id();
         let token = Token::make(self.clock.now())?;
-        let seal = |seal_as, token, policy, versions| {
-            Box::new(Seal {
-                seal_as,
-                tenant,
-                token,
-                policy,
-                versions,
-                route: ROUTE.to_owned(),
-                idempotency_key: Some(key.to_owned()),
-                allow_expired: false,
-                body: body.to_vec(),
-            })
-        };
-        let sealed = match self.keeper.seal(seal(SealAs::Create, token, POLICY, [0; 3])).await {
-            Err(error) if is_expired(&error) && self.was_answered(tenant, key).await? => {
-                let again = seal(SealAs::Create, token, POLICY, [0; 3]);
-                self.keeper.seal(Box::new(Seal { allow_expired: true, ..*again })).await?
-            }
-            sealed => sealed?,
+        let asked = Asked { tenant: caller.tenant_id(), key, body };
+        let sealed = match self.keeper.seal(asked.seal(SealAs::Create, token, POLICY, [0; 3])).await {
+            Ok(sealed) => sealed,
+            Err(error) => Box::pin(self.seal_expired(&asked, token, error)).await?,
         };
         let mut fresh = Fresh::read(body, sealed)?;
+        match self.insert(caller, token, &mut fresh).await {
+            Ok(card) => Ok(Created { card, status: 201, differs: None, replayed: false }),
+            Err(error) => Box::pin(self.settle(caller, &asked, token, (fresh, error))).await,
+        }
+    }
+
+    /// Seals a card that has expired, if it is sent again: it may have expired since, and the answer stays what it was.
+    async fn seal_expired(
+        &self,
+        asked: &Asked<'_>,
+        token: Token,
+        error: KeeperError,
+    ) -> Result<Box<Sealed>, Error> {
+        if !is_expired(&error) || !self.was_answered(asked).await? {
+            return Err(error.into());
+        }
+        let seal = asked.seal(SealAs::Create, token, POLICY, [0; 3]);
+        Ok(self.keeper.seal(Box::new(Seal { allow_expired: true, ..*seal })).await?)
+    }
+
+    /// What to do about a card that could not be inserted.
+    async fn settle(
+        &self,
+        caller: &Caller,
+        asked: &Asked<'_>,
+        token: Token,
+        (mut fresh, mut error): (Fresh<'_>, CommitError),
+    ) -> Result<Created, Error> {
         for _ in 0..TRIES_MAX {
-            let existing = match self.insert(caller, token, &mut fresh).await {
-                Ok(card) => return Ok(Created { card, status: 201, differs: None, replayed: false }),
-                Err(CommitError::KeyTaken(stored)) => return self.replay(caller, &fresh, *stored).await,
-                Err(CommitError::DuplicateCard { token }) => token,
-                Err(error) => return Err(error.into()),
+            let existing = match error {
+                CommitError::KeyTaken(stored) => return self.replay(caller, &fresh, *stored).await,
+                CommitError::DuplicateCard { token } => token,
+                error => return Err(error.into()),
             };
-            let Ok(row) = self.changeable_row(tenant, existing).await else { continue };
-            let settled = match fresh.on_duplicate {
-                OnDuplicate::New | OnDuplicate::ReturnExisting => {
-                    self.return_existing(caller, &fresh, row).await
+            if let Ok(row) = self.changeable_row(asked.tenant, existing).await {
+                let settled = match fresh.on_duplicate {
+                    OnDuplicate::New | OnDuplicate::ReturnExisting => {
+                        self.return_existing(caller, &fresh, row).await
+                    }
+                    OnDuplicate::UpdateExisting => {
+                        let policy = row.sealed.as_ref().map_or(POLICY, |sealed| sealed.policy);
+                        let seal = asked.seal(SealAs::Merge, existing, policy, versions_of(&row));
+                        let merged = self.keeper.seal(seal).await?;
+                        self.update_existing(caller, &fresh, *merged, row).await
+                    }
+                };
+                match settled {
+                    Err(Error::Commit(CommitError::KeyTaken(stored))) => {
+                        return self.replay(caller, &fresh, *stored).await;
+                    }
+                    Err(Error::Commit(CommitError::Conflict | CommitError::NotFound)) => {}
+                    settled => return settled,
                 }
-                OnDuplicate::UpdateExisting => {
-                    let versions = versions_of(&row);
-                    let policy = row.sealed.as_ref().map_or(POLICY, |sealed| sealed.policy);
-                    let merged = self.keeper.seal(seal(SealAs::Merge, existing, policy, versions)).await?;
-                    self.update_existing(caller, &fresh, *merged, row).await
-                }
-            };
-            match settled {
-                Err(Error::Commit(CommitError::KeyTaken(stored))) => {
-                    return self.replay(caller, &fresh, *stored).await;
-                }
-                Err(Error::Commit(CommitError::Conflict | CommitError::NotFound)) => {}
-                settled => return settled,
             }
+            error = match self.insert(caller, token, &mut fresh).await {
+                Ok(card) => return Ok(Created { card, status: 201, differs: None, replayed: false }),
+                Err(error) => error,
+            };
         }
         Err(CommitError::Conflict.into())
     }
 
-    /// Whether a request with this key was answered: then its card may have expired since, and the answer stays what it was.
-    async fn was_answered(&self, tenant: TenantId, key: &str) -> Result<bool, Error> {
-        let digest =
-            Digest { tenant, route: ROUTE.to_owned(), idempotency_key: key.to_owned(), body: Vec::new() };
+    /// Whether a request with this key was answered.
+    async fn was_answered(&self, asked: &Asked<'_>) -> Result<bool, Error> {
+        // Only the key's hash is wanted.
+        let digest = Digest {
+            tenant: asked.tenant,
+            route: ROUTE.to_owned(),
+            idempotency_key: asked.key.to_owned(),
+            body: Vec::new(),
+        };
         let digests = self.keeper.digest(digest).await?;
-        Ok(self.store.idempotency(tenant, ROUTE, &digests.key).await?.is_some())
+        Ok(self.store.idempotency(asked.tenant, ROUTE, &digests.key).await?.is_some())
     }
 
     /// Commits the new card with its event and the claim on the key.
@@ -112,9 +158,24 @@ impl Vault {
         token: Token,
         fresh: &mut Fresh<'_>,
     ) -> Result<Card, CommitError> {
+        let (change, mut card) = self.insertion(caller, token, fresh)?;
+        let committed = self.store.commit(change).await?;
+        if let Some(kept) = committed.fingerprint {
+            card.fingerprint = kept;
+        }
+        Ok(*card)
+    }
+
+    /// The change that inserts a card, and what may be shown of it.
+    fn insertion(
+        &self,
+        caller: &Caller,
+        token: Token,
+        fresh: &Fresh<'_>,
+    ) -> Result<(Change, Box<Card>), CommitError> {
         let unavailable = |_| CommitError::Unavailable("randomness");
         let now = self.clock.now();
-        let row = CardRow {
+        let row = Box::new(CardRow {
             token,
             tenant: caller.tenant_id(),
             customer: fresh.rest.customer.clone(),
@@ -130,24 +191,19 @@ impl Vault {
             updated_at: now,
             erased_at: None,
             scrubbed_at: None,
-        };
+        });
         let mut event = self
             .row_event(caller, catalogue::CARD_CREATE, &row)
             .map_err(|_| CommitError::Unavailable("randomness"))?;
         event.facts.customer = fresh.rest.customer_pseudonym.clone();
-        let mut card = Card::of(CardRow { sealed: None, ..row.clone() }, fresh.shown_expiry);
+        let card = Box::new(Card::shown_of(&row, fresh.shown_expiry));
         let insert = RowChange::InsertCard {
-            card: Box::new(row),
+            card: row,
             fingerprint: fresh.fingerprint,
             on_duplicate: fresh.on_duplicate,
         };
         let answer = StoredAnswer::Card { token, version: 1, status: 201 };
-        let change = fresh.change(caller.tenant_id(), vec![insert], vec![event], token, answer);
-        let committed = self.store.commit(change).await?;
-        if let Some(kept) = committed.fingerprint {
-            card.fingerprint = kept;
-        }
-        Ok(card)
+        Ok((fresh.change(caller.tenant_id(), vec![insert], vec![event], token, answer), card))
     }
 
     /// Answers with the card that is there, unchanged, and says what differs.
@@ -157,8 +213,8 @@ impl Vault {
         fresh: &Fresh<'_>,
         row: CardRow,
     ) -> Result<Created, Error> {
-        let event = self.read_event(caller, &row)?;
         let (token, version) = (row.token, row.version);
+        let event = self.read_event(caller, token, version)?;
         let (card, differs) = self.show_beside(caller, fresh, row).await?;
         let answer = StoredAnswer::Card { token, version, status: 200 };
         let change = fresh.change(caller.tenant_id(), Vec::new(), vec![event], token, answer);
@@ -221,7 +277,7 @@ impl Vault {
         let mut event = self.row_event(caller, catalogue::CARD_UPDATE, &row)?;
         event.facts.fields = fields;
         event.facts.customer = merged.customer_pseudonym;
-        let card = Card::of(CardRow { sealed: None, ..row.clone() }, expiry);
+        let card = Card::shown_of(&row, expiry);
         let answer = StoredAnswer::Card { token: row.token, version: row.version, status: 200 };
         let update = RowChange::UpdateCard { card: Box::new(row), fingerprint: None };
         let change = fresh.change(caller.tenant_id(), vec![update], vec![event], card.token, answer);
@@ -258,7 +314,7 @@ impl Vault {
             row.legal_hold = false;
             row.updated_at = row.created_at;
         }
-        self.log_reads(caller, vec![self.read_event(caller, &row)?]).await?;
+        self.log_reads(caller, vec![self.read_event(caller, row.token, row.version)?]).await?;
         let (card, differs) = if status == 200 && fresh.on_duplicate == OnDuplicate::ReturnExisting {
             let (card, differs) = self.show_beside(caller, fresh, row).await?;
             (card, Some(differs))

@@ -110,6 +110,23 @@ pub struct Card {
 }
 
 impl Card {
+    /// The same without taking the row.
+    fn shown_of(row: &CardRow, expiry: Expiry) -> Self {
+        Self {
+            token: row.token,
+            shown: row.shown.clone(),
+            expiry,
+            fingerprint: row.fingerprint,
+            customer: row.customer.clone(),
+            metadata: row.metadata.clone(),
+            version: row.version,
+            status: row.status,
+            legal_hold: row.legal_hold,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+
     fn of(row: CardRow, expiry: Expiry) -> Self {
         Self {
             token: row.token,
@@ -205,9 +222,9 @@ impl Vault {
     }
 
     /// The event of one masked read.
-    fn read_event(&self, caller: &Caller, row: &CardRow) -> Result<EventDraft, Error> {
-        let mut event = self.event(caller, catalogue::CARD_READ, row.token)?;
-        event.target.version = Some(row.version);
+    fn read_event(&self, caller: &Caller, token: Token, version: u32) -> Result<EventDraft, Error> {
+        let mut event = self.event(caller, catalogue::CARD_READ, token)?;
+        event.target.version = Some(version);
         Ok(event)
     }
 }

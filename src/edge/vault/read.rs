@@ -3,14 +3,14 @@
 use super::{Card, Error, Vault, expiry_of, is_unreadable};
 use crate::card::id::Token;
 use crate::edge::directory::Caller;
-use crate::edge::store::Page;
+use crate::edge::store::{CardRow, Page};
 
 impl Vault {
     /// What may be shown of a card.
     pub async fn read(&self, caller: &Caller, token: Token) -> Result<Card, Error> {
         let row = self.live_row(caller.tenant_id(), token).await?;
-        let event = self.read_event(caller, &row)?;
         let card = self.show(caller, row).await?;
+        let event = self.read_event(caller, card.token, card.version)?;
         self.log_reads(caller, vec![event]).await?;
         Ok(card)
     }
@@ -25,7 +25,8 @@ impl Vault {
     ) -> Result<Page<Card>, Error> {
         let page = self.store.cards_of_customer(caller.tenant_id(), customer, after, limit).await?;
         let opens: Result<Vec<_>, _> = page.rows.iter().map(expiry_of).collect();
-        let events: Result<Vec<_>, _> = page.rows.iter().map(|row| self.read_event(caller, row)).collect();
+        let event = |row: &CardRow| self.read_event(caller, row.token, row.version);
+        let events: Result<Vec<_>, _> = page.rows.iter().map(event).collect();
         let (opens, events) = (opens?, events?);
         let expiries = match self.keeper.open_expiries(opens.into_iter()).await {
             Ok(expiries) => expiries,

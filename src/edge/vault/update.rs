@@ -53,7 +53,7 @@ impl Vault {
             return Err(Error::HeldForErase);
         }
         if fields.is_empty() && !restated {
-            let event = self.read_event(caller, &row)?;
+            let event = self.read_event(caller, row.token, row.version)?;
             let card = self.show(caller, row).await?;
             self.log_reads(caller, vec![event]).await?;
             return Ok(card);
