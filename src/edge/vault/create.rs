@@ -108,7 +108,10 @@ impl Vault {
             let existing = match error {
                 CommitError::KeyTaken(stored) => return self.replay(caller, &fresh, *stored).await,
                 CommitError::DuplicateCard { token } => token,
-                error => return Err(error.into()),
+                CommitError::Conflict
+                | CommitError::NotFound
+                | CommitError::InvoiceTaken { .. }
+                | CommitError::Unavailable(_) => return Err(error.into()),
             };
             if let Ok(row) = self.changeable_row(asked.tenant, existing).await {
                 let settled = match fresh.on_duplicate {

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rusqlite::Connection;
 
-use super::keys;
+use super::{keys, runs};
 
 /// 2^24 bits: at four bits a key, one in forty wrong with two million keys (a million cards).
 const WORDS: usize = 1 << 18;
-/// Keys read at once while filling: a short read, so that no checkpoint waits for it.
-const CHUNK: i64 = 5_000;
+/// Blocks read at once while filling: a short read, so that no checkpoint waits for it.
+const BLOCKS_AT_ONCE: i64 = 50;
 
 /// The filter, shared by writer, readers and the thread that fills it.
 pub(super) struct Filter {
@@ -49,24 +49,10 @@ impl Filter {
 
     /// Reads in what the table holds; stops early if told to.
     pub(super) fn fill(&self, conn: &Connection, stop: &AtomicBool) -> rusqlite::Result<()> {
-        for first in keys::HASHED {
-            let (mut from, to) = (vec![first], vec![first + 1]);
-            loop {
-                let mut statement = conn.prepare_cached(include_str!("sql/entry_keys.sql"))?;
-                let mut rows = statement.query((&from, &to, CHUNK))?;
-                let mut last = None;
-                while let Some(row) = rows.next()? {
-                    let key = row.get_ref(0)?.as_blob()?;
-                    self.add(key);
-                    last = Some(key.to_vec());
-                }
-                let Some(next) = last else { break };
-                if stop.load(Ordering::SeqCst) {
-                    return Ok(());
-                }
-                from = next;
-                from.push(0);
-            }
+        let stopped = || stop.load(Ordering::SeqCst);
+        runs::each_key(conn, BLOCKS_AT_ONCE, |key| self.add(key), || !stopped())?;
+        if stopped() {
+            return Ok(());
         }
         self.filled.store(true, Ordering::Release);
         Ok(())
@@ -94,11 +80,13 @@ mod tests {
     fn what_was_added_is_never_denied_and_most_else_is() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(include_str!("migrations/0001_first.sql")).unwrap();
-        let mut put = conn.prepare(include_str!("sql/entry_put.sql")).unwrap();
-        for number in 0..12_000 {
-            put.execute((key(b'F', number), b"")).unwrap();
-            put.execute((key(b'C', number), b"")).unwrap();
-        }
+        conn.execute_batch(include_str!("migrations/0005_index_runs.sql")).unwrap();
+        let mut keys: Vec<_> =
+            (0..12_000).flat_map(|number| [key(b'F', number), key(b'C', number)]).collect();
+        keys.sort();
+        let mut run = runs::RunWriter::new(1, 0, 2_000);
+        keys.iter().for_each(|key| run.push(&conn, key, Some(b"")).unwrap());
+        assert!(run.finish(&conn).unwrap().unwrap().blocks() > 100);
         let filter = Filter::default();
         assert!(filter.may_hold(&key(b'F', 1_000_000)), "denied before it was filled");
         filter.fill(&conn, &AtomicBool::new(false)).unwrap();

@@ -1,149 +1,45 @@
 //! The index: every key that comes at random, in one ordered map from bytes to bytes.
 //!
 //! ```text
-//!   put ─► batch (this transaction) ─► active ─(full)─► frozen ─(merged in key order, in slices)─► table `entries`
-//!             └── one row of `tail` per commit ── deleted once its generation is merged
+//!   put ─► batch (this transaction) ─► active ─(full)─► frozen ─(written in key order, in slices)─► a run on disk
+//!             └── one row of `tail` per commit ── deleted once its generation is a run      runs of a level ─► one of the next
 //! ```
-//! A random key in a B-tree costs a page of its own per commit; here it costs its length in a row appended to `tail`, and
-//! the page only when many keys that lie together are merged. Active and frozen entries are in memory too, rebuilt from
-//! `tail` at start. A crash at any point is safe: merging twice gives the same, and a deletion is an entry without value.
+//! A random key in a B-tree costs a page of its own per commit, and merging many into one costs each of its pages; here a key
+//! costs its length in a row appended to `tail`, and then in a block of a sorted run (a log-structured merge tree). Active and
+//! frozen entries are in memory too, rebuilt from `tail` at start. A crash at any point is safe: a run that was not finished
+//! is written again, and a deletion is an entry without value.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
+use super::compact::{Compaction, Switch};
 use super::filter::Filter;
+use super::item::{Item, Keyed, Map, decode_batch, encode_batch};
 use super::keys::{self, Key};
+use super::runs::{self, LEVEL_FIRST, Run, RunWriter, Walk};
 
-/// Entries of the active generation before it is frozen; two generations of about 95 bytes an entry are 12 MB.
-const GENERATION_ENTRIES: usize = 65_536;
-
-/// A layer: items by their keys.
-type Map = BTreeSet<Item>;
-
-/// One entry, ordered by its key: in one piece of memory, key length ‖ 1 if held, 0 if deleted ‖ key ‖ value (two allocations
-/// and a fat pointer more for each would cost a third of the generation's length), and beside it the key's first bytes, which
-/// tell nearly all keys apart without a look at that memory.
-struct Item {
-    head: u64,
-    bytes: Box<[u8]>,
-}
-
-impl Item {
-    /// Keys are shorter than 256 bytes.
-    fn new(key: &[u8], value: Option<&[u8]>) -> Self {
-        let held = value.unwrap_or_default();
-        let mut bytes = Vec::with_capacity(2 + key.len() + held.len());
-        bytes.push(u8::try_from(key.len()).unwrap_or(u8::MAX));
-        bytes.push(u8::from(value.is_some()));
-        bytes.extend_from_slice(key);
-        bytes.extend_from_slice(held);
-        Self { head: head_of(key), bytes: bytes.into_boxed_slice() }
-    }
-
-    /// Key, and the value unless the key is deleted.
-    fn parts(&self) -> (&[u8], Option<&[u8]>) {
-        let Some(([key_len, held], rest)) = self.bytes.split_first_chunk::<2>() else { return (&[], None) };
-        let (key, value) = rest.split_at_checked(usize::from(*key_len)).unwrap_or((rest, &[]));
-        (key, (*held == 1).then_some(value))
-    }
-
-    fn value(&self) -> Option<Vec<u8>> {
-        self.parts().1.map(<[u8]>::to_vec)
-    }
-}
-
-/// The first eight bytes of a key, as a number of the same order; a shorter key is filled up with zeros.
-fn head_of(key: &[u8]) -> u64 {
-    let mut head = [0; 8];
-    head.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
-    u64::from_be_bytes(head)
-}
-
-/// What an item is found by.
-trait Keyed {
-    fn head(&self) -> u64;
-    fn key(&self) -> &[u8];
-}
-
-impl Keyed for Item {
-    fn head(&self) -> u64 {
-        self.head
-    }
-
-    fn key(&self) -> &[u8] {
-        self.parts().0
-    }
-}
-
-impl Keyed for &[u8] {
-    fn head(&self) -> u64 {
-        head_of(self)
-    }
-
-    fn key(&self) -> &[u8] {
-        self
-    }
-}
-
-impl<'a> Borrow<dyn Keyed + 'a> for Item {
-    fn borrow(&self) -> &(dyn Keyed + 'a) {
-        self
-    }
-}
-
-impl Ord for dyn Keyed + '_ {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.head().cmp(&other.head()).then_with(|| self.key().cmp(other.key()))
-    }
-}
-
-impl PartialOrd for dyn Keyed + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for dyn Keyed + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for dyn Keyed + '_ {}
-
-impl Ord for Item {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.head.cmp(&other.head).then_with(|| self.key().cmp(other.key()))
-    }
-}
-
-impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Item {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Item {}
+/// Entries of the active generation before it is frozen; two generations of about 120 bytes an entry are 8 MB.
+const GENERATION_ENTRIES: usize = 32_768;
+/// Runs of a level that are merged into one of the next.
+const FANOUT: usize = 8;
+/// The items of a block: two pages, with what SQLite writes beside them.
+const BLOCK_BYTES: usize = 7_900;
+/// How often a reader begins anew because runs that it looked at were merged meanwhile.
+const TRIES_MAX: usize = 16;
 
 /// An entry as found: key and value.
 pub(super) type Entry = (Vec<u8>, Vec<u8>);
 
-/// The generations that are not merged yet.
+/// The generations that are not on disk yet, and what is.
 #[derive(Default)]
 struct Memory {
     active: Map,
     frozen: Map,
+    /// The oldest first.
+    runs: Arc<Vec<Arc<Run>>>,
 }
 
 /// The index's state, shared by the writer with the readers.
@@ -174,7 +70,8 @@ pub(super) enum Order {
     Descending,
 }
 
-/// Keys from `from` up to, without, `to`.
+/// Keys from `from` up to, without, `to`; to the end if that is empty.
+#[derive(Clone)]
 pub(super) struct Span {
     pub(super) from: Key,
     pub(super) to: Key,
@@ -182,6 +79,15 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// Everything.
+    pub(super) const fn whole() -> Self {
+        Self { from: Vec::new(), to: Vec::new(), order: Order::Ascending }
+    }
+
+    pub(super) fn is_descending(&self) -> bool {
+        self.order == Order::Descending
+    }
+
     pub(super) fn of_prefix(prefix: Key) -> Self {
         Self { to: keys::after_prefix(&prefix), from: prefix, order: Order::Ascending }
     }
@@ -192,13 +98,26 @@ pub(super) fn get(shared: &Shared, conn: &Connection, key: &[u8]) -> rusqlite::R
     if !shared.filter.may_hold(key) {
         return Ok(None);
     }
-    let found = {
-        let memory = shared.read();
-        find(&[&memory.active, &memory.frozen], key)
-    };
-    match found {
-        Some(value) => Ok(value),
-        None => get_merged(conn, key),
+    again(|| {
+        let (found, runs) = {
+            let memory = shared.read();
+            (find(&[&memory.active, &memory.frozen], key), Arc::clone(&memory.runs))
+        };
+        match found {
+            Some(value) => Ok(value),
+            None => get_written(conn, &runs, key),
+        }
+    })
+}
+
+/// A reader may look for a block of a run that was merged and deleted since it took the list: the list is new by then.
+fn again<T>(read: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let mut tries = 1;
+    loop {
+        match read() {
+            Err(rusqlite::Error::QueryReturnedNoRows) if tries < TRIES_MAX => tries += 1,
+            read => return read,
+        }
     }
 }
 
@@ -212,8 +131,10 @@ pub(super) fn scan(
     if !shared.filter.may_hold(&span.from) {
         return Ok(Vec::new());
     }
-    let memory = shared.read();
-    merge_layers(&[&memory.active, &memory.frozen], conn, span, limit)
+    again(|| {
+        let memory = shared.read();
+        merge_layers(&[&memory.active, &memory.frozen], conn, &memory.runs, &span, limit)
+    })
 }
 
 /// The writer's side.
@@ -232,8 +153,24 @@ pub(super) struct IndexWriter {
     sweep: Sweep,
     /// Entries that are to be merged or trimmed by now.
     owed: usize,
-    /// If this transaction commits: what becomes of `sweep`, and how many rows of the tail are gone.
-    swept: Option<(Sweep, usize)>,
+    /// If this transaction commits: what becomes of the frozen generation and of the tail.
+    swept: Option<Swept>,
+    /// Merging runs, apart from sweeping.
+    compaction: Option<Compaction>,
+    /// Items that are to be merged by now.
+    owed_runs: usize,
+    switch: Option<Switch>,
+    /// The number of the next run.
+    run_next: i64,
+}
+
+/// What a slice did.
+#[derive(Default)]
+struct Swept {
+    /// Rows of the tail that are gone.
+    trimmed: usize,
+    /// The frozen generation is this run now, or empty.
+    written: Option<Option<Arc<Run>>>,
 }
 
 /// How much is done at once.
@@ -243,22 +180,26 @@ struct Sizes {
     generation: usize,
     /// Entries merged or trimmed at once, at the least: a small commit that brings a few does no more than that.
     slice_min: usize,
+    fanout: usize,
+    block_bytes: usize,
 }
 
 impl Sizes {
-    const USUAL: Self = Self { generation: GENERATION_ENTRIES, slice_min: 128 };
+    const USUAL: Self =
+        Self { generation: GENERATION_ENTRIES, slice_min: 128, fanout: FANOUT, block_bytes: BLOCK_BYTES };
 }
 
-/// Entries that are swept for each one that comes in: each is merged and trimmed, and both have to end before the active
+/// Entries that are swept for each one that comes in: each is written and trimmed, and both have to end before the active
 /// generation is full.
 const PACE: usize = 3;
+/// The same for runs: each entry is merged, and deleted where it was, once for each level.
+const PACE_RUNS: usize = 4;
 
-#[derive(Clone)]
 enum Sweep {
     Idle,
-    /// Merging the frozen generation, after this key.
-    Merging(Option<Box<[u8]>>),
-    /// Merged; its tail rows are being deleted.
+    /// Writing the frozen generation, after this key.
+    Writing(Option<Box<[u8]>>, RunWriter),
+    /// Written; its tail rows are being deleted.
     Trimming,
 }
 
@@ -280,15 +221,18 @@ impl IndexWriter {
             tail.push_back(decode_batch(row.get_ref(1)?.as_blob()?, &mut map));
         }
         map.iter().for_each(|item| shared.filter.add(item.parts().0));
-        let (active, frozen, sweep, active_from) = if map.len() < sizes.generation / 2 {
-            (map, Map::new(), Sweep::Idle, first.unwrap_or(next))
+        let all = runs::load(conn)?;
+        let run_next = all.iter().map(|run| run.number).max().unwrap_or(0) + 1;
+        let (active, frozen, active_from) = if map.len() < sizes.generation / 2 {
+            (map, Map::new(), first.unwrap_or(next))
         } else {
-            (Map::new(), map, Sweep::Merging(None), next)
+            (Map::new(), map, next)
         };
-        *shared.write() = Memory { active, frozen };
+        let is_idle = frozen.is_empty();
+        *shared.write() = Memory { active, frozen, runs: Arc::new(all) };
         let (batch, change) = (Map::new(), Vec::new());
         let tail_first = first.unwrap_or(next);
-        Ok(Self {
+        let mut index = Self {
             shared,
             sizes,
             batch,
@@ -298,9 +242,23 @@ impl IndexWriter {
             tail_first,
             tail,
             owed: 0,
-            sweep,
+            sweep: Sweep::Idle,
             swept: None,
-        })
+            compaction: None,
+            owed_runs: 0,
+            switch: None,
+            run_next,
+        };
+        if !is_idle {
+            index.sweep = Sweep::Writing(None, index.next_run());
+        }
+        Ok(index)
+    }
+
+    fn next_run(&mut self) -> RunWriter {
+        let number = self.run_next;
+        self.run_next += 1;
+        RunWriter::new(number, LEVEL_FIRST, self.sizes.block_bytes)
     }
 
     pub(super) fn get(&self, conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
@@ -324,7 +282,7 @@ impl IndexWriter {
         }
         let memory = self.shared.read();
         let layers = [&change, &self.batch, &memory.active, &memory.frozen];
-        merge_layers(&layers, conn, Span::of_prefix(prefix), limit)
+        merge_layers(&layers, conn, &memory.runs, &Span::of_prefix(prefix), limit)
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
@@ -354,17 +312,24 @@ impl IndexWriter {
         self.change.clear();
     }
 
-    /// Writes the batch to the tail and moves the merge on, inside the open transaction.
+    /// Writes the batch to the tail and moves the rest on, inside the open transaction. What fails here ends this writer: another
+    /// is loaded from what is on disk.
     pub(super) fn flush(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         self.mark();
+        // First, so that nothing that is written after it brings an erased key back.
+        self.erase_written(conn)?;
         let owed = self.owed();
-        self.swept = match &self.sweep {
-            Sweep::Merging(after) if owed >= self.sizes.slice_min => {
-                Some((self.merge_slice(conn, after.as_deref(), owed)?, 0))
+        self.swept = match std::mem::replace(&mut self.sweep, Sweep::Idle) {
+            Sweep::Writing(after, out) if owed >= self.sizes.slice_min => {
+                Some(self.write_slice(conn, after, out, owed)?)
             }
             Sweep::Trimming if owed >= self.sizes.slice_min => Some(self.trim(conn, owed)?),
-            Sweep::Idle | Sweep::Merging(_) | Sweep::Trimming => None,
+            rests @ (Sweep::Idle | Sweep::Writing(..) | Sweep::Trimming) => {
+                self.sweep = rests;
+                None
+            }
         };
+        self.merge_runs(conn)?;
         if !self.batch.is_empty() {
             conn.prepare_cached(include_str!("sql/tail_append.sql"))?
                 .execute((self.tail_next, encode_batch(&self.batch)))?;
@@ -376,29 +341,82 @@ impl IndexWriter {
         self.owed + self.batch.len() * PACE
     }
 
-    fn merge_slice(&self, conn: &Connection, after: Option<&[u8]>, limit: usize) -> rusqlite::Result<Sweep> {
-        let memory = self.shared.read();
+    /// Writes some more of the frozen generation.
+    fn write_slice(
+        &mut self,
+        conn: &Connection,
+        after: Option<Box<[u8]>>,
+        mut out: RunWriter,
+        limit: usize,
+    ) -> rusqlite::Result<Swept> {
+        let shared = Arc::clone(&self.shared);
+        let memory = shared.read();
+        let after = after.as_deref();
         let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key as &dyn Keyed));
-        let mut put = conn.prepare_cached(include_str!("sql/entry_put.sql"))?;
-        let mut delete = conn.prepare_cached(include_str!("sql/entry_delete.sql"))?;
-        let mut last = None;
-        let mut merged = 0;
+        let (mut last, mut count) = (None, 0);
         for item in memory.frozen.range::<dyn Keyed, _>((from, Bound::Unbounded)).take(limit) {
             let (key, value) = item.parts();
-            match value {
-                Some(value) => put.execute((key, value))?,
-                None => delete.execute((key,))?,
-            };
-            last = Some(key);
-            merged += 1;
+            let erased = keys::is_erased_at_once(key)
+                && self.batch.get::<dyn Keyed>(&key).is_some_and(|item| item.parts().1.is_none());
+            // Where there is no run, nothing is to be hidden by a deleted key.
+            if !erased && (value.is_some() || !memory.runs.is_empty()) {
+                out.push(conn, key, value)?;
+            }
+            (last, count) = (Some(key), count + 1);
         }
-        Ok(match last {
-            Some(key) if merged == limit => Sweep::Merging(Some(key.into())),
-            Some(_) | None => Sweep::Trimming,
-        })
+        match last {
+            Some(key) if count == limit => {
+                self.sweep = Sweep::Writing(Some(key.into()), out);
+                Ok(Swept::default())
+            }
+            Some(_) | None => {
+                self.sweep = Sweep::Trimming;
+                Ok(Swept { written: Some(out.finish(conn)?), ..Swept::default() })
+            }
+        }
     }
 
-    fn trim(&self, conn: &Connection, limit: usize) -> rusqlite::Result<(Sweep, usize)> {
+    /// Merges runs of a level that has enough of them.
+    fn merge_runs(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        self.owed_runs += self.batch.len() * PACE_RUNS;
+        if self.owed_runs < self.sizes.slice_min * 2 {
+            return Ok(());
+        }
+        let items = std::mem::take(&mut self.owed_runs);
+        if self.compaction.is_none() {
+            let runs = Arc::clone(&self.shared.read().runs);
+            let begun = Compaction::begin(&runs, self.run_next, self.sizes.fanout, self.sizes.block_bytes);
+            self.run_next += i64::from(begun.is_some());
+            self.compaction = begun;
+        }
+        if let Some(compaction) = self.compaction.take() {
+            (self.compaction, self.switch) = compaction.go_on(conn, items)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what an erasure deletes out of the runs at once, and does not wait until they are merged.
+    fn erase_written(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        let Self { shared, batch, sweep, compaction, .. } = self;
+        let memory = shared.read();
+        for (key, value) in batch.iter().map(Item::parts) {
+            if value.is_some() || !keys::is_erased_at_once(key) {
+                continue;
+            }
+            for run in memory.runs.iter() {
+                run.erase(conn, key, 0)?;
+            }
+            if let Sweep::Writing(_, out) = sweep {
+                out.erase(conn, key)?;
+            }
+            if let Some(compaction) = compaction {
+                compaction.erase(conn, key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self, conn: &Connection, limit: usize) -> rusqlite::Result<Swept> {
         let (mut to, mut entries, mut rows) = (self.tail_first, 0, 0);
         for held in &self.tail {
             if to >= self.active_from || (rows > 0 && entries + held > limit) {
@@ -407,7 +425,8 @@ impl IndexWriter {
             (to, entries, rows) = (to + 1, entries + held, rows + 1);
         }
         conn.prepare_cached(include_str!("sql/tail_trim.sql"))?.execute((to,))?;
-        Ok((if to >= self.active_from { Sweep::Idle } else { Sweep::Trimming }, rows))
+        self.sweep = if to >= self.active_from { Sweep::Idle } else { Sweep::Trimming };
+        Ok(Swept { trimmed: rows, ..Swept::default() })
     }
 
     /// The transaction was rolled back before [`flush`](Self::flush).
@@ -419,28 +438,41 @@ impl IndexWriter {
     /// The transaction is durable: the batch becomes part of the active generation.
     pub(super) fn committed(&mut self) {
         let owed = self.owed();
-        let mut memory = self.shared.write();
+        let shared = Arc::clone(&self.shared);
+        let mut memory = shared.write();
         if !self.batch.is_empty() {
             self.tail_next += 1;
             self.tail.push_back(self.batch.len());
             // One by one: `append` would rebuild the whole map.
             for item in std::mem::take(&mut self.batch) {
+                if item.parts().1.is_none() && keys::is_erased_at_once(item.key()) {
+                    // Or it would be written yet.
+                    memory.frozen.remove::<dyn Keyed>(&item.key());
+                }
                 memory.active.replace(item);
             }
         }
         self.owed = if matches!(self.sweep, Sweep::Idle) { 0 } else { owed };
-        if let Some((next, trimmed)) = self.swept.take() {
-            if matches!(self.sweep, Sweep::Merging(_)) && matches!(next, Sweep::Trimming) {
+        if let Some(swept) = self.swept.take() {
+            self.owed = 0;
+            if let Some(written) = swept.written {
                 memory.frozen = Map::new();
+                let runs = memory.runs.iter().cloned().chain(written).collect();
+                memory.runs = Arc::new(runs);
             }
-            self.tail.drain(..trimmed);
-            self.tail_first += i64::try_from(trimmed).unwrap_or(0);
-            (self.sweep, self.owed) = (next, 0);
+            self.tail.drain(..swept.trimmed);
+            self.tail_first += i64::try_from(swept.trimmed).unwrap_or(0);
+        }
+        if let Some(Switch { gone, new }) = self.switch.take() {
+            let stay = memory.runs.iter().filter(|run| !gone.contains(&run.number)).cloned();
+            let mut runs: Vec<_> = stay.chain(new).collect();
+            runs.sort_by_key(|run| (std::cmp::Reverse(run.level), run.number));
+            memory.runs = Arc::new(runs);
         }
         if memory.active.len() >= self.sizes.generation && matches!(self.sweep, Sweep::Idle) {
             memory.frozen = std::mem::take(&mut memory.active);
             self.active_from = self.tail_next;
-            self.sweep = Sweep::Merging(None);
+            self.sweep = Sweep::Writing(None, self.next_run());
         }
     }
 }
@@ -451,46 +483,57 @@ fn find(layers: &[&Map], key: &[u8]) -> Option<Option<Vec<u8>>> {
     layers.iter().find_map(|layer| layer.get::<dyn Keyed>(&key)).map(Item::value)
 }
 
-fn get_merged(conn: &Connection, key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
-    conn.prepare_cached(include_str!("sql/entry_get.sql"))?.query_row((key,), |row| row.get(0)).optional()
+/// The newest run that knows the key speaks.
+fn get_written(conn: &Connection, runs: &[Arc<Run>], key: &[u8]) -> rusqlite::Result<Option<Vec<u8>>> {
+    for run in runs.iter().rev() {
+        if let Some(value) = run.get(conn, key)? {
+            return Ok(value);
+        }
+    }
+    Ok(None)
 }
 
-/// Walks all layers and the table at once in key order; where several hold a key, the newest layer speaks.
+/// Walks all layers and runs at once in key order; where several hold a key, the newest layer, then the newest run, speaks.
 fn merge_layers(
     layers: &[&Map],
     conn: &Connection,
-    span: Span,
+    runs: &[Arc<Run>],
+    span: &Span,
     limit: usize,
 ) -> rusqlite::Result<Vec<Entry>> {
     let mut out = Vec::new();
     if span.from >= span.to {
         return Ok(out);
     }
-    let descending = span.order == Order::Descending;
-    let (from, to) = (span.from.clone(), span.to.clone());
-    let (from, to) = (from.as_slice(), to.as_slice());
+    let descending = span.is_descending();
+    let (from, to) = (span.from.as_slice(), span.to.as_slice());
     let bounds = (Bound::Included(&from as &dyn Keyed), Bound::Excluded(&to as &dyn Keyed));
-    let mut walks: Vec<_> = layers
+    let mut layers: Vec<_> = layers
         .iter()
         .map(|layer| layer.range::<dyn Keyed, _>(bounds))
         .map(|mut range| (step(&mut range, descending), range))
         .collect();
-    let mut table = TableWalk { rows: VecDeque::new(), span, chunk: limit.clamp(1, 256), ended: false };
+    let mut written: Vec<_> = runs.iter().rev().map(|run| Walk::new(Arc::clone(run), span.clone())).collect();
     while out.len() < limit {
-        table.fill(conn)?;
-        let heads = walks.iter().filter_map(|(head, _)| head.map(|(key, _)| key));
-        let heads = heads.chain(table.rows.front().map(|(key, _)| key.as_slice()));
+        for walk in &mut written {
+            walk.fill(conn)?;
+        }
+        let heads = layers.iter().filter_map(|(head, _)| head.map(|(key, _)| key));
+        let fronts = written.iter().filter_map(|walk| walk.rows.front()).map(|(key, _)| key.as_slice());
+        let heads = heads.chain(fronts);
         let Some(key) = (if descending { heads.max() } else { heads.min() }) else { break };
         let key = key.to_vec();
         let mut value = None;
-        for (head, range) in &mut walks {
+        for (head, range) in &mut layers {
             if let Some((_, held)) = head.filter(|(found, _)| *found == key) {
                 value = value.or(Some(held.map(<[u8]>::to_vec)));
                 *head = step(range, descending);
             }
         }
-        if let Some((_, merged)) = table.rows.pop_front_if(|(found, _)| *found == key) {
-            value = value.or(Some(Some(merged)));
+        for walk in &mut written {
+            if let Some((_, held)) = walk.rows.pop_front_if(|(found, _)| *found == key) {
+                value = value.or(Some(held));
+            }
         }
         if let Some(Some(value)) = value {
             out.push((key, value));
@@ -506,77 +549,6 @@ fn step<'a>(range: &mut std::collections::btree_set::Range<'a, Item>, descending
     next.map(Item::parts)
 }
 
-/// The table's part of a walk, read in chunks.
-struct TableWalk {
-    rows: VecDeque<Entry>,
-    span: Span,
-    chunk: usize,
-    ended: bool,
-}
-
-impl TableWalk {
-    fn fill(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        if self.ended || !self.rows.is_empty() {
-            return Ok(());
-        }
-        let sql = match self.span.order {
-            Order::Ascending => include_str!("sql/entries_ascending.sql"),
-            Order::Descending => include_str!("sql/entries_descending.sql"),
-        };
-        let limit = i64::try_from(self.chunk).unwrap_or(i64::MAX);
-        let mut statement = conn.prepare_cached(sql)?;
-        let rows = statement.query_map((&self.span.from, &self.span.to, limit), |row| {
-            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
-        })?;
-        for row in rows {
-            self.rows.push_back(row?);
-        }
-        self.ended = self.rows.len() < self.chunk;
-        if let Some((last, _)) = self.rows.back() {
-            match self.span.order {
-                Order::Ascending => {
-                    self.span.from.clone_from(last);
-                    self.span.from.push(0);
-                }
-                Order::Descending => self.span.to.clone_from(last),
-            }
-        }
-        Ok(())
-    }
-}
-
-const DELETED: u32 = u32::MAX;
-
-/// For each entry: key length u16 ‖ value length u32 (all ones: deleted) ‖ key ‖ value, little-endian.
-fn encode_batch(batch: &Map) -> Vec<u8> {
-    let mut out = Vec::with_capacity(batch.len() * 80);
-    for (key, value) in batch.iter().map(Item::parts) {
-        let value_len = value.map_or(DELETED, |v| u32::try_from(v.len()).unwrap_or(DELETED - 1));
-        out.extend_from_slice(&u16::try_from(key.len()).unwrap_or(u16::MAX).to_le_bytes());
-        out.extend_from_slice(&value_len.to_le_bytes());
-        out.extend_from_slice(key);
-        out.extend_from_slice(value.unwrap_or_default());
-    }
-    out
-}
-
-/// How many entries it held.
-fn decode_batch(mut bytes: &[u8], into: &mut Map) -> usize {
-    let mut entries = 0;
-    while let Some((lengths, rest)) = bytes.split_first_chunk::<6>() {
-        let [a, b, c, d, e, f] = *lengths;
-        let key_len = usize::from(u16::from_le_bytes([a, b]));
-        let value_len = u32::from_le_bytes([c, d, e, f]);
-        let held_len =
-            if value_len == DELETED { 0 } else { usize::try_from(value_len).unwrap_or(usize::MAX) };
-        let Some((key, rest)) = rest.split_at_checked(key_len) else { break };
-        let Some((value, rest)) = rest.split_at_checked(held_len) else { break };
-        into.replace(Item::new(key, (value_len != DELETED).then_some(value)));
-        (bytes, entries) = (rest, entries + 1);
-    }
-    entries
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -587,34 +559,74 @@ mod tests {
     fn database() -> Connection {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(include_str!("migrations/0001_first.sql")).unwrap();
+        conn.execute_batch(include_str!("migrations/0005_index_runs.sql")).unwrap();
         conn
     }
 
-    /// A key that the filter knows: kind, and sixteen bytes that stand for a hash.
+    /// A key that the filter knows: a kind that is erased at once or one that is not, and sixteen bytes that stand for a hash.
     fn key_of(number: u8) -> Vec<u8> {
-        [&[b'F'][..], &crate::attest::merkle::sha256(&[number])[..16]].concat()
+        let kind = [b'F', b'I'][usize::from(number % 2)];
+        [&[kind][..], &crate::attest::merkle::sha256(&[number])[..16]].concat()
     }
 
     /// What a plain map would hold.
     type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
     fn check(index: &IndexWriter, shared: &Shared, conn: &Connection, model: &Model, committed: bool) {
-        let all = |limit| model.iter().take(limit).map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
-        assert_eq!(index.scan(conn, vec![b'F'], usize::MAX).unwrap(), all(usize::MAX));
-        assert_eq!(index.scan(conn, vec![b'F'], 3).unwrap(), all(3));
+        for kind in [b'F', b'I'] {
+            let all: Vec<_> =
+                model.iter().filter(|(k, _)| k[0] == kind).map(|(k, v)| (k.clone(), v.clone())).collect();
+            assert_eq!(index.scan(conn, vec![kind], usize::MAX).unwrap(), all);
+            assert_eq!(index.scan(conn, vec![kind], 3).unwrap(), all[..all.len().min(3)]);
+            if committed {
+                let span = Span { order: Order::Descending, ..Span::of_prefix(vec![kind]) };
+                let expected: Vec<_> = all.iter().rev().take(5).cloned().collect();
+                assert_eq!(scan(shared, conn, span, 5).unwrap(), expected);
+            }
+        }
         for key in (0..40).map(key_of) {
-            let of_key = |limit| {
-                all(usize::MAX).into_iter().filter(|(k, _)| *k == key).take(limit).collect::<Vec<_>>()
-            };
-            assert_eq!(index.scan(conn, key.clone(), 2).unwrap(), of_key(2));
-            assert_eq!(index.get(conn, &key).unwrap().as_ref(), model.get(&key));
+            let value = model.get(&key);
+            assert_eq!(index.scan(conn, key.clone(), 2).unwrap().len(), usize::from(value.is_some()));
+            assert_eq!(index.get(conn, &key).unwrap().as_ref(), value);
         }
         if committed {
-            let span = Span { order: Order::Descending, ..Span::of_prefix(vec![b'F']) };
-            let mut backwards = scan(shared, conn, span, 5).unwrap();
-            let expected: Vec<_> = model.iter().rev().take(5).map(|(k, v)| (k.clone(), v.clone())).collect();
-            assert_eq!(std::mem::take(&mut backwards), expected);
+            let written =
+                |key: &[u8]| assert!(key[0] != b'F' || model.contains_key(key), "erased, and on disk");
+            runs::each_held_key(conn, written).unwrap();
         }
+    }
+
+    #[test]
+    fn what_a_table_held_is_found_in_runs() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("migrations/0001_first.sql")).unwrap();
+        let tail =
+            encode_batch(&Map::from([Item::new(&key_of(1), None), Item::new(&key_of(2), Some(b"new"))]));
+        conn.execute(include_str!("sql/tail_append.sql"), (7, tail)).unwrap();
+        for number in 0..30 {
+            let entry = (key_of(number), vec![number; usize::from(number)]);
+            conn.execute("insert into entries (key, value) values (?1, ?2)", entry).unwrap();
+        }
+        conn.execute_batch(include_str!("migrations/0005_index_runs.sql")).unwrap();
+        let shared = Shared::default();
+        shared.filter.fill(&conn, &AtomicBool::new(false)).unwrap();
+        let sizes = Sizes { generation: 20, slice_min: 2, fanout: 2, block_bytes: 90 };
+        let mut index = IndexWriter::load_with(&conn, Arc::clone(&shared), sizes).unwrap();
+        let model: Model = (0..30)
+            .filter(|number| *number != 1)
+            .map(|n| (key_of(n), if n == 2 { b"new".to_vec() } else { vec![n; usize::from(n)] }))
+            .collect();
+        check(&index, &shared, &conn, &model, true);
+        for round in 0..30 {
+            index.put(&key_of(200), &[round]);
+            index.flush(&conn).unwrap();
+            index.committed();
+            index.delete(&key_of(200));
+            index.flush(&conn).unwrap();
+            index.committed();
+            check(&index, &shared, &conn, &model, true);
+        }
+        assert!(!shared.read().runs.is_empty());
     }
 
     proptest! {
@@ -625,7 +637,7 @@ mod tests {
         ) {
             let (conn, shared) = (database(), Shared::default());
             shared.filter.fill(&conn, &AtomicBool::new(false)).unwrap();
-            let load = || IndexWriter::load_with(&conn, Arc::clone(&shared), Sizes { generation: 20, slice_min: 2 }).unwrap();
+            let load = || IndexWriter::load_with(&conn, Arc::clone(&shared), Sizes { generation: 20, slice_min: 2, fanout: 2, block_bytes: 90 }).unwrap();
             let (mut index, mut model) = (load(), Model::new());
             for (kind, changes) in steps {
                 conn.execute_batch("begin").unwrap();

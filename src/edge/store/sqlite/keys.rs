@@ -29,6 +29,13 @@ enum Kind {
 /// First bytes of the keys that begin with a hash, and are looked for where they mostly are not.
 pub(super) const HASHED: [u8; 3] = [Kind::Fingerprint as u8, Kind::Idempotency as u8, Kind::Invoice as u8];
 
+/// Whether a key that is deleted goes from everywhere at once: what an erasure deletes does.
+pub(super) fn is_erased_at_once(key: &[u8]) -> bool {
+    [Kind::BodyMac, Kind::Customer, Kind::Fingerprint, Kind::Unlisted]
+        .iter()
+        .any(|kind| key.first() == Some(&(*kind as u8)))
+}
+
 /// What the index knows of a fingerprint: SHA-256 over tenant and keyed hash, so that tenants never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark(pub(super) [u8; 32]);

@@ -3,7 +3,7 @@
 //! ```text
 //!   commit ──► inbox ──► writer: one transaction for all that wait ──► answers after COMMIT
 //!                          │  cards, sealed, charges, segments of the log: rows at the right edge
-//!                          └─ index: random keys, tail first, merged in slices
+//!                          └─ index: random keys, tail first, then sorted runs, written and merged in slices
 //!   card, list, … ──► readers: short reads beside the writer, in the caller's thread
 //!   scrubber: checkpoints beside the writer; after an erase the write-ahead log is emptied
 //! ```
@@ -28,14 +28,17 @@ use crate::edge::audit::event::EventDraft;
 
 mod apply;
 mod codec;
+mod compact;
 mod digests;
 mod filter;
 mod inbox;
 mod index;
+mod item;
 mod keys;
 mod log;
 mod offline;
 mod read;
+mod runs;
 mod schema;
 mod scrub;
 mod segment;

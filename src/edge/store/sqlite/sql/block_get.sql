@@ -1,0 +1,1 @@
+select items from index_blocks where id = ?1

@@ -1,0 +1,1 @@
+insert into index_blocks (id, items) values (?1, ?2)

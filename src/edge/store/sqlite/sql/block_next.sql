@@ -1,0 +1,1 @@
+select min(id) from index_blocks where id >= ?1

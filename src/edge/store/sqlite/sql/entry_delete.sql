@@ -1,1 +1,0 @@
-delete from entries where key = ?1

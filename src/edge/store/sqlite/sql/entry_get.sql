@@ -1,1 +1,0 @@
-select value from entries where key = ?1

@@ -1,1 +1,0 @@
-select key from entries where key >= ?1 and key < ?2 order by key limit ?3

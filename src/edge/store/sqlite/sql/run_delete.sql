@@ -1,0 +1,1 @@
+delete from index_runs where run = ?1
