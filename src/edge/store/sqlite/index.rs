@@ -193,7 +193,7 @@ impl Sizes {
 /// generation is full.
 const PACE: usize = 3;
 /// The same for runs: each entry is merged, and deleted where it was, once for each level.
-const PACE_RUNS: usize = 4;
+const PACE_RUNS: usize = 6;
 
 enum Sweep {
     Idle,
