@@ -13,8 +13,8 @@ use crate::edge::store::{Change, CommitError, Committed};
 const BATCH_JOBS_MAX: usize = 512;
 /// Events that may wait; at some 700 bytes each, 14 MB.
 const EVENTS_MAX: usize = 20_000;
-/// As many events wake the writer; fewer wait for company.
-const EVENTS_WAKE: usize = 1_000;
+/// As many events wake the writer; fewer wait for company. With each commit the readers' page caches begin anew.
+const EVENTS_WAKE: usize = 2_000;
 /// Fewer events wait this long, well within the promised second.
 const EVENTS_WAIT: Duration = Duration::from_millis(200);
 

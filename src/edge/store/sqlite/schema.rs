@@ -83,7 +83,7 @@ pub(super) fn open_checkpointer(file: &Path) -> Result<Connection, OpenError> {
 /// Opens for reading.
 pub(super) fn open_reader(file: &Path) -> Result<Connection, OpenError> {
     let conn = open_existing(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    set_pragmas(&conn, 1_024)?;
+    set_pragmas(&conn, 2_048)?;
     conn.pragma_update(None, "query_only", true)?;
     Ok(conn)
 }
