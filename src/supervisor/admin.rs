@@ -190,8 +190,8 @@ async fn carry_out(vault: &mut Vault, request: &AdminRequest, actor: &str) -> Re
         }
         AdminRequest::Reload => {
             vault.reload().await?;
-            let _ = vault.command_edge(0, AdminCommand::Reloaded { actor });
-            done("configuration, certificates, connectors and credentials were read again")
+            // The edge answers in order: when it says this, it goes by what was read.
+            Ok(Next::Edge(AdminCommand::Reloaded { actor }))
         }
         AdminRequest::Processes => {
             let mut rows = vec![vec!["supervisor".to_owned(), std::process::id().to_string()]];

@@ -44,8 +44,12 @@ fn problem(answer: &Answer) -> (u16, String, Option<String>) {
 
 /// A run of digits of a card number that is neither its first six nor its last four.
 fn is_quoted(answer: &Answer, number: &str) -> bool {
-    let whole = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body));
-    number.as_bytes().windows(7).any(|part| whole.contains(std::str::from_utf8(part).unwrap()))
+    holds_part_of(&format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body)), number)
+}
+
+/// Seven digits in a row: the microseconds of a log line are six, and may be any.
+fn holds_part_of(text: &str, number: &str) -> bool {
+    number.as_bytes().windows(7).any(|part| text.contains(std::str::from_utf8(part).unwrap()))
 }
 
 async fn post(client: &Client, key: &str, body: &str) -> Answer {
@@ -182,7 +186,7 @@ async fn each_wrong_head_path_and_query_has_its_code_and_changes_nothing() {
         assert!(!is_quoted(&answer, VISA), "case {n}");
     }
     assert_eq!(rows(&vault), before);
-    assert!(!vault.log().contains("4242"));
+    assert!(!holds_part_of(&vault.log(), VISA));
 }
 
 fn named(param: &str) -> Option<String> {

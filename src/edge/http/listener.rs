@@ -197,6 +197,6 @@ mod tests {
         let head = format!("GET /quick HTTP/1.1\r\nx: {}\r\n\r\n", "4242424242424242".repeat(1_000));
         let _ = large.write_all(head.as_bytes()).await;
         let answer = read(&mut large, Duration::from_secs(2)).await;
-        assert!(!answer.contains("200 OK") && !answer.contains("4242"));
+        assert!(!answer.contains("200 OK") && !answer.contains("4242424"));
     }
 }
