@@ -84,7 +84,7 @@ fn exchange(running: &Running, connector: &Connector, ask: Ask<'_>) -> Option<Ma
     };
     let rendered = connector.render(ask.operation, &values).unwrap();
     let (status, body) = send(running.address, &rendered)?;
-    Some(connector.map_attempt(ask.operation, status, &body, ask.attempt))
+    Some(connector.map_attempt(ask.operation, status, &body, &[ask.attempt]))
 }
 
 fn send(address: SocketAddr, rendered: &cardvault::connector::Rendered) -> Option<(u16, Vec<u8>)> {

@@ -179,6 +179,14 @@ id! {
     /// One try of one operation at a processor; also the idempotency key that the processor sees.
     AttemptId, "att_"
 }
+
+impl AttemptId {
+    /// Twenty symbols, for processors that take no longer reference: the random part of the id.
+    pub fn reference(&self) -> String {
+        data_encoding::BASE32_NOPAD.encode(self.bytes().get(6..).unwrap_or_default()).to_ascii_lowercase()
+    }
+}
+
 id! {
     /// An audit event.
     EventId, "evt_"

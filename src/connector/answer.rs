@@ -1,15 +1,13 @@
 //! Mapping: a processor's answer becomes a few bounded fields, and nothing else of it goes on.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::Connector;
 use super::decline::DeclineClass;
 use super::fields::{Fact, ZipCheck};
-use super::op::{Op, Operation, Within};
+use super::op::{Op, Operation, Place};
 use super::rules::{Outcome, Verdict};
+use super::tree::{Parsed, Tree, text_of_body};
 use super::words::Word;
 
 /// What an answer means. What the processor did not say is `null`.
@@ -38,6 +36,8 @@ pub struct Mapped {
     pub transaction_id: Option<String>,
     /// The network's id, whole and unchanged: at most 255 characters or not at all.
     pub network_transaction_id: Option<String>,
+    /// Mastercard's transaction link id, whole and unchanged: at most 255 characters or not at all.
+    pub transaction_link_id: Option<String>,
     /// The address check.
     pub avs: Avs,
     /// The network's advice, at most 32 characters.
@@ -76,58 +76,63 @@ pub(super) fn map(
     operation: Operation,
     status: u16,
     body: &[u8],
-    attempt: Option<&str>,
+    ours: &[&str],
 ) -> Mapped {
     let op = connector.op(operation);
-    let body = trim(body);
-    let Some(json) = parse(body) else {
-        return facts(connector, op, &unread(connector, operation, status, body), &Value::Null);
+    let format = op.and_then(|op| op.format).unwrap_or(connector.format);
+    let text = text_of_body(format, body);
+    let Some(parsed) = Parsed::read(format, &text) else {
+        return facts(connector, op, &unread(connector, operation, status, text.is_empty()), Tree::Nothing);
     };
-    match look_within(op, status, &json, attempt) {
-        Found::Here(json) => {
-            let rule = connector.rules.iter().find(|rule| rule.matches(operation, status, json));
+    match look_within(op, status, parsed.tree(), ours) {
+        Found::Here(tree) => {
+            let rule = connector.rules.iter().find(|rule| rule.matches(operation, status, tree));
             let verdict = rule.map_or(&Verdict::UNKNOWN, |rule| &rule.verdict);
             // A redirect or an interim answer comes from something before the processor.
             let from_processor = (200..300).contains(&status) || status >= 400;
-            facts(connector, op, if from_processor { verdict } else { &Verdict::UNKNOWN }, json)
+            facts(connector, op, if from_processor { verdict } else { &Verdict::UNKNOWN }, tree)
         }
-        Found::Nothing => facts(connector, op, &Verdict::NOT_FOUND, &Value::Null),
-        Found::Unclear => facts(connector, op, &Verdict::UNKNOWN, &Value::Null),
+        Found::Nothing => facts(connector, op, &Verdict::NOT_FOUND, Tree::Nothing),
+        Found::Unclear => facts(connector, op, &Verdict::UNKNOWN, Tree::Nothing),
     }
 }
 
-/// Some processors put a byte order mark before the answer, or white space around it.
-fn trim(body: &[u8]) -> &[u8] {
-    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
-}
-
-/// An object or a list; bytes that are not UTF-8 inside a text do not make the rest unreadable.
-fn parse(body: &[u8]) -> Option<Value> {
-    let read: Result<Value, _> = serde_json::from_slice(body);
-    let json = match (read, String::from_utf8_lossy(body)) {
-        (Ok(json), _) => json,
-        (Err(_), Cow::Owned(repaired)) => serde_json::from_str(&repaired).ok()?,
-        (Err(_), Cow::Borrowed(_)) => return None,
-    };
-    (json.is_object() || json.is_array()).then_some(json)
-}
-
 /// The verdict on an answer that is not in the declared format: by status alone, and never that something was done.
-fn unread(connector: &Connector, operation: Operation, status: u16, body: &[u8]) -> Verdict {
+fn unread(connector: &Connector, operation: Operation, status: u16, is_empty: bool) -> Verdict {
     let by_status =
-        |rule: &&super::rules::Rule| rule.reads_no_body() && rule.matches(operation, status, &Value::Null);
+        |rule: &&super::rules::Rule| rule.reads_no_body() && rule.matches(operation, status, Tree::Nothing);
     let verdict = connector.rules.iter().find(by_status).map_or(&Verdict::UNKNOWN, |rule| &rule.verdict);
     let believable = match verdict.outcome {
         Outcome::Error => true,
         // An empty 404 may say so; a page of a proxy may not.
-        Outcome::NotFound => body.is_empty(),
+        Outcome::NotFound => is_empty,
         Outcome::Approved | Outcome::Declined | Outcome::Pending => false,
     };
     if believable && !(200..300).contains(&status) { verdict.clone() } else { Verdict::UNKNOWN }
 }
 
-enum Found<'j> {
-    Here(&'j Value),
+/// A step's answer that does not hold what it should: the charge was not sent, whatever it says.
+pub(super) fn of_a_failed_step(connector: &Connector, status: u16, body: &[u8]) -> Mapped {
+    let mapped = map(connector, Operation::Sale, status, body, &[]);
+    let is_decline = mapped.outcome == Outcome::Declined;
+    let outcome = if is_decline { Outcome::Declined } else { Outcome::Error };
+    let decline_class = mapped.decline_class.filter(|_| is_decline).or(Some(DeclineClass::Error));
+    Mapped {
+        outcome,
+        decline_class,
+        unknown: false,
+        partial: false,
+        held_for_review: false,
+        duplicate: false,
+        transaction_id: None,
+        network_transaction_id: None,
+        amount_approved: None,
+        ..mapped
+    }
+}
+
+enum Found<'t> {
+    Here(Tree<'t>),
     /// The list is there and whole, and does not hold it.
     Nothing,
     /// An answer of another shape, or a list that goes on elsewhere.
@@ -135,31 +140,21 @@ enum Found<'j> {
 }
 
 /// For a look-up that answers with a list, the part that is meant.
-fn look_within<'j>(op: Option<&Op>, status: u16, json: &'j Value, attempt: Option<&str>) -> Found<'j> {
-    let within = op.and_then(|op| op.within.as_ref()).filter(|_| (200..300).contains(&status));
-    match within {
-        None => Found::Here(json),
-        Some(Within::At(path)) => {
-            let list =
-                path.split_index().and_then(|(list, index)| Some((list.find(json)?.as_array()?, index)));
-            match (path.find(json), list) {
-                (Some(found), Some(_)) => Found::Here(found),
-                (None, Some((list, index))) if list.len() <= index => Found::Nothing,
-                (_, Some(_) | None) => Found::Unclear,
-            }
-        }
-        Some(Within::Where { list, attempt: path, more }) => {
-            let Some((items, ours)) = list.find(json).and_then(Value::as_array).zip(attempt) else {
-                return Found::Unclear;
-            };
-            let goes_on = more
-                .as_ref()
-                .and_then(|more| more.find(json))
-                .is_some_and(|more| *more != Value::Bool(false));
-            let found = items.iter().find(|item| path.text(item).is_some_and(|text| text == ours));
-            match found {
-                Some(item) => Found::Here(item),
-                None if goes_on => Found::Unclear,
+fn look_within<'t>(op: Option<&Op>, status: u16, tree: Tree<'t>, ours: &[&str]) -> Found<'t> {
+    let Some(within) = op.and_then(|op| op.within.as_ref()).filter(|_| (200..300).contains(&status)) else {
+        return Found::Here(tree);
+    };
+    let is_believed = within.given.iter().all(|test| test.holds(tree));
+    let Some(items) = within.list.items(tree).filter(|_| is_believed) else { return Found::Unclear };
+    match &within.place {
+        Place::At(index) => items.get(*index).map_or(Found::Nothing, |item| Found::Here(*item)),
+        Place::Where { attempt, more } => {
+            let goes_on = more.as_ref().and_then(|more| more.text(tree)).is_some_and(|more| more != "false");
+            let is_ours =
+                |item: &&Tree<'t>| attempt.text(**item).is_some_and(|text| ours.contains(&text.as_str()));
+            match items.iter().find(is_ours) {
+                Some(item) => Found::Here(*item),
+                None if goes_on || ours.is_empty() => Found::Unclear,
                 None => Found::Nothing,
             }
         }
@@ -167,11 +162,11 @@ fn look_within<'j>(op: Option<&Op>, status: u16, json: &'j Value, attempt: Optio
 }
 
 /// Reads the fields of an answer beside its verdict.
-fn facts(connector: &Connector, op: Option<&Op>, verdict: &Verdict, json: &Value) -> Mapped {
+fn facts(connector: &Connector, op: Option<&Op>, verdict: &Verdict, tree: Tree<'_>) -> Mapped {
     let own = op.map(|op| &op.fields);
     let text = |fact: Fact| {
         let fields = own.filter(|fields| fields.has(fact)).unwrap_or(&connector.fields);
-        fields.text(fact, json, &connector.maps)
+        fields.text(fact, tree, &connector.maps)
     };
     let code = text(Fact::Code).map(|t| bounded(&t, CODE_CHARS_MAX));
     let advice = text(Fact::AdviceCode).map(|t| bounded(&t, SHORT_CHARS_MAX));
@@ -195,6 +190,7 @@ fn facts(connector: &Connector, op: Option<&Op>, verdict: &Verdict, json: &Value
         message: said.or_else(|| verdict.message.as_deref().map(str::to_owned)),
         transaction_id: text(Fact::TransactionId).and_then(whole),
         network_transaction_id: text(Fact::NetworkTransactionId).and_then(whole),
+        transaction_link_id: text(Fact::TransactionLinkId).and_then(whole),
         avs: Avs {
             raw: text(Fact::AvsRaw).map(|t| bounded(&t, SHORT_CHARS_MAX)),
             zip: text(Fact::AvsZip).and_then(|t| ZipCheck::parse(&t)),

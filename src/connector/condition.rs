@@ -61,7 +61,7 @@ impl Term {
             }
             return Some(Self { subject: Subject::Group(*group), negated, one_of });
         }
-        let Some(name) = Name::find(spelling, &known.credentials) else {
+        let Some(name) = known.find_name(spelling) else {
             let names = NAMES.iter().map(|(text, ..)| *text).chain(GROUPS.iter().map(|(text, _)| *text));
             faults.add(
                 at,
@@ -71,7 +71,8 @@ impl Term {
             return None;
         };
         known.mark_used(name);
-        if name == Name::Secret(Secret::CardNumber) || (name.is_secret() && list.is_some()) {
+        let is_closed = name == Name::Secret(Secret::CardNumber) || name.is_of_this_send();
+        if is_closed || (name.is_secret() && list.is_some()) {
             faults.add(at, format!("a condition may not test `{spelling}`"), "test another name");
         }
         if let Kind::OneOf(words) = name.kind() {

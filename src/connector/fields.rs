@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 
-use serde_json::Value;
-
 use super::document::{Section, strings};
 use super::fault::{Faults, suggest};
 use super::leaf::{Known, Map};
 use super::path::Path;
+use super::tree::Tree;
 use super::words::{Word, words};
 
 words! {
@@ -21,6 +20,8 @@ words! {
         TransactionId = "transaction_id",
         /// The card network's id of the transaction.
         NetworkTransactionId = "network_transaction_id",
+        /// Mastercard's transaction link id.
+        TransactionLinkId = "transaction_link_id",
         /// The address check as the processor says it.
         AvsRaw = "avs_raw",
         /// The result of the zip check, mapped to [`ZipCheck`].
@@ -47,6 +48,8 @@ words! {
         NotChecked = "not_checked",
         /// The issuer cannot check.
         Unavailable = "unavailable",
+        /// The issuer does not take part in the check.
+        NotSupported = "not_supported",
     }
 }
 
@@ -57,8 +60,14 @@ pub(super) struct Fields(Vec<Field>);
 #[derive(Debug, Clone)]
 struct Field {
     fact: Fact,
-    /// The first that is there counts.
+    /// The first that is there counts; with `join`, all of them.
     paths: Vec<Path>,
+    /// Only what stands before this text counts.
+    before: Option<Box<str>>,
+    /// Only what stands after this text counts.
+    after: Option<Box<str>>,
+    /// All values, with this between them.
+    join: Option<Box<str>>,
     map: Option<usize>,
 }
 
@@ -72,26 +81,29 @@ impl Fields {
                 continue;
             };
             let at = entry.value.span();
-            let (list, map) = match entry.value.get_ref().as_table() {
-                None => (strings(entry.key, entry.value, faults), None),
+            let mut field =
+                Field { fact, paths: Vec::new(), before: None, after: None, join: None, map: None };
+            let list = match entry.value.get_ref().as_table() {
+                None => strings(entry.key, entry.value, faults),
                 Some(table) => {
                     let mut inner = Section::new(format!("`{}`", entry.key), at.clone(), table);
                     let list = inner.take("path").map_or(Vec::new(), |e| strings("path", e.value, faults));
-                    let map =
+                    let mut text = |key| inner.string(key, faults).map(|(text, _)| Box::from(text));
+                    (field.before, field.after, field.join) = (text("before"), text("after"), text("join"));
+                    field.map =
                         inner.string("map", faults).and_then(|(name, at)| find_map(name, &at, known, faults));
                     inner.finish(faults);
-                    (list, map)
+                    list
                 }
             };
             if fact == Fact::AvsZip {
-                check_zip_map(map, known, &at, faults);
+                check_zip_map(field.map, known, &at, faults);
             }
-            let paths: Vec<Path> =
-                list.iter().filter_map(|(text, at)| Path::read(text, at, faults)).collect();
+            field.paths = list.iter().filter_map(|(text, at)| Path::read(text, at, faults)).collect();
             if list.is_empty() {
                 faults.add(&at, format!("`{}` has no path", entry.key), "write it like \"error.code\"");
             }
-            out.push(Field { fact, paths, map });
+            out.push(field);
         }
         Self(out)
     }
@@ -101,14 +113,38 @@ impl Fields {
         self.0.iter().any(|field| field.fact == fact)
     }
 
+    /// Where it looks.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().flat_map(|field| &field.paths)
+    }
+
     /// The fact in this answer.
-    pub(super) fn text(&self, fact: Fact, json: &Value, maps: &[Map]) -> Option<String> {
-        let field = self.0.iter().find(|field| field.fact == fact)?;
-        let text = field.paths.iter().find_map(|path| path.text(json))?;
-        match field.map {
+    pub(super) fn text(&self, fact: Fact, tree: Tree<'_>, maps: &[Map]) -> Option<String> {
+        self.0.iter().find(|field| field.fact == fact)?.text(tree, maps)
+    }
+}
+
+impl Field {
+    fn text(&self, tree: Tree<'_>, maps: &[Map]) -> Option<String> {
+        let mut values =
+            self.paths.iter().filter_map(|path| path.text(tree)).filter_map(|text| self.cut(&text));
+        let text = match &self.join {
+            Some(between) => Some(values.collect::<Vec<_>>().join(between)).filter(|text| !text.is_empty()),
+            None => values.next(),
+        }?;
+        match self.map {
             None => Some(text),
             Some(index) => maps.get(index)?.get(&text).map(str::to_owned),
         }
+    }
+
+    /// What stands before and after the texts that bound it; a value without them is whole.
+    fn cut(&self, text: &str) -> Option<String> {
+        let text = self.before.as_ref().map_or(text, |end| text.split_once(&**end).map_or(text, |(t, _)| t));
+        let text =
+            self.after.as_ref().map_or(text, |start| text.split_once(&**start).map_or(text, |(_, t)| t));
+        let text = text.trim();
+        if text.is_empty() { None } else { Some(text.to_owned()) }
     }
 }
 

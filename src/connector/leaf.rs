@@ -9,7 +9,7 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::fault::{Faults, suggest};
-use super::names::{GROUPS, Kind, NAMES, Name, Secret};
+use super::names::{GROUPS, Kind, NAMES, Name, Secret, Signing};
 use super::render::{RenderError, Scope};
 
 /// No leaf of a real connector is near this.
@@ -25,6 +25,8 @@ pub(super) struct Known {
     pub(super) maps: Vec<Map>,
     /// Which of them a leaf or a field has used.
     pub(super) maps_used: Vec<bool>,
+    /// What the steps above give: `step.NAME.OUTPUT`.
+    pub(super) outputs: Vec<(String, Name)>,
 }
 
 /// A table that translates values; `*` stands for any other.
@@ -136,6 +138,8 @@ impl Leaf {
             leaf.pieces.push(Piece::Literal(literal.into()));
         }
         leaf.form = leaf.find_form(at, faults);
+        let is_of_this_send = leaf.names().any(Name::is_of_this_send);
+        leaf.volatile = is_of_this_send;
         leaf
     }
 
@@ -193,6 +197,25 @@ impl Leaf {
         Ok(())
     }
 
+    /// What is signed: the leaf's text, with the body in its place.
+    pub(super) fn fill_message(
+        &self,
+        scope: &Scope<'_>,
+        body: &[u8],
+        out: &mut Zeroizing<Vec<u8>>,
+    ) -> Result<(), RenderError> {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Slot(slot) if slot.name == Name::Signing(Signing::Body) => out.extend_from_slice(body),
+                Piece::Slot(slot) => {
+                    out.extend_from_slice(slot.fill(scope)?.unwrap_or_default().as_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The names in it.
     pub(super) fn names(&self) -> impl Iterator<Item = Name> + '_ {
         self.pieces.iter().filter_map(|piece| match piece {
@@ -207,7 +230,7 @@ impl Slot {
         let mut parts = inside.split('|');
         let first = parts.next().unwrap_or_default().trim();
         let (optional, spelling) = first.strip_prefix('?').map_or((false, first), |rest| (true, rest.trim()));
-        let Some(name) = Name::find(spelling, &known.credentials) else {
+        let Some(name) = known.find_name(spelling) else {
             faults.add(at, format!("`{{{spelling}}}` is not a name"), suggest_name(spelling));
             return None;
         };
@@ -304,6 +327,12 @@ impl Filter {
 }
 
 impl Known {
+    /// The name behind a spelling.
+    pub(super) fn find_name(&self, spelling: &str) -> Option<Name> {
+        let output = self.outputs.iter().find(|(known, _)| known == spelling).map(|(_, name)| *name);
+        output.or_else(|| Name::find(spelling, &self.credentials))
+    }
+
     pub(super) fn mark_used(&mut self, name: Name) {
         if let Name::Secret(Secret::Credential(index)) = name
             && let Some(used) = self.used.get_mut(index)
@@ -325,6 +354,9 @@ impl Known {
 fn suggest_name(spelling: &str) -> String {
     if spelling.starts_with("cred.") {
         return "declare it in [credentials]".to_owned();
+    }
+    if spelling.starts_with("step.") {
+        return "write step.NAME.OUTPUT of a [step.NAME] above with output.OUTPUT = \"path\"".to_owned();
     }
     if GROUPS.iter().any(|(group, _)| *group == spelling) {
         return "only a condition may name a group: name one of its fields".to_owned();

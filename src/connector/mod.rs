@@ -24,10 +24,14 @@ mod op;
 mod path;
 mod render;
 mod rules;
+mod sign;
 mod spec;
+mod step;
 mod template;
+mod tree;
 mod values;
 mod words;
+mod xml;
 
 #[cfg(test)]
 mod tests;
@@ -46,8 +50,10 @@ pub use op::Operation;
 pub use render::{RenderError, Rendered};
 pub use rules::Outcome;
 pub use spec::{Endpoint, Evidence, Idempotency, IdempotencyKind};
+pub use step::{Part, StepOutputs};
 pub use values::{
-    Amount, Billing, Card, Initiator, Previous, Reason, StoredCredential, ThreeDSecure, Use, Values,
+    Amount, Billing, Card, EndpointParts, Initiator, Previous, Reason, SendMoment, StoredCredential,
+    ThreeDSecure, Use, Values,
 };
 pub use words::Word;
 
@@ -68,6 +74,8 @@ pub struct Connector {
     credentials: Vec<Box<str>>,
     credential_notes: Vec<Box<str>>,
     auth: Vec<Header>,
+    sign: Option<sign::Sign>,
+    steps: Vec<step::Step>,
     headers: Vec<Header>,
     idempotency: Idempotency,
     key: Option<Header>,
@@ -77,6 +85,7 @@ pub struct Connector {
     money: money::MoneyRules,
     maps: Vec<leaf::Map>,
     ops: Vec<op::Op>,
+    format: tree::Format,
     fields: fields::Fields,
     rules: Vec<rules::Rule>,
     declines: decline::DeclineTable,
@@ -251,18 +260,48 @@ impl Connector {
 
     /// What an answer means. Never fails: what it cannot read is an error of unknown outcome.
     pub fn map(&self, operation: Operation, http_status: u16, body: &[u8]) -> Mapped {
-        answer::map(self, operation, http_status, body, None)
+        answer::map(self, operation, http_status, body, &[])
     }
 
-    /// The same for a look-up whose answer is a list of several attempts, of which this one is meant.
-    pub fn map_attempt(
+    /// The same for a look-up whose answer is a list of several attempts: ours stands under one of these names, its id or its
+    /// short reference.
+    pub fn map_attempt(&self, operation: Operation, http_status: u16, body: &[u8], ours: &[&str]) -> Mapped {
+        answer::map(self, operation, http_status, body, ours)
+    }
+
+    /// The steps: name, and where each goes in live and in test if not where the operations go.
+    pub fn steps(&self) -> impl Iterator<Item = (&str, Option<&Endpoint>, Option<&Endpoint>)> {
+        self.steps.iter().map(|step| (&*step.name, step.live.as_ref(), step.test.as_ref()))
+    }
+
+    /// Whether the nth step sends card data.
+    pub fn step_has_card(&self, index: usize) -> bool {
+        self.steps.get(index).is_some_and(step::Step::has_card)
+    }
+
+    /// What the nth step gave; if it gave nothing, what its answer means: never that something was charged.
+    pub fn read_step(&self, index: usize, http_status: u16, body: &[u8]) -> Result<StepOutputs, Box<Mapped>> {
+        let step = self.steps.get(index);
+        match step.and_then(|step| step.outputs(self.format, http_status, body)) {
+            Some(outputs) => Ok(outputs),
+            None => Err(Box::new(answer::of_a_failed_step(self, http_status, body))),
+        }
+    }
+
+    /// Puts what steps gave, in their order, in the place of the marks that a rendered request holds. `step` says that the
+    /// request is itself a step's.
+    pub fn place_outputs(
         &self,
-        operation: Operation,
-        http_status: u16,
-        body: &[u8],
-        attempt_id: &str,
-    ) -> Mapped {
-        answer::map(self, operation, http_status, body, Some(attempt_id))
+        (operation, step): (Operation, Option<usize>),
+        part: Part,
+        text: &[u8],
+        mark: &str,
+        outputs: &[&StepOutputs],
+    ) -> Zeroizing<Vec<u8>> {
+        let op =
+            step.and_then(|index| self.steps.get(index)).map_or_else(|| self.op(operation), |s| Some(&s.op));
+        let body = op.map_or(&template::Body::None, |op| &op.body);
+        Zeroizing::new(step::place(part, body, text.into(), mark, outputs).into_owned())
     }
 
     fn op(&self, operation: Operation) -> Option<&op::Op> {
@@ -274,7 +313,13 @@ impl Connector {
     }
 
     fn common(&self) -> Common<'_> {
-        Common { auth: &self.auth, headers: &self.headers, idempotency: self.key.as_ref() }
+        Common {
+            auth: &self.auth,
+            headers: &self.headers,
+            idempotency: self.key.as_ref(),
+            sign: self.sign.as_ref(),
+            steps: &self.steps,
+        }
     }
 
     fn scope<'v>(&'v self, operation: Operation, values: &'v Values<'v>, mode: Mode) -> Scope<'v> {
@@ -285,6 +330,7 @@ impl Connector {
             money: &self.money,
             operation,
             mode,
+            signed: sign::Signed::default(),
         }
     }
 }

@@ -14,6 +14,43 @@ pub(super) enum Name {
     Plain(Plain),
     /// The operation that is rendered.
     Operation,
+    /// Of this one send: blanked before a MAC.
+    Moment(Moment),
+    /// Known only while a request is signed: stands in a signature's section.
+    Signing(Signing),
+    /// What the nth step gave, its nth output: filled in by the forwarder, which asked for it.
+    Output(usize, usize),
+}
+
+/// What differs from send to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// `Wed, 25 Nov 2026 12:00:00 GMT` (RFC 9110, section 5.6.7).
+    Date,
+    /// `2026-11-25T12:00:00Z`.
+    Time,
+    /// Seconds since 1970.
+    Timestamp,
+    /// Milliseconds since 1970.
+    TimestampMs,
+    /// 32 random characters.
+    Nonce,
+}
+
+/// The parts of a request that a signature covers, and the signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signing {
+    /// Host, and port where it is not the usual one.
+    Host,
+    /// `POST`.
+    Method,
+    /// Path and query.
+    Path,
+    /// The body as it is sent.
+    Body,
+    /// SHA-256 of the body in base64.
+    Digest,
+    Signature,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +160,17 @@ pub(super) const NAMES: &[(&str, Name, Kind)] = &[
     ("amount.exponent", Name::Money(Money::Exponent), Kind::Number),
     ("amount.currency", Name::Money(Money::Currency), Kind::Text),
     ("amount.currency_numeric", Name::Money(Money::CurrencyNumeric), Kind::Text),
+    ("date", Name::Moment(Moment::Date), Kind::Text),
+    ("time", Name::Moment(Moment::Time), Kind::Text),
+    ("timestamp", Name::Moment(Moment::Timestamp), Kind::Number),
+    ("timestamp_ms", Name::Moment(Moment::TimestampMs), Kind::Number),
+    ("nonce", Name::Moment(Moment::Nonce), Kind::Text),
+    ("host", Name::Signing(Signing::Host), Kind::Text),
+    ("method", Name::Signing(Signing::Method), Kind::Text),
+    ("path", Name::Signing(Signing::Path), Kind::Text),
+    ("body", Name::Signing(Signing::Body), Kind::Secret),
+    ("digest", Name::Signing(Signing::Digest), Kind::Text),
+    ("signature", Name::Signing(Signing::Signature), Kind::Text),
     ("operation", Name::Operation, Kind::OneOf(Operation::TEXTS)),
     ("attempt.id", Name::Plain(Plain::AttemptId), Kind::Text),
     ("attempt.ref", Name::Plain(Plain::AttemptRef), Kind::Text),
@@ -174,12 +222,26 @@ impl Name {
         if let Self::Secret(Secret::Credential(index)) = self {
             return format!("cred.{}", credentials.get(index).map_or("…", |field| field));
         }
+        if matches!(self, Self::Output(..)) {
+            return "step.…".to_owned();
+        }
         let found = NAMES.iter().find(|(_, known, _)| *known == self);
         found.map_or(String::new(), |(text, ..)| (*text).to_owned())
     }
 
     /// Whether it opens the card or an account.
     pub(super) const fn is_secret(self) -> bool {
-        matches!(self, Self::Secret(_))
+        matches!(self, Self::Secret(_) | Self::Output(..))
+    }
+
+    /// Whether it is of the card that is charged.
+    pub(super) fn is_of_card(self) -> bool {
+        let spelling = NAMES.iter().find(|(_, name, _)| *name == self).map_or("", |(text, ..)| text);
+        spelling.starts_with("card.")
+    }
+
+    /// Whether it differs from send to send.
+    pub(super) const fn is_of_this_send(self) -> bool {
+        matches!(self, Self::Moment(_) | Self::Signing(_) | Self::Output(..))
     }
 }

@@ -9,8 +9,12 @@ use super::leaf::{Known, Leaf};
 use super::names::{NAMES, Name, Secret};
 use super::path::Path;
 use super::render::Header;
+use super::rules::{Test, read_test};
+use super::sign::Sign;
 use super::template::{Body, Json, Pair, read_pairs};
+use super::tree::Format;
 use super::words::{Word, read, words};
+use super::xml::Xml;
 
 words! {
     /// What can be asked of a processor.
@@ -77,6 +81,8 @@ words! {
         Json = "json",
         /// `application/x-www-form-urlencoded`.
         Form = "form",
+        /// `text/xml`, or one field of a form.
+        Xml = "xml",
         /// No body.
         None = "none",
     }
@@ -98,17 +104,40 @@ pub(super) struct Op {
     pub(super) undoes: Vec<Operation>,
     /// For a capture: the first one ends the authorization, whatever is left of it.
     pub(super) once: bool,
+    /// How its answers are written, if not as the others'.
+    pub(super) format: Option<Format>,
+    /// How this operation is signed, if not as the others.
+    pub(super) sign: Option<Sign>,
     /// Fields that stand elsewhere in this operation's answer.
     pub(super) fields: Fields,
 }
 
 /// Where a look-up's answer holds what was looked for.
 #[derive(Debug, Clone)]
-pub(super) enum Within {
-    /// At a place of a list, as the question named our reference.
-    At(Path),
-    /// In the item of a list that holds our attempt at this path; `more` says that the list goes on elsewhere.
-    Where { list: Path, attempt: Path, more: Option<Path> },
+pub(super) struct Within {
+    pub(super) list: Path,
+    pub(super) place: Place,
+    /// What the answer must say for its list to prove anything.
+    pub(super) given: Vec<Test>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// At a place of the list, as the question named our reference.
+    At(usize),
+    /// In the item that holds our attempt at this path; `more` says that the list goes on elsewhere.
+    Where { attempt: Path, more: Option<Path> },
+}
+
+impl Within {
+    /// Where it looks.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let place: Vec<&Path> = match &self.place {
+            Place::At(_) => Vec::new(),
+            Place::Where { attempt, more } => std::iter::once(attempt).chain(more).collect(),
+        };
+        std::iter::once(&self.list).chain(place).chain(self.given.iter().flat_map(Test::paths))
+    }
 }
 
 impl Op {
@@ -117,9 +146,10 @@ impl Op {
         let own = self.headers.iter().any(|header| header.name.eq_ignore_ascii_case("content-type"));
         match self.body {
             Body::None => None,
-            Body::Json(_) | Body::Form(_) if own => None,
+            Body::Json(_) | Body::Form(_) | Body::Xml(..) if own => None,
             Body::Json(_) => Some("application/json"),
-            Body::Form(_) => Some("application/x-www-form-urlencoded"),
+            Body::Xml(_, None) => Some("text/xml"),
+            Body::Form(_) | Body::Xml(_, Some(_)) => Some("application/x-www-form-urlencoded"),
         }
     }
 
@@ -155,6 +185,10 @@ impl Op {
         let within = read_within(operation, &mut section, faults);
         let undoes = read_undoes(operation, &mut section, faults);
         let once = operation == Operation::Capture && section.flag("once", faults);
+        let sign = section.section("sign", faults).and_then(|s| Sign::read(s, known, faults));
+        let format = section
+            .string("format", faults)
+            .and_then(|(text, at)| read::<Format>("format", text, &at, faults));
         let fields =
             section.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, known, faults));
         section.finish(faults);
@@ -169,6 +203,8 @@ impl Op {
             within,
             undoes,
             once,
+            format,
+            sign,
             fields,
         })
     }
@@ -264,6 +300,10 @@ fn read_body(section: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'
     let (text, at) = section.required("encoding", faults);
     let encoding = if text.is_empty() { None } else { read::<Encoding>("encoding", text, &at, faults) };
     let entry = section.take("body");
+    let form_field = section.string("form_field", faults);
+    if let Some((_, at)) = form_field.as_ref().filter(|_| encoding != Some(Encoding::Xml)) {
+        faults.add(at, "`form_field` stands without an XML body", "write encoding = \"xml\"");
+    }
     match (encoding, entry) {
         (Some(Encoding::Json), Some(entry)) => {
             if entry.value.get_ref().as_table().is_none() {
@@ -272,7 +312,12 @@ fn read_body(section: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'
             Json::read(entry.value, known, faults).map_or(Body::None, Body::Json)
         }
         (Some(Encoding::Form), Some(entry)) => Body::Form(read_pairs(&entry, known, faults)),
-        (Some(Encoding::Json | Encoding::Form), None) => {
+        (Some(Encoding::Xml), Some(entry)) => {
+            let text = super::document::string(&entry, faults);
+            let xml = text.and_then(|text| Xml::read(text, &entry.value.span(), known, faults));
+            xml.map_or(Body::None, |xml| Body::Xml(Box::new(xml), form_field.map(|(key, _)| key.into())))
+        }
+        (Some(Encoding::Json | Encoding::Form | Encoding::Xml), None) => {
             faults.add(
                 &section.at,
                 format!("{} has no `body`", section.title),
@@ -284,7 +329,7 @@ fn read_body(section: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'
             faults.add(
                 &entry.at,
                 "there is a body but the encoding is none",
-                "write encoding = \"json\" or \"form\"",
+                "write encoding = \"json\", \"form\" or \"xml\"",
             );
             Body::None
         }
@@ -296,7 +341,7 @@ fn read_requires(section: &mut Section<'_>, known: &mut Known, faults: &mut Faul
     let Some(entry) = section.take("requires") else { return Vec::new() };
     let mut out = Vec::new();
     for (text, at) in strings("requires", entry.value, faults) {
-        match Name::find(text, &known.credentials) {
+        match known.find_name(text).filter(|name| !name.is_of_this_send()) {
             Some(name) => out.push(name),
             None => {
                 let instead = suggest(text, NAMES.iter().map(|(spelling, ..)| *spelling));
@@ -311,6 +356,9 @@ fn read_within(operation: Operation, section: &mut Section<'_>, faults: &mut Fau
     let list = section.string("in", faults);
     let item = section.string("where", faults);
     let more = section.string("more", faults).and_then(|(text, at)| Path::read(text, &at, faults));
+    let given: Vec<Test> = section.section("given", faults).map_or(Vec::new(), |mut section| {
+        section.take_rest().iter().filter_map(|entry| read_test(entry, faults)).collect()
+    });
     let Some((text, at)) = list else {
         if let Some((_, at)) = item {
             faults.add(&at, "`where` stands without `in`", "write in = \"data\": the list to look in");
@@ -321,17 +369,23 @@ fn read_within(operation: Operation, section: &mut Section<'_>, faults: &mut Fau
     if !operation.is_lookup() {
         faults.add(&at, "`in` stands outside a look-up", "leave it out: only a look-up answers with a list");
     }
-    let Some((text, item_at)) = item else {
-        if path.split_index().is_none() {
-            faults.add(
-                &at,
-                "`in` does not end in a place of a list",
-                "write it like in = \"data[0]\", or add `where`",
-            );
+    if path.fits(Format::Xml) && given.is_empty() {
+        let instead = "write given = { \"//resultCode\" = \"Ok\" }: what an answer says that holds the list";
+        faults.add(&at, "in XML a list that is not there looks like an empty one", instead);
+    }
+    if let Some((text, at)) = item {
+        let attempt = Path::read(text, &at, faults)?;
+        return Some(Within { list: path, place: Place::Where { attempt, more }, given });
+    }
+    match path.split_index() {
+        Some((list, index)) => Some(Within { list, place: Place::At(index), given }),
+        None if path.fits(Format::Xml) => Some(Within { list: path, place: Place::At(0), given }),
+        None => {
+            let instead = "write it like in = \"data[0]\", or add `where`";
+            faults.add(&at, "`in` does not end in a place of a list", instead);
+            None
         }
-        return Some(Within::At(path));
-    };
-    Some(Within::Where { list: path, attempt: Path::read(text, &item_at, faults)?, more })
+    }
 }
 
 fn read_undoes(operation: Operation, section: &mut Section<'_>, faults: &mut Faults<'_>) -> Vec<Operation> {

@@ -1,59 +1,187 @@
-//! Where a value stands in a processor's answer: `a.b[0].c`.
+//! Where a value stands in a processor's answer: `a.b[0].c` in JSON, `//x/@y` in XML, a key in a form.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use roxmltree::Node;
 use serde_json::Value;
 
 use super::fault::Faults;
+use super::tree::{Format, Tree};
 
-/// A path into a JSON answer.
+/// A path into an answer. How it is written says which format it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Path(Vec<Step>);
+pub(super) enum Path {
+    /// `a.b[0].c`; in a form the whole of it is one key.
+    Dotted { text: Box<str>, steps: Vec<Step> },
+    /// `/a/b` from the document, `a/b` or `./a` from here, `//a/b` from anywhere below; `*` is any element, `@y` an attribute.
+    Xml(XmlPath),
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Key(Box<str>),
     Index(usize),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct XmlPath {
+    anywhere: bool,
+    elements: Vec<Box<str>>,
+    attribute: Option<Box<str>>,
 }
 
 /// Deeper than any answer of a processor.
 const STEPS_MAX: usize = 24;
 
 impl Path {
-    /// Reads `a.b[0].c`; `$.` in front is allowed, for a key that the rule itself uses (`$.op`).
+    /// Reads a path; `$.` in front is allowed, for a key that the rule itself uses (`$.op`).
     pub(super) fn read(text: &str, at: &Range<usize>, faults: &mut Faults<'_>) -> Option<Self> {
-        let steps = read_steps(text.strip_prefix("$.").unwrap_or(text));
-        if steps.is_none() {
-            faults.add(at, "a path is malformed", "write it like `error.code` or `data[0].id`");
+        let text = text.strip_prefix("$.").unwrap_or(text);
+        let path = if text.contains('/') || text.starts_with('@') {
+            read_xml(text).map(Self::Xml)
+        } else {
+            read_steps(text).map(|steps| Self::Dotted { text: text.into(), steps })
+        };
+        if path.is_none() {
+            faults.add(
+                at,
+                "a path is malformed",
+                "write it like `error.code`, `data[0].id` or `//reply/@code`",
+            );
         }
-        steps.map(Self)
+        path
     }
 
-    /// The value, unless it is null or not there.
-    pub(super) fn find<'j>(&self, json: &'j Value) -> Option<&'j Value> {
-        let found = self.0.iter().try_fold(json, |at, step| match step {
-            Step::Key(key) => at.get(&**key),
-            Step::Index(index) => at.get(*index),
-        });
-        found.filter(|value| !value.is_null())
+    /// Whether it can find anything in answers of this format.
+    pub(super) const fn fits(&self, format: Format) -> bool {
+        match self {
+            Self::Dotted { .. } => matches!(format, Format::Json | Format::Form),
+            Self::Xml(_) => matches!(format, Format::Xml),
+        }
     }
 
-    /// The text of a single value that is not empty.
-    pub(super) fn text(&self, json: &Value) -> Option<String> {
-        self.find(json).and_then(text_of).filter(|text| !text.is_empty())
+    /// Whether something is there: a value that is not null, an element, an attribute, a key.
+    pub(super) fn exists(&self, tree: Tree<'_>) -> bool {
+        match (self, tree) {
+            (Self::Dotted { steps, .. }, Tree::Json(json)) => find(steps, json).is_some(),
+            (Self::Dotted { text, .. }, Tree::Form(pairs)) => pairs.iter().any(|(key, _)| **key == **text),
+            (Self::Xml(path), Tree::Xml(node)) => path.first(node, &|found| path.has(found)).is_some(),
+            (Self::Dotted { .. } | Self::Xml(_), _) => false,
+        }
+    }
+
+    /// The text of the first single value there that is not empty, without white space around it.
+    pub(super) fn text(&self, tree: Tree<'_>) -> Option<String> {
+        let text = match (self, tree) {
+            (Self::Dotted { steps, .. }, Tree::Json(json)) => find(steps, json).and_then(text_of)?,
+            (Self::Dotted { text, .. }, Tree::Form(pairs)) => {
+                pairs.iter().find(|(key, _)| **key == **text).map(|(_, value)| value.clone())?
+            }
+            (Self::Xml(path), Tree::Xml(node)) => {
+                let found =
+                    path.first(node, &|found| path.value(found).is_some_and(|v| !v.trim().is_empty()))?;
+                path.value(found)?.into_owned()
+            }
+            (Self::Dotted { .. } | Self::Xml(_), _) => return None,
+        };
+        let trimmed = text.trim();
+        if trimmed.is_empty() { None } else { Some(trimmed.to_owned()) }
+    }
+
+    /// The items of the list that stands there; `None` if there is no list. In XML, the elements that fit.
+    pub(super) fn items<'t>(&self, tree: Tree<'t>) -> Option<Vec<Tree<'t>>> {
+        match (self, tree) {
+            (Self::Dotted { steps, .. }, Tree::Json(json)) => {
+                find(steps, json)?.as_array().map(|items| items.iter().map(Tree::Json).collect())
+            }
+            (Self::Xml(path), Tree::Xml(node)) => {
+                let mut found = Vec::new();
+                path.each(node, &mut |item| {
+                    found.push(Tree::Xml(item));
+                    false
+                });
+                Some(found)
+            }
+            (Self::Dotted { .. } | Self::Xml(_), _) => None,
+        }
     }
 
     /// For a path that ends in `[n]`: the list, and n.
     pub(super) fn split_index(&self) -> Option<(Self, usize)> {
-        match self.0.split_last() {
-            Some((Step::Index(index), list)) => Some((Self(list.to_vec()), *index)),
+        let Self::Dotted { text, steps } = self else { return None };
+        match steps.split_last() {
+            Some((Step::Index(index), list)) => {
+                Some((Self::Dotted { text: text.clone(), steps: list.to_vec() }, *index))
+            }
             Some((Step::Key(_), _)) | None => None,
         }
     }
 }
 
+impl XmlPath {
+    /// Goes over the elements that fit in the order of the document, until one is taken; answers whether one was.
+    fn each<'t>(&self, from: Node<'t, 't>, take: &mut dyn FnMut(Node<'t, 't>) -> bool) -> bool {
+        if self.anywhere {
+            return from.descendants().any(|start| {
+                start.is_element()
+                    && self.elements.first().is_none_or(|name| is_named(start, name))
+                    && below(start, self.elements.get(1..).unwrap_or_default(), take)
+            });
+        }
+        below(from, &self.elements, take)
+    }
+
+    fn first<'t>(&self, from: Node<'t, 't>, fits: &dyn Fn(Node<'t, 't>) -> bool) -> Option<Node<'t, 't>> {
+        let mut found = None;
+        self.each(from, &mut |node| {
+            if fits(node) {
+                found = Some(node);
+            }
+            found.is_some()
+        });
+        found
+    }
+
+    fn has(&self, node: Node<'_, '_>) -> bool {
+        self.attribute.as_ref().is_none_or(|name| node.attributes().any(|a| a.name() == &**name))
+    }
+
+    fn value<'t>(&self, node: Node<'t, 't>) -> Option<Cow<'t, str>> {
+        if let Some(name) = &self.attribute {
+            return node.attributes().find(|a| a.name() == &**name).map(|a| Cow::Borrowed(a.value()));
+        }
+        let mut texts = node.children().filter(Node::is_text).filter_map(|text| text.text());
+        let first = texts.next()?;
+        let rest: String = texts.collect();
+        Some(if rest.is_empty() { Cow::Borrowed(first) } else { Cow::Owned(format!("{first}{rest}")) })
+    }
+}
+
+fn is_named(node: Node<'_, '_>, name: &str) -> bool {
+    name == "*" || node.tag_name().name() == name
+}
+
+fn below<'t>(from: Node<'t, 't>, elements: &[Box<str>], take: &mut dyn FnMut(Node<'t, 't>) -> bool) -> bool {
+    match elements.split_first() {
+        None => take(from),
+        Some((name, rest)) => from
+            .children()
+            .filter(|child| child.is_element() && is_named(*child, name))
+            .any(|child| below(child, rest, take)),
+    }
+}
+
+fn find<'j>(steps: &[Step], json: &'j Value) -> Option<&'j Value> {
+    let found = steps.iter().try_fold(json, |at, step| match step {
+        Step::Key(key) => at.get(&**key),
+        Step::Index(index) => at.get(*index),
+    });
+    found.filter(|value| !value.is_null())
+}
+
 /// A string as it is, a number or a truth value as JSON writes it; nothing for what has parts.
-pub(super) fn text_of(value: &Value) -> Option<String> {
+fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -77,4 +205,25 @@ fn read_steps(text: &str) -> Option<Vec<Step>> {
         }
     }
     (steps.len() <= STEPS_MAX).then_some(steps)
+}
+
+fn read_xml(text: &str) -> Option<XmlPath> {
+    let (anywhere, rest) = match text.strip_prefix("//") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("./").or_else(|| text.strip_prefix('/')).unwrap_or(text)),
+    };
+    let mut parts: Vec<&str> = rest.split('/').collect();
+    let attribute = parts.last().and_then(|last| last.strip_prefix('@')).map(Box::from);
+    if attribute.is_some() {
+        parts.pop();
+    }
+    let is_name = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
+    };
+    let fits = parts.iter().all(|part| *part == "*" || is_name(part))
+        && attribute.as_deref().is_none_or(is_name)
+        && parts.len() <= STEPS_MAX
+        && !(anywhere && parts.is_empty() && attribute.is_none())
+        && !(parts.is_empty() && attribute.is_none());
+    fits.then(|| XmlPath { anywhere, elements: parts.into_iter().map(Box::from).collect(), attribute })
 }

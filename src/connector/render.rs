@@ -7,8 +7,10 @@ use zeroize::Zeroizing;
 
 use super::leaf::{Leaf, Map};
 use super::money::{MoneyRules, NotRepresentable, currency, decimal};
-use super::names::{Money, Name, Secret};
+use super::names::{Moment, Money, Name, Secret};
 use super::op::{Method, Op, Operation};
+use super::sign::{Sign, Signed, body_digest};
+use super::step::{self, Step};
 use super::template::{Body, write_pairs};
 use super::values::Values;
 use super::words::Word;
@@ -17,7 +19,7 @@ use super::words::Word;
 pub(super) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Room that fits almost every body, so that a body with a card in it is not moved while it grows.
-const BODY_BYTES_USUAL: usize = 8 * 1024;
+pub(super) const BODY_BYTES_USUAL: usize = 8 * 1024;
 
 /// What servers take of a header or a path at most.
 const LINE_BYTES_MAX: usize = 8 * 1024;
@@ -32,6 +34,8 @@ pub struct Rendered {
     pub headers: Vec<(String, Zeroizing<String>)>,
     /// Empty for an operation without a body.
     pub body: Zeroizing<Vec<u8>>,
+    /// What goes before it, in order: each step's index in the connector and its request.
+    pub steps: Vec<(usize, Rendered)>,
 }
 
 impl std::fmt::Debug for Rendered {
@@ -84,6 +88,8 @@ pub(super) struct Scope<'v> {
     pub(super) money: &'v MoneyRules,
     pub(super) operation: Operation,
     pub(super) mode: Mode,
+    /// What is known of the request while it is signed.
+    pub(super) signed: Signed<'v>,
 }
 
 impl<'v> Scope<'v> {
@@ -94,6 +100,43 @@ impl<'v> Scope<'v> {
             Name::Money(money) => self.money(money, as_decimal),
             Name::Plain(plain) => Ok(self.values.plain(plain)),
             Name::Operation => Ok(Some(Cow::Borrowed(self.operation.text()))),
+            Name::Moment(moment) => Ok(self.moment(moment)),
+            Name::Signing(part) => Ok(self.signed.text(part, self.values.endpoint.host)),
+            Name::Output(step, output) => Ok(self.output(step, output)),
+        }
+    }
+
+    fn moment(&self, name: Moment) -> Option<Cow<'v, str>> {
+        let moment = self.values.moment;
+        let time = || jiff::Timestamp::from_millisecond(moment.unix_ms).ok();
+        match name {
+            Moment::Date => time().map(|t| Cow::Owned(t.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())),
+            Moment::Time => time().map(|t| Cow::Owned(t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())),
+            Moment::Timestamp => Some(Cow::Owned((moment.unix_ms / 1000).to_string())),
+            Moment::TimestampMs => Some(Cow::Owned(moment.unix_ms.to_string())),
+            Moment::Nonce => Some(Cow::Borrowed(moment.nonce)).filter(|nonce| !nonce.is_empty()),
+        }
+    }
+
+    fn output(&self, step: usize, output: usize) -> Option<Cow<'v, str>> {
+        match self.mode {
+            Mode::Send if self.values.moment.mark.is_empty() => None,
+            Mode::Send => Some(Cow::Owned(step::mark(self.values.moment.mark, step, output))),
+            Mode::Mac => Some(Cow::Borrowed("")),
+            Mode::Show => Some(Cow::Borrowed("‹from the step before›")),
+        }
+    }
+
+    /// The same scope with what is known of a request to be signed.
+    fn while_signing<'s>(&'s self, signed: Signed<'s>) -> Scope<'s> {
+        Scope {
+            values: self.values,
+            credentials: self.credentials,
+            maps: self.maps,
+            money: self.money,
+            operation: self.operation,
+            mode: self.mode,
+            signed,
         }
     }
 
@@ -101,7 +144,12 @@ impl<'v> Scope<'v> {
     pub(super) fn has(&self, name: Name) -> Result<bool, RenderError> {
         match name {
             Name::Secret(secret) => Ok(self.values.secret(secret, self.credentials).is_some()),
-            Name::Money(_) | Name::Plain(_) | Name::Operation => Ok(self.text(name, false)?.is_some()),
+            Name::Money(_)
+            | Name::Plain(_)
+            | Name::Operation
+            | Name::Moment(_)
+            | Name::Signing(_)
+            | Name::Output(..) => Ok(self.text(name, false)?.is_some()),
         }
     }
 
@@ -179,6 +227,20 @@ pub(super) struct Common<'c> {
     pub(super) auth: &'c [Header],
     pub(super) headers: &'c [Header],
     pub(super) idempotency: Option<&'c Header>,
+    pub(super) sign: Option<&'c Sign>,
+    pub(super) steps: &'c [Step],
+}
+
+impl<'c> Common<'c> {
+    /// What a step has of it: it identifies itself in its own way.
+    const fn of_a_step(&self) -> Self {
+        Self { auth: &[], headers: self.headers, idempotency: None, sign: None, steps: &[] }
+    }
+
+    fn steps_before(&self, op: &Op) -> impl Iterator<Item = (usize, &'c Step)> {
+        let operation = op.operation;
+        self.steps.iter().enumerate().filter(move |(_, step)| step.goes_before(operation))
+    }
 }
 
 /// A header and its value.
@@ -188,20 +250,47 @@ pub(super) struct Header {
     pub(super) value: Leaf,
 }
 
-/// Renders one operation.
+/// Renders one operation, and the steps before it.
 pub(super) fn render(op: &Op, common: &Common<'_>, scope: &Scope<'_>) -> Result<Rendered, RenderError> {
     check_required(op, scope)?;
+    let of_a_step = common.of_a_step();
+    let steps: Result<Vec<_>, RenderError> = common
+        .steps_before(op)
+        .map(|(index, step)| Ok((index, render(&step.op, &of_a_step, scope)?)))
+        .collect();
+    let path_and_query = path_and_query(op, scope)?;
+    let signed_path = format!("{}{path_and_query}", scope.values.endpoint.prefix);
+    let sign = op.sign.as_ref().or(common.sign);
+    let mut signed = Signed { method: op.method.text(), path: &signed_path, ..Signed::default() };
+    let mut signature = String::new();
+    if let Some(sign) = sign.filter(|sign| !sign.covers_body()) {
+        signature = sign.make(&scope.while_signing(signed), &[])?;
+        signed.signature = &signature;
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity(usual_size(&op.body)));
+    op.body.write(&scope.while_signing(signed), &mut body)?;
+    let digest = match sign {
+        Some(_) if scope.mode == Mode::Show => "‹digest›".to_owned(),
+        Some(_) => body_digest(&body),
+        None => String::new(),
+    };
+    signed.digest = &digest;
+    let late = match sign.filter(|sign| sign.covers_body()) {
+        Some(sign) => sign.make(&scope.while_signing(signed), &body)?,
+        None => signature.clone(),
+    };
+    signed.signature = &late;
+    let scope = scope.while_signing(signed);
     let mut headers = Vec::with_capacity(8);
     if let Some(kind) = op.content_type() {
         headers.push(("Content-Type".to_owned(), Zeroizing::new(kind.to_owned())));
     }
-    let auth = common.auth.iter();
+    let own = sign.map_or(&[][..], |sign| &sign.headers);
+    let auth = common.auth.iter().chain(own);
     for header in auth.chain(common.headers).chain(idempotency(op, common)).chain(&op.headers) {
-        push_header(header, scope, &mut headers)?;
+        push_header(header, &scope, &mut headers)?;
     }
-    let mut body = Zeroizing::new(Vec::with_capacity(usual_size(&op.body)));
-    op.body.write(scope, &mut body)?;
-    Ok(Rendered { method: op.method.text(), path_and_query: path_and_query(op, scope)?, headers, body })
+    Ok(Rendered { method: op.method.text(), path_and_query, headers, body, steps: steps? })
 }
 
 /// The bytes that a MAC of the request covers: each part behind its length, authentication headers left out.
@@ -219,6 +308,10 @@ pub(super) fn render_for_mac(
     op.body.write(scope, &mut body)?;
     let path = path_and_query(op, scope)?;
     let mut out = Zeroizing::new(Vec::with_capacity(body.len() + 1024));
+    let of_a_step = common.of_a_step();
+    for (_, step) in common.steps_before(op) {
+        out.extend_from_slice(&render_for_mac(&step.op, &of_a_step, scope)?);
+    }
     let names = headers.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
     let head = [op.operation.text().as_bytes(), op.method.text().as_bytes(), path.as_bytes()];
     for part in head.into_iter().chain(names).chain([body.as_slice()]) {
@@ -231,7 +324,7 @@ pub(super) fn render_for_mac(
 const fn usual_size(body: &Body) -> usize {
     match body {
         Body::None => 0,
-        Body::Json(_) | Body::Form(_) => BODY_BYTES_USUAL,
+        Body::Json(_) | Body::Form(_) | Body::Xml(..) => BODY_BYTES_USUAL,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use serde_json::Value;
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -10,7 +9,8 @@ use super::decline::DeclineClass;
 use super::document::{Entry, Section, strings};
 use super::fault::{Faults, near};
 use super::op::Operation;
-use super::path::{Path, text_of};
+use super::path::Path;
+use super::tree::Tree;
 use super::words::{read, words};
 
 words! {
@@ -69,8 +69,9 @@ pub(super) struct Rule {
     line_at: Range<usize>,
 }
 
+/// One test of a value in an answer.
 #[derive(Debug, Clone)]
-struct Test {
+pub(super) struct Test {
     path: Path,
     check: Check,
 }
@@ -86,10 +87,20 @@ enum Check {
 }
 
 impl Rule {
-    pub(super) fn matches(&self, op: Operation, http: u16, json: &Value) -> bool {
+    pub(super) fn matches(&self, op: Operation, http: u16, tree: Tree<'_>) -> bool {
         (self.ops.is_empty() || self.ops.contains(&op))
             && (self.http.is_empty() || self.http.iter().any(|(low, high)| (*low..=*high).contains(&http)))
-            && self.tests.iter().all(|test| test.holds(json))
+            && self.tests.iter().all(|test| test.holds(tree))
+    }
+
+    /// Where it looks, and for which operations (none named: all).
+    pub(super) fn paths(&self) -> (impl Iterator<Item = &Path>, &[Operation]) {
+        (self.tests.iter().flat_map(Test::paths), &self.ops)
+    }
+
+    /// Its place in the file.
+    pub(super) const fn at(&self) -> &Range<usize> {
+        &self.line_at
     }
 
     /// Whether it decides by operation and status alone.
@@ -109,19 +120,28 @@ impl Rule {
 }
 
 impl Test {
-    fn holds(&self, json: &Value) -> bool {
+    pub(super) fn holds(&self, tree: Tree<'_>) -> bool {
         match &self.check {
-            Check::Exists(wanted) => self.path.find(json).is_some() == *wanted,
+            Check::Exists(wanted) => self.path.exists(tree) == *wanted,
             Check::Is(list) => {
-                let text = self.path.find(json).and_then(text_of);
-                text.is_some_and(|text| list.iter().any(|known| **known == *text))
+                let holds = |text: &str| list.iter().any(|known| **known == *text);
+                self.path.text(tree).map_or_else(|| holds("") && self.path.exists(tree), |text| holds(&text))
             }
-            Check::LessThan(limit) => number_at(&self.path, json).is_some_and(|n| n < *limit),
+            Check::LessThan(limit) => number_at(&self.path, tree).is_some_and(|n| n < *limit),
             Check::LessThanAt(other) => {
-                let pair = number_at(&self.path, json).zip(number_at(other, json));
+                let pair = number_at(&self.path, tree).zip(number_at(other, tree));
                 pair.is_some_and(|(n, limit)| n < limit)
             }
         }
+    }
+
+    /// Where it looks.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let other = match &self.check {
+            Check::LessThanAt(other) => Some(other),
+            Check::Is(_) | Check::Exists(_) | Check::LessThan(_) => None,
+        };
+        std::iter::once(&self.path).chain(other)
     }
 
     fn follows_from(&self, other: &Self) -> bool {
@@ -134,8 +154,8 @@ impl Test {
     }
 }
 
-fn number_at(path: &Path, json: &Value) -> Option<f64> {
-    path.text(json)?.parse::<f64>().ok().filter(|n| n.is_finite())
+fn number_at(path: &Path, tree: Tree<'_>) -> Option<f64> {
+    path.text(tree)?.parse::<f64>().ok().filter(|n| n.is_finite())
 }
 
 /// Reads all rules and reports those that can never match.
@@ -256,7 +276,8 @@ fn read_range(text: &str) -> Option<(u16, u16)> {
     (low <= high && high <= 599).then_some((low, high))
 }
 
-fn read_test(entry: &Entry<'_>, faults: &mut Faults<'_>) -> Option<Test> {
+/// Reads `path = value`, `{ exists = true }` or `{ lt = … }`.
+pub(super) fn read_test(entry: &Entry<'_>, faults: &mut Faults<'_>) -> Option<Test> {
     let path = Path::read(entry.key, &entry.at, faults)?;
     let at = entry.value.span();
     if let Some(meant) = RULE_KEYS.iter().find(|key| near(entry.key, key)) {

@@ -13,11 +13,15 @@ use super::fault::{Fault, Faults};
 use super::fields::Fields;
 use super::leaf::{Known, Leaf, Map};
 use super::money::{EXPONENT_MAX, MoneyRules, currency};
-use super::names::{Name, Plain, Secret};
+use super::names::{Name, Plain, Secret, Signing};
 use super::op::{Op, Operation, check_header_name, read_headers, read_ops};
+use super::path::Path;
 use super::render::Header;
-use super::rules::read_rules;
-use super::words::{read, words};
+use super::rules::{Rule, read_rules};
+use super::sign::Sign;
+use super::step::{Step, read_steps};
+use super::tree::Format;
+use super::words::{Word, read, words};
 
 /// A connector is a few hundred lines.
 const TEXT_BYTES_MAX: usize = 256 * 1024;
@@ -100,6 +104,10 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     let (evidence, source, date) = read_evidence(&mut top, faults);
     let (mut known, notes) = read_known(&mut top, faults);
     let (live, test, timeout) = read_endpoint(&mut top, faults);
+    let steps = top
+        .section("step", faults)
+        .map_or(Vec::new(), |s| read_steps(s, &mut known, read_step_endpoint, faults));
+    let sign = top.section("sign", faults).and_then(|s| Sign::read(s, &mut known, faults));
     let auth = read_auth(&mut top, &mut known, faults);
     let headers = top.section("header", faults).map_or(Vec::new(), |s| read_headers(s, &mut known, faults));
     let (idempotency, key) = read_idempotency(&mut top, &mut known, faults);
@@ -116,13 +124,15 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     check_smallest(&money, &ops, &at, faults);
     let common: Vec<&Header> = auth.iter().chain(&headers).chain(&key).collect();
     check_headers(&common, &ops, &at, faults);
-    read_response(&mut top, faults);
+    check_sends((&ops, &steps), sign.as_ref(), &common, &at, faults);
+    let format = read_response(&mut top, faults);
     let fields =
         top.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, &mut known, faults));
     let rules = read_rules(top.take("rule"), &at, faults);
     let declines =
         top.section("decline", faults).map_or(DeclineTable::default(), |s| DeclineTable::read(s, faults));
     top.finish(faults);
+    check_paths(format, &ops, (&fields, &rules), &at, faults);
     check_used(&known, &at, faults);
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     Some(Connector {
@@ -138,6 +148,8 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         credentials: known.credentials,
         credential_notes: notes,
         auth,
+        sign,
+        steps,
         headers,
         idempotency: idempotency?,
         key,
@@ -147,6 +159,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         money,
         maps: known.maps,
         ops,
+        format,
         fields,
         rules,
         declines,
@@ -181,8 +194,13 @@ fn read_evidence<'a>(top: &mut Section<'a>, faults: &mut Faults<'_>) -> (Option<
 
 /// Credentials and maps come first: leaves refer to them.
 fn read_known(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Known, Vec<Box<str>>) {
-    let mut known =
-        Known { credentials: Vec::new(), used: Vec::new(), maps: Vec::new(), maps_used: Vec::new() };
+    let mut known = Known {
+        credentials: Vec::new(),
+        used: Vec::new(),
+        maps: Vec::new(),
+        maps_used: Vec::new(),
+        outputs: Vec::new(),
+    };
     let mut notes = Vec::new();
     if let Some(mut section) = top.section("credentials", faults) {
         for entry in section.take_rest() {
@@ -262,6 +280,18 @@ fn read_endpoint(
     (live, test, timeout.map_or(usual, |(s, _)| Duration::from_secs(u64::from(s))))
 }
 
+/// Where a step goes, if not where the operations go.
+fn read_step_endpoint(
+    section: &mut Section<'_>,
+    faults: &mut Faults<'_>,
+) -> (Option<Endpoint>, Option<Endpoint>) {
+    let Some(mut section) = section.section("endpoint", faults) else { return (None, None) };
+    let mut url = |key| section.string(key, faults).map(|(text, at)| read_url(text, &at, faults));
+    let both = (url("live"), url("test"));
+    section.finish(faults);
+    both
+}
+
 fn read_url(text: &str, at: &Range<usize>, faults: &mut Faults<'_>) -> Endpoint {
     if text == "operator" {
         return Endpoint::Operator;
@@ -286,7 +316,8 @@ fn read_auth(top: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) 
     let Some(mut section) = top.section("auth", faults) else { return Vec::new() };
     let headers = section.section("header", faults).map_or(Vec::new(), |s| read_headers(s, known, faults));
     for header in &headers {
-        if !header.value.names().any(|name| matches!(name, Name::Secret(Secret::Credential(_)))) {
+        let opens = |name| matches!(name, Name::Secret(Secret::Credential(_)) | Name::Output(..));
+        if !header.value.names().any(opens) {
             let problem =
                 format!("the header `{}` of [auth] holds no credential of the operator", header.name);
             faults.add(&section.at, problem, "write {cred.NAME} where it goes, never the credential itself");
@@ -472,16 +503,102 @@ fn check_headers(common: &[&Header], ops: &[Op], at: &Range<usize>, faults: &mut
     }
 }
 
-fn read_response(top: &mut Section<'_>, faults: &mut Faults<'_>) {
+fn read_response(top: &mut Section<'_>, faults: &mut Faults<'_>) -> Format {
     let Some(mut section) = top.section("response", faults) else {
         faults.add(&top.at.clone(), "the file has no [response]", "write [response] and format = \"json\"");
-        return;
+        return Format::Json;
     };
-    let (format, at) = section.required("format", faults);
-    if !matches!(format, "json" | "") {
-        faults.add(&at, "`format` has an unknown word", "write format = \"json\"");
-    }
+    let (text, at) = section.required("format", faults);
+    let format = if text.is_empty() { None } else { read::<Format>("format", text, &at, faults) };
     section.finish(faults);
+    format.unwrap_or(Format::Json)
+}
+
+/// A path that no answer of the connector could hold finds nothing, ever.
+fn check_paths(
+    format: Format,
+    ops: &[Op],
+    (fields, rules): (&Fields, &[Rule]),
+    at: &Range<usize>,
+    faults: &mut Faults<'_>,
+) {
+    let of = |op: &Op| op.format.unwrap_or(format);
+    let fits = |path: &Path, ops_named: &[Operation]| {
+        let named = ops.iter().filter(|op| ops_named.is_empty() || ops_named.contains(&op.operation));
+        path.fits(format) && ops_named.is_empty() || named.into_iter().any(|op| path.fits(of(op)))
+    };
+    const WRITE: &str =
+        "write JSON paths like `error.code`, XML paths like `//reply/@code`, and the key alone for a form";
+    for rule in rules {
+        let (mut paths, named) = rule.paths();
+        if !paths.all(|path| fits(path, named)) {
+            faults.add(rule.at(), "a test's path is not of the answers' format", WRITE);
+        }
+    }
+    if !fields.paths().all(|path| fits(path, &[])) {
+        faults.add(at, "a path of [field] is not of the answers' format", WRITE);
+    }
+    for op in ops {
+        let within = op.within.iter().flat_map(|within| within.paths());
+        if !op.fields.paths().chain(within).all(|path| path.fits(of(op))) {
+            faults.add(
+                at,
+                format!("a path of [op.{}] is not of its answers' format", op.operation.text()),
+                WRITE,
+            );
+        }
+    }
+}
+
+/// A part of a signature, or of a step, where there is none would refuse every request.
+fn check_sends(
+    (ops, steps): (&[Op], &[Step]),
+    sign: Option<&Sign>,
+    common: &[&Header],
+    at: &Range<usize>,
+    faults: &mut Faults<'_>,
+) {
+    let names_of = |op: &Op, common: &[&Header]| {
+        let mut names: Vec<(Name, bool)> = Vec::new();
+        op.body.each_leaf(&mut |leaf| names.extend(leaf.names().map(|name| (name, true))));
+        let headers = op.headers.iter().chain(common.iter().copied()).map(|header| &header.value);
+        let others = headers.chain([&op.path]).chain(op.query.iter().map(|pair| &pair.leaf));
+        names.extend(others.flat_map(Leaf::names).map(|name| (name, false)));
+        names
+    };
+    let of_ops = ops.iter().map(|op| (op, op.sign.as_ref().or(sign), None, common));
+    let of_steps = steps.iter().enumerate();
+    let of_steps = of_steps.map(|(index, step)| (&step.op, step.op.sign.as_ref(), Some(index), &[][..]));
+    for (op, sign, step, common) in of_ops.chain(of_steps) {
+        let title = step.map_or_else(
+            || format!("[op.{}]", op.operation.text()),
+            |index| format!("[step.{}]", steps.get(index).map_or("", |step| &*step.name)),
+        );
+        for (name, in_body) in names_of(op, common) {
+            let problem = match name {
+                Name::Signing(part) => match sign {
+                    None => Some(format!("{title} names a part of a signature, and nothing is signed there")),
+                    Some(sign) if in_body && (part != Signing::Signature || sign.covers_body()) => {
+                        Some(format!("the body of {title} names what is known only when the body is written"))
+                    }
+                    Some(_) => None,
+                },
+                Name::Output(index, _) => {
+                    let comes_before = steps.get(index).is_some_and(|given| given.goes_before(op.operation));
+                    (step.is_none() && !comes_before)
+                        .then(|| format!("{title} names what a step gives that does not go before it"))
+                }
+                Name::Secret(_) | Name::Money(_) | Name::Plain(_) | Name::Operation | Name::Moment(_) => None,
+            };
+            if let Some(problem) = problem {
+                faults.add(
+                    at,
+                    problem,
+                    "write [sign] with `msg` and `enc`, or the operation into the step's `before`",
+                );
+            }
+        }
+    }
 }
 
 /// What is declared and never used is most often a slip in the place that should use it.

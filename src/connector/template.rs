@@ -1,16 +1,18 @@
-//! Structural templates: a JSON tree or a list of form pairs, compiled once. Only leaves are filled, and a serializer
-//! writes each of them, so that no value can change the shape of a request.
+//! Structural templates: a JSON tree, an XML document or a list of form pairs, compiled once. Only leaves are filled, and a
+//! serializer writes each of them, so that no value can change the shape of a request.
 
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
 
 use super::condition::Condition;
 use super::document::{Entry, entries};
 use super::fault::Faults;
 use super::leaf::{Form, Known, Leaf};
-use super::render::{Mode, RenderError, Scope};
+use super::render::{BODY_BYTES_USUAL, Mode, RenderError, Scope};
+use super::xml::Xml;
 
 /// No request to a payment processor is near this.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -21,6 +23,8 @@ pub(super) enum Body {
     None,
     Json(Json),
     Form(Vec<Pair>),
+    /// With the key of the form that it is the one field of, where it is sent so.
+    Xml(Box<Xml>, Option<Box<str>>),
 }
 
 /// A JSON value with leaves to fill.
@@ -159,6 +163,15 @@ impl Json {
         }
     }
 
+    fn each_leaf(&self, see: &mut dyn FnMut(&Leaf)) {
+        match self {
+            Self::Object { fields, .. } => fields.iter().for_each(|field| field.value.each_leaf(see)),
+            Self::Array(items) => items.iter().for_each(|item| item.each_leaf(see)),
+            Self::Leaf(_, leaf) => see(leaf),
+            Self::Literal(..) => {}
+        }
+    }
+
     fn mark_volatile(&mut self, address: &str) -> bool {
         let Self::Object { fields, .. } = self else { return false };
         let mut found = false;
@@ -273,8 +286,27 @@ impl Body {
                 }
             }
             Self::Form(pairs) => write_pairs(pairs, scope, out)?,
+            Self::Xml(xml, None) => xml.write(scope, out)?,
+            Self::Xml(xml, Some(key)) => {
+                let mut document = Zeroizing::new(Vec::with_capacity(BODY_BYTES_USUAL));
+                xml.write(scope, &mut document)?;
+                let text = std::str::from_utf8(&document).map_err(|_| RenderError::TooLarge)?;
+                encode(key, scope.mode, out);
+                out.push(b'=');
+                encode(text, scope.mode, out);
+            }
         }
         if out.len() > BODY_BYTES_MAX { Err(RenderError::TooLarge) } else { Ok(()) }
+    }
+
+    /// Every leaf.
+    pub(super) fn each_leaf(&self, see: &mut dyn FnMut(&Leaf)) {
+        match self {
+            Self::None => {}
+            Self::Json(json) => json.each_leaf(see),
+            Self::Xml(xml, _) => xml.each_leaf(see),
+            Self::Form(pairs) => pairs.iter().for_each(|pair| see(&pair.leaf)),
+        }
     }
 
     /// Marks the leaf at an address (`a.b`, or a form key) as volatile; false if there is none.
@@ -282,6 +314,7 @@ impl Body {
         match self {
             Self::None => false,
             Self::Json(json) => json.mark_volatile(address),
+            Self::Xml(xml, _) => xml.mark_volatile(address),
             Self::Form(pairs) => {
                 let mut found = false;
                 for pair in pairs.iter_mut().filter(|pair| *pair.key == *address) {

@@ -63,6 +63,30 @@ pub struct Values<'v> {
     pub statement_descriptor: Option<&'v str>,
     pub invoice: Option<&'v str>,
     pub customer: Option<&'v str>,
+    /// What differs from send to send.
+    pub moment: SendMoment<'v>,
+    /// Where it goes: what a signature covers of that.
+    pub endpoint: EndpointParts<'v>,
+}
+
+/// This one send.
+#[derive(Clone, Copy, Default)]
+pub struct SendMoment<'v> {
+    /// Milliseconds since 1970, UTC.
+    pub unix_ms: i64,
+    /// 32 random characters, of letters and digits.
+    pub nonce: &'v str,
+    /// As many others: they mark where the forwarder fills in what a step gave, and never leave.
+    pub mark: &'v str,
+}
+
+/// A destination's address in the parts that are signed.
+#[derive(Clone, Copy, Default)]
+pub struct EndpointParts<'v> {
+    /// Host, and port where it is not the usual one.
+    pub host: &'v str,
+    /// What stands before every path, without a slash at its end.
+    pub prefix: &'v str,
 }
 
 impl std::fmt::Debug for Values<'_> {

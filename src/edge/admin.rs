@@ -273,7 +273,9 @@ async fn keys_made(app: &App, keys: &[KeyOrder]) -> Result<AdminAnswer, Refusal>
 async fn reloaded(app: &App, actor: String) -> Result<AdminAnswer, Refusal> {
     let event = event(app, catalogue::CONFIG_RELOAD, actor, "configuration", String::new())?;
     app.store.commit(Change { events: vec![event], ..Change::default() }).await?;
-    Ok(AdminAnswer::Done("configuration, certificates, connectors and credentials were read again".to_owned()))
+    Ok(AdminAnswer::Done(
+        "configuration, certificates, connectors and credentials were read again".to_owned(),
+    ))
 }
 
 /// Commits a principal's row with its event, which tells the row's digest.

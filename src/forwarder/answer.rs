@@ -22,13 +22,32 @@ pub(super) fn read(connector: &Connector, exchange: &Exchange, got: Got) -> (Ans
     }
     let verb = operation(exchange.verb);
     let mapped = match connector.lookup_for(verb).filter(|_| exchange.look_up) {
-        Some(look_up) => connector.map_attempt(look_up, got.status, &got.body, &exchange.attempt.to_string()),
+        Some(look_up) => {
+            let (id, reference) = (exchange.attempt.to_string(), exchange.attempt.reference());
+            connector.map_attempt(look_up, got.status, &got.body, &[&id, &reference])
+        }
         None => connector.map(verb, got.status, &got.body),
     };
     // The body goes before the scrubbed texts come: the least of it is in memory at any time.
     let status = got.status;
     drop(got);
     (scrubbed(mapped, status, &Scrubber::new(&exchange.scrub)), None)
+}
+
+/// The connector's operation that an exchange carries out.
+pub(super) fn operation_of(connector: &Connector, exchange: &Exchange) -> Operation {
+    let verb = operation(exchange.verb);
+    connector.lookup_for(verb).filter(|_| exchange.look_up).unwrap_or(verb)
+}
+
+/// A step's answer that does not hold what it should.
+pub(super) fn of_a_step(mapped: Mapped, http_status: u16, scrub: &[String]) -> Answer {
+    scrubbed(mapped, http_status, &Scrubber::new(scrub))
+}
+
+/// Certainly nothing was charged, and nobody said why.
+pub(super) fn not_charged() -> Answer {
+    Answer { unknown: false, ..unknown(0) }
 }
 
 const fn operation(verb: Verb) -> Operation {
@@ -66,6 +85,7 @@ const fn unknown(http_status: u16) -> Answer {
         message: None,
         transaction_id: None,
         network_transaction_id: None,
+        transaction_link_id: None,
         avs_raw: None,
         avs_zip: None,
         advice_code: None,
@@ -88,6 +108,7 @@ fn scrubbed(mapped: Mapped, http_status: u16, scrubber: &Scrubber) -> Answer {
         message: text(mapped.message, Field::Message { chars_max: MESSAGE_CHARS_MAX }),
         transaction_id: text(mapped.transaction_id, Field::Id),
         network_transaction_id: text(mapped.network_transaction_id, Field::Id),
+        transaction_link_id: text(mapped.transaction_link_id, Field::Id),
         avs_raw: text(mapped.avs.raw, Field::Code { chars_max: SHORT_CHARS_MAX }),
         avs_zip: mapped.avs.zip.map(|zip| zip.text().to_owned()),
         advice_code: text(mapped.advice_code, Field::Code { chars_max: SHORT_CHARS_MAX }),

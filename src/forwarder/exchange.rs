@@ -4,7 +4,7 @@
 //! Invariant: a request is written again only if that is so (`no_request_is_sent_twice`).
 
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -18,6 +18,7 @@ use super::connection::{Connection, Got};
 use super::dial::dial;
 use super::fault::{Fault, failed};
 use super::routes::{Route, Target};
+use super::steps;
 use crate::wire::forwarder::{Exchange, Outcome, Sent};
 
 /// Headers that are the forwarder's own.
@@ -32,27 +33,43 @@ const FRAMING: [&str; 8] = [
     "accept-encoding",
 ];
 
+/// The credential was not taken.
+const UNAUTHORIZED: u16 = 401;
+
 /// What is known of an exchange that has ended.
-struct Ended {
-    got: Result<Got, Fault>,
+pub(super) struct Ended {
+    /// The answer.
+    pub(super) got: Result<Got, Fault>,
     /// When the first byte was written, if one was.
-    first_write: Option<Instant>,
+    pub(super) first_write: Option<Instant>,
 }
 
 /// Carries out an exchange within its destination's time.
 pub(super) async fn run(route: &Route, mut exchange: Exchange) -> Outcome {
     let attempt = exchange.attempt;
+    if !exchange.steps.is_empty() {
+        let operation = answer::operation_of(&route.connector, &exchange);
+        if let Err(outcome) = Box::pin(steps::carry_out(route, operation, &mut exchange)).await {
+            return outcome;
+        }
+    }
     let body = Bytes::from(std::mem::take(&mut exchange.body));
-    let Some(request) = build(&route.target, &exchange, body) else {
+    let parts = (exchange.method.as_str(), exchange.path.as_str(), exchange.headers.as_slice());
+    let Some(request) = build(&route.target, parts, body) else {
         return failed(attempt, Sent::Not, Fault::Request, 0);
     };
-    let Ended { got, first_write } = send(route, request, exchange.pooled).await;
+    let Ended { got, first_write } = send(&route.target, route.timeout, request, exchange.pooled).await;
     let upstream_us = first_write.map_or(0, |at| u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX));
     let got = match (got, first_write) {
         (Ok(got), _) => got,
         (Err(fault), Some(_)) => return failed(attempt, Sent::Maybe, fault, upstream_us),
         (Err(fault), None) => return failed(attempt, Sent::Not, fault, 0),
     };
+    if got.status == UNAUTHORIZED {
+        for step in &route.steps {
+            step.forget().await;
+        }
+    }
     let (answer, fault) = answer::read(&route.connector, &exchange, got);
     let error = fault.map(|fault| fault.word().to_owned());
     Outcome { attempt, sent: Sent::Yes, answer: Some(answer), error, upstream_us }
@@ -60,9 +77,13 @@ pub(super) async fn run(route: &Route, mut exchange: Exchange) -> Outcome {
 
 /// Over a waiting connection if there is one and it may be used, else over a fresh one. A waiting connection that turns out
 /// to be dead before anything was written is replaced by a fresh one, once.
-async fn send(route: &Route, request: Request<Full<Bytes>>, pooled: bool) -> Ended {
-    let target = &route.target;
-    let until = tokio::time::Instant::now() + route.timeout;
+pub(super) async fn send(
+    target: &Target,
+    within: Duration,
+    request: Request<Full<Bytes>>,
+    pooled: bool,
+) -> Ended {
+    let until = tokio::time::Instant::now() + within;
     if let Some(connection) = pooled.then(|| target.pool.take()).flatten() {
         let ended = over(connection, target, request.clone(), until).await;
         let is_unsent = ended.first_write.is_none() && tokio::time::Instant::now() < until;
@@ -100,19 +121,23 @@ async fn in_time<T>(
 }
 
 /// The request in HTTP's own types, which take no line break where none belongs; `None` if it cannot be written.
-fn build(target: &Target, exchange: &Exchange, body: Bytes) -> Option<Request<Full<Bytes>>> {
-    if !exchange.path.starts_with('/') {
+pub(super) fn build(
+    target: &Target,
+    (method, path, own): (&str, &str, &[(String, String)]),
+    body: Bytes,
+) -> Option<Request<Full<Bytes>>> {
+    if !path.starts_with('/') {
         return None;
     }
     let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::from_bytes(exchange.method.as_bytes()).ok()?;
-    let path = format!("{}{}", target.prefix, exchange.path);
+    *request.method_mut() = Method::from_bytes(method.as_bytes()).ok()?;
+    let path = format!("{}{path}", target.prefix);
     *request.uri_mut() = Uri::from(PathAndQuery::try_from(path).ok()?);
     let headers = request.headers_mut();
     headers.insert(HOST, target.host_header.clone());
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, HeaderValue::from_static("cardvault"));
-    for (name, value) in &exchange.headers {
+    for (name, value) in own {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
         let mut value = HeaderValue::from_str(value).ok()?;
         if FRAMING.contains(&name.as_str()) {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! supervisor ─► mod (start, reload, stop)      keeper ◄─► line ─► exchange ─► pool | dial ─► connection
-//!                 └─► routes (destinations)                          └─► answer ─► scrub
+//!                 └─► routes (destinations)                ├─► steps └─► answer ─► scrub
 //! ```
 //! Invariant: it dials what `routes` holds and nothing else; no redirect is followed, no proxy is read.
 
@@ -18,6 +18,7 @@ mod line;
 mod pool;
 mod routes;
 mod scrub;
+mod steps;
 #[cfg(test)]
 mod tests;
 

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsConnector;
 
 use super::pool::Pool;
+use super::steps::Step;
 use crate::connector::Connector;
 use crate::wire::control::Destination;
 
@@ -22,6 +23,14 @@ pub(super) struct Route {
     pub(super) timeout: Duration,
     /// Where it is.
     pub(super) target: Arc<Target>,
+    /// What goes before some of its requests, in the order of the connector.
+    pub(super) steps: Vec<Step>,
+}
+
+impl Route {
+    fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        std::iter::once(&self.target).chain(self.steps.iter().filter_map(|step| step.target.as_ref()))
+    }
 }
 
 /// Where a destination is dialed; a reload that does not change it keeps its connections.
@@ -66,12 +75,12 @@ impl Routes {
 
     /// The ports that are dialed.
     pub(super) fn ports(&self) -> BTreeSet<u16> {
-        self.0.values().map(|route| route.target.port).collect()
+        self.0.values().flat_map(|route| route.targets()).map(|target| target.port).collect()
     }
 
     /// Drops connections that waited too long.
     pub(super) fn sweep(&self) {
-        self.0.values().for_each(|route| route.target.pool.sweep());
+        self.0.values().flat_map(|route| route.targets()).for_each(|target| target.pool.sweep());
     }
 }
 
@@ -86,7 +95,17 @@ fn compile(one: Destination, known: Option<Arc<Target>>) -> Result<Route, String
                 .map_err(|what| format!("destination {}: {what}", one.name))?,
         ),
     };
-    Ok(Route { connector, timeout: Duration::from_secs(one.timeout_seconds.max(1)), target })
+    let steps: Result<Vec<Step>, String> = connector
+        .steps()
+        .map(|(name, ..)| {
+            let endpoint = one.step_endpoints.get(name).cloned();
+            let target = endpoint.map(|endpoint| Target::new(endpoint, target.trust_pem.clone())).transpose();
+            let target = target.map_err(|what| format!("destination {}, step {name}: {what}", one.name))?;
+            Ok(Step::new(target.map(Arc::new)))
+        })
+        .collect();
+    let steps = steps?;
+    Ok(Route { connector, timeout: Duration::from_secs(one.timeout_seconds.max(1)), target, steps })
 }
 
 impl Target {

@@ -20,6 +20,10 @@ pub(in crate::keeper) struct KeptDestination {
     pub(in crate::keeper) policies: Vec<u32>,
     /// Whether a connection that was used before may be used.
     pub(in crate::keeper) pooled: bool,
+    /// Host, and port where it is not the usual one: what a signature covers.
+    pub(in crate::keeper) host: String,
+    /// What stands before every path.
+    pub(in crate::keeper) prefix: String,
     credentials: Vec<(String, SecretString)>,
 }
 
@@ -44,7 +48,11 @@ pub(in crate::keeper) fn compile(all: Vec<Destination>) -> Result<HashMap<String
             let pooled = connector.idempotency().kind != IdempotencyKind::None;
             let credentials =
                 one.credentials.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect();
+            let address = one.endpoint.split_once("://").map_or(one.endpoint.as_str(), |(_, rest)| rest);
+            let (host, prefix) = address.find('/').map_or((address, ""), |slash| address.split_at(slash));
             let kept = KeptDestination {
+                host: host.to_owned(),
+                prefix: prefix.trim_end_matches('/').to_owned(),
                 name: one.name.clone(),
                 connector,
                 mode: one.mode,

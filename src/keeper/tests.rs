@@ -53,6 +53,7 @@ fn keeper() -> Keeper {
         connector_toml: builtin_text(name).unwrap().to_owned(),
         mode: Mode::Test,
         endpoint: "https://127.0.0.1:1".to_owned(),
+        step_endpoints: std::collections::BTreeMap::new(),
         trust_pem: String::new(),
         credentials: BTreeMap::from([("secret_key".to_owned(), "sk_test_canary".to_owned())]),
         policies: vec![1],

@@ -22,7 +22,7 @@ const MACHINE_TRUST: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pk
 pub(super) struct Loaded {
     pub(super) kept: Destination,
     pub(super) info: DestinationInfo,
-    pub(super) port: u16,
+    pub(super) ports: Vec<u16>,
 }
 
 /// Reads connectors, credentials and trust of all destinations. The sentences name settings and files, never their content.
@@ -42,8 +42,9 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
     let connector = Connector::parse(&file, &text)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     let endpoint = endpoint(config, from, &connector)?;
-    let url: axum::http::Uri = endpoint.parse().map_err(|_| "endpoint: not a URL".to_owned())?;
-    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    let step_endpoints = step_endpoints(from, &connector);
+    let ports: Result<Vec<u16>, String> =
+        std::iter::once(&endpoint).chain(step_endpoints.values()).map(|url| port_of(url)).collect();
     let terms = connector.authorization();
     let (authorization_hours, merchant_hours) = match from.authorization_days {
         Some(days) => (days.saturating_mul(24), BTreeMap::new()),
@@ -75,12 +76,35 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         connector_toml: text,
         mode: from.mode,
         endpoint,
+        step_endpoints,
         trust_pem: trust(config, from)?,
         credentials: credentials(from, &connector)?,
         policies: from.policies.clone(),
         timeout_seconds: connector.timeout().as_secs(),
     };
-    Ok(Loaded { kept, info, port })
+    Ok(Loaded { kept, info, ports: ports? })
+}
+
+fn port_of(endpoint: &str) -> Result<u16, String> {
+    let url: axum::http::Uri = endpoint.parse().map_err(|_| "endpoint: not a URL".to_owned())?;
+    Ok(url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 }))
+}
+
+/// Where steps go that do not go where the operations go; a destination with an endpoint of its own takes them all.
+fn step_endpoints(from: &DestinationConfig, connector: &Connector) -> BTreeMap<String, String> {
+    let steps = connector.steps().filter(|_| from.endpoint.is_none());
+    steps
+        .filter_map(|(name, live, test)| {
+            let own = match from.mode {
+                Mode::Test => test,
+                Mode::Live => live,
+            };
+            match own {
+                Some(Endpoint::Fixed(url)) => Some((name.to_owned(), url.to_string())),
+                Some(Endpoint::Operator) | None => None,
+            }
+        })
+        .collect()
 }
 
 fn undo(connector: &Connector, operation: Operation) -> Option<Verb> {

@@ -170,8 +170,7 @@ impl Vault {
         let config = Config::load(&self.config_path).map_err(|error| error.to_string())?;
         let destinations = settings::load_destinations(&config)?;
         let edge = settings::edge_reload(&config, self.key_store.tenants(), &destinations)?;
-        let new_ports =
-            destinations.iter().any(|new| self.destinations.iter().all(|old| old.port != new.port));
+        let new_ports = destinations.iter().flat_map(|new| &new.ports).any(|new| !self.ports().contains(new));
         // Only what can be reloaded is taken over; listeners, store and keys need a restart.
         self.config.destination = config.destination;
         self.config.connectors = config.connectors;
@@ -262,8 +261,13 @@ impl Vault {
         self.await_keeper_ready().await
     }
 
+    /// The ports that destinations are dialed on.
+    fn ports(&self) -> Vec<u16> {
+        self.destinations.iter().flat_map(|loaded| loaded.ports.iter().copied()).collect()
+    }
+
     async fn start_forwarder(&mut self) -> Result<(), String> {
-        let ports = self.destinations.iter().map(|loaded| loaded.port).collect();
+        let ports = self.ports();
         let forwarder = self.spawn(&Confinement::forwarder(ports))?;
         let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
         forwarder

@@ -303,6 +303,8 @@ pub struct Destination {
     pub mode: Mode,
     /// Base URL: scheme, host, port, path prefix.
     pub endpoint: String,
+    /// The same of each step that goes elsewhere, by the step's name.
+    pub step_endpoints: BTreeMap<String, String>,
     /// PEM of the only certificates it may chain to.
     pub trust_pem: String,
     /// Credentials by field name; empty for the forwarder.

@@ -36,6 +36,26 @@ pub struct Exchange {
     pub scrub: Vec<String>,
     /// Whether a connection that was used before may be used (class `none` takes a fresh one).
     pub pooled: bool,
+    /// What goes before it, in order.
+    pub steps: Vec<StepRequest>,
+    /// Marks where the request holds what a step gives; empty if there is none.
+    pub mark: String,
+}
+
+/// A rendered step.
+#[derive(Serialize, Deserialize)]
+pub struct StepRequest {
+    /// Its place in the connector.
+    pub index: usize,
+    /// HTTP method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// Headers in order.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -110,6 +130,8 @@ pub struct Answer {
     pub transaction_id: Option<String>,
     /// The network transaction id.
     pub network_transaction_id: Option<String>,
+    /// Mastercard's transaction link id.
+    pub transaction_link_id: Option<String>,
     /// The address check, raw.
     pub avs_raw: Option<String>,
     /// The address check of the zip, in our word.

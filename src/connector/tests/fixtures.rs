@@ -35,7 +35,7 @@ fn our_samples() {
 }
 
 /// The folder beside the project or, in a worktree, one further up.
-fn shared() -> Option<PathBuf> {
+pub(super) fn shared() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     ["../shared/fixtures/processors", "../../shared/fixtures/processors"]
         .iter()

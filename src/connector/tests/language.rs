@@ -236,7 +236,7 @@ fn a_list_of_several_attempts() {
         serde_json::json!({ "object": "list", "has_more": more, "data": data }).to_string()
     };
     let found = |attempt: &str, body: &str| {
-        let mapped = stripe.map_attempt(Operation::LookupRefund, 200, body.as_bytes(), attempt);
+        let mapped = stripe.map_attempt(Operation::LookupRefund, 200, body.as_bytes(), &[attempt]);
         (mapped.outcome, mapped.unknown, mapped.transaction_id)
     };
     assert_eq!(found("att_1", &list(true)), (Outcome::Approved, false, Some("re_1".to_owned())));
@@ -328,7 +328,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("/pay/{attempt.ref}", "/pay/{card.number}", "`card.number` stands in a path"),
     ("/pay/{attempt.ref}", "/pay/{cred.key}", "stands in a path"),
     ("{attempt.ref|upper}", "{card.cvc}", "`card.cvc` stands in a header"),
-    ("encoding = \"json\"", "encoding = \"xml\"", "`encoding` has an unknown word"),
+    ("encoding = \"json\"", "encoding = \"yaml\"", "`encoding` has an unknown word"),
     ("encoding = \"json\"", "encoding = \"none\"", "there is a body but the encoding is none"),
     ("encoding = \"json\"", "encoding = \"form\"", "`body` is not a list of pairs"),
     (

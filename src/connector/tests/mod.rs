@@ -4,6 +4,7 @@ mod fixtures;
 mod language;
 mod properties;
 mod requests;
+mod wires;
 
 use super::{Amount, Billing, Card, Initiator, Reason, StoredCredential, Use, Values};
 

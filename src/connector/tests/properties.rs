@@ -174,7 +174,7 @@ proptest! {
             let connector = builtin(name).unwrap();
             for operation in Operation::ALL {
                 let body = answer.to_string();
-                let mapped = connector.map_attempt(*operation, status, body.as_bytes(), "att_test");
+                let mapped = connector.map_attempt(*operation, status, body.as_bytes(), &["att_test"]);
                 prop_assert!(!mapped.unknown || mapped.outcome == Outcome::Error);
                 prop_assert!(!mapped.partial || mapped.outcome == Outcome::Approved);
                 prop_assert!(mapped.outcome != Outcome::NotFound || operation.is_lookup());

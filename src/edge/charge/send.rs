@@ -327,10 +327,14 @@ async fn update_agreement(app: &App, charge: &ChargeRow, outcome: &Outcome, by: 
         row.ended_at = Some(app.clock.now());
         row.ended_reason = Some("network_stop".to_owned());
     } else if renews {
-        (row.ended_at, row.ended_reason, row.transaction_link_id) = (None, None, None);
+        (row.ended_at, row.ended_reason) = (None, None);
         row.network_transaction_id.clone_from(&answer.network_transaction_id);
+        row.transaction_link_id.clone_from(&answer.transaction_link_id);
     } else if row.network_transaction_id.is_none() && answer.network_transaction_id.is_some() {
         row.network_transaction_id.clone_from(&answer.network_transaction_id);
+        if answer.transaction_link_id.is_some() {
+            row.transaction_link_id.clone_from(&answer.transaction_link_id);
+        }
     } else {
         return;
     }

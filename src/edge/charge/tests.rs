@@ -69,6 +69,7 @@ pub(super) fn answer(verdict: Verdict) -> Answer {
         message: None,
         transaction_id: Some("pay_1".to_owned()),
         network_transaction_id: None,
+        transaction_link_id: None,
         avs_raw: None,
         avs_zip: None,
         advice_code: None,

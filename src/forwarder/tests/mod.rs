@@ -111,6 +111,7 @@ fn destination(name: &str, endpoint: &str, trust_pem: &str) -> Destination {
         connector_toml: builtin_text("sandbox").unwrap().to_owned(),
         mode: Mode::Test,
         endpoint: endpoint.to_owned(),
+        step_endpoints: std::collections::BTreeMap::new(),
         trust_pem: trust_pem.to_owned(),
         credentials: std::collections::BTreeMap::new(),
         policies: Vec::new(),
@@ -141,6 +142,8 @@ fn sale(destination: &str, pan: &str) -> Exchange {
         body: body.to_string().into_bytes(),
         scrub: vec![pan.to_owned(), "sk_test_one".to_owned()],
         pooled: true,
+        steps: Vec::new(),
+        mark: String::new(),
     }
 }
 

@@ -6,12 +6,14 @@ use super::charge_body::PassThrough;
 use super::envelope::Zip;
 use super::{CardVerificationCode, Pan};
 use crate::card::expiry::Expiry;
+use crate::clock::{Clock, SystemClock};
 use crate::connector::{
-    Amount, Billing, Card, Initiator, Operation, Previous, Reason, RenderError, Rendered, StoredCredential,
-    ThreeDSecure, Use, Values, Word,
+    Amount, Billing, Card, EndpointParts, Initiator, Operation, Previous, Reason, RenderError, Rendered,
+    SendMoment, StoredCredential, ThreeDSecure, Use, Values, Word,
 };
 use crate::keeper::destinations::KeptDestination;
-use crate::wire::forwarder::Exchange;
+use crate::random;
+use crate::wire::forwarder::{Exchange, StepRequest};
 use crate::wire::keeper::{LookUp, Prepare, Refusal, RefusalCode, Verb};
 
 /// Shorter values stand in any text by chance: a code, a country, an indicator.
@@ -45,8 +47,9 @@ pub(in crate::keeper) fn render(
     let number = card.map(|card| card.pan.expose_digits());
     let cvc = pass.cvc.as_ref().map(CardVerificationCode::expose_digits);
     let (number, cvc) = (number.and_then(as_text), cvc.and_then(as_text));
-    let (attempt, reference) = (ask.attempt.to_string(), short_reference(&ask.attempt));
+    let (attempt, reference) = (ask.attempt.to_string(), ask.attempt.reference());
     let credentials = to.credentials();
+    let moment = ThisSend::make()?;
     let values = Values {
         card: card.zip(number).map(|(card, number)| Card {
             number,
@@ -73,6 +76,8 @@ pub(in crate::keeper) fn render(
         statement_descriptor: ask.statement_descriptor.as_deref(),
         invoice: Some(ask.invoice.as_str()).filter(|i| !i.is_empty()),
         customer: ask.customer.as_deref(),
+        moment: moment.of_connector(),
+        endpoint: EndpointParts { host: &to.host, prefix: &to.prefix },
     };
     let operation = operation(ask.verb);
     let rendered = to.connector.render(operation, &values).map_err(refusal)?;
@@ -80,7 +85,7 @@ pub(in crate::keeper) fn render(
     let zip = values.billing.zip;
     let passed = passed_through(pass).chain(zip).filter(|value| value.chars().count() >= SCRUBBED_CHARS_MIN);
     let scrub = [number, cvc].into_iter().flatten().chain(passed).map(str::to_owned).collect();
-    let exchange = exchange(to, (ask.attempt, ask.verb, false), rendered, scrub);
+    let exchange = exchange(to, (ask.attempt, ask.verb, false), rendered, &moment, scrub);
     Ok(RenderedRequest { exchange, mac_bytes })
 }
 
@@ -89,9 +94,12 @@ pub(in crate::keeper) fn render(
 pub(in crate::keeper) fn render_look_up(to: &KeptDestination, ask: &LookUp) -> Result<Exchange, Refusal> {
     let look_up = to.connector.lookup_for(operation(ask.verb));
     let look_up = look_up.ok_or(Refusal::of(RefusalCode::OperationUnsupported))?;
-    let (attempt, reference) = (ask.attempt.to_string(), short_reference(&ask.attempt));
+    let (attempt, reference) = (ask.attempt.to_string(), ask.attempt.reference());
     let credentials = to.credentials();
+    let moment = ThisSend::make()?;
     let values = Values {
+        moment: moment.of_connector(),
+        endpoint: EndpointParts { host: &to.host, prefix: &to.prefix },
         attempt_id: &attempt,
         attempt_ref: &reference,
         credentials: &credentials,
@@ -104,7 +112,7 @@ pub(in crate::keeper) fn render_look_up(to: &KeptDestination, ask: &LookUp) -> R
         ..Values::default()
     };
     let rendered = to.connector.render(look_up, &values).map_err(refusal)?;
-    Ok(exchange(to, (ask.attempt, ask.verb, true), rendered, Vec::new()))
+    Ok(exchange(to, (ask.attempt, ask.verb, true), rendered, &moment, Vec::new()))
 }
 
 /// The connector's word for a verb.
@@ -119,19 +127,48 @@ pub(in crate::keeper) const fn operation(verb: Verb) -> Operation {
     }
 }
 
-/// Twenty symbols, for processors that take no longer reference: the random part of the attempt's id.
-fn short_reference(attempt: &crate::card::id::AttemptId) -> String {
-    let random = attempt.bytes().get(6..).unwrap_or_default();
-    data_encoding::BASE32_NOPAD.encode(random).to_ascii_lowercase()
+/// What differs from send to send.
+struct ThisSend {
+    unix_ms: i64,
+    nonce: String,
+    mark: String,
+}
+
+impl ThisSend {
+    fn make() -> Result<Self, Refusal> {
+        let unready = |_| Refusal::of(RefusalCode::Busy);
+        let text = |bytes: [u8; 16]| data_encoding::HEXLOWER.encode(&bytes);
+        Ok(Self {
+            unix_ms: i64::try_from(SystemClock.now().millis()).unwrap_or(i64::MAX),
+            nonce: text(random::make_bytes().map_err(unready)?),
+            mark: format!("m{}", text(random::make_bytes().map_err(unready)?)),
+        })
+    }
+
+    fn of_connector(&self) -> SendMoment<'_> {
+        SendMoment { unix_ms: self.unix_ms, nonce: &self.nonce, mark: &self.mark }
+    }
 }
 
 fn exchange(
     to: &KeptDestination,
     (attempt, verb, look_up): (crate::card::id::AttemptId, Verb, bool),
     rendered: Rendered,
+    moment: &ThisSend,
     mut scrub: Vec<String>,
 ) -> Exchange {
     scrub.extend(to.secrets());
+    let steps: Vec<StepRequest> = rendered
+        .steps
+        .into_iter()
+        .map(|(index, step)| StepRequest {
+            index,
+            method: step.method.to_owned(),
+            path: step.path_and_query,
+            headers: headers(step.headers),
+            body: step.body.to_vec(),
+        })
+        .collect();
     Exchange {
         destination: to.name.clone(),
         attempt,
@@ -139,15 +176,17 @@ fn exchange(
         look_up,
         method: rendered.method.to_owned(),
         path: rendered.path_and_query,
-        headers: rendered
-            .headers
-            .into_iter()
-            .map(|(name, mut value)| (name, std::mem::take(&mut *value)))
-            .collect(),
+        headers: headers(rendered.headers),
         body: rendered.body.to_vec(),
         scrub,
         pooled: to.pooled,
+        mark: if steps.is_empty() { String::new() } else { moment.mark.clone() },
+        steps,
     }
+}
+
+fn headers(rendered: Vec<(String, Zeroizing<String>)>) -> Vec<(String, String)> {
+    rendered.into_iter().map(|(name, mut value)| (name, std::mem::take(&mut *value))).collect()
 }
 
 fn billing<'v>(pass: &'v PassThrough, card: Option<&'v ClearCard>) -> Billing<'v> {

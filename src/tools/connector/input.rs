@@ -4,8 +4,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use zeroize::Zeroizing;
 
+use crate::clock::{Clock, SystemClock};
 use crate::connector::{
-    Amount, Billing, Card, Initiator, Previous, Reason, StoredCredential, ThreeDSecure, Use, Values,
+    Amount, Billing, Card, EndpointParts, Initiator, Previous, Reason, SendMoment, StoredCredential,
+    ThreeDSecure, Use, Values,
 };
 
 /// A charge and its card. Unknown fields are refused, so that a slip is seen.
@@ -230,6 +232,12 @@ impl Input {
             statement_descriptor: self.statement_descriptor.as_deref(),
             invoice: self.invoice.as_deref(),
             customer: self.customer.as_deref(),
+            moment: SendMoment {
+                unix_ms: i64::try_from(SystemClock.now().millis()).unwrap_or(0),
+                nonce: "‹nonce›",
+                mark: "",
+            },
+            endpoint: EndpointParts { host: "‹host›", prefix: "" },
         }
     }
 

@@ -8,7 +8,9 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::terminal::{complain, say};
-use crate::connector::{Connector, Endpoint, Operation, Rendered, Word, builtin_names, builtin_text};
+use crate::connector::{
+    Connector, Endpoint, Operation, Outcome, Rendered, Word, builtin_names, builtin_text,
+};
 
 mod input;
 
@@ -177,10 +179,20 @@ fn map(
     let connector = find(name)?;
     let bytes = read_bytes(body)?;
     let mapped = match attempt {
-        Some(attempt) => connector.map_attempt(operation, status, &bytes, attempt),
+        Some(attempt) => connector.map_attempt(operation, status, &bytes, &[attempt]),
         None => connector.map(operation, status, &bytes),
     };
-    say(&serde_json::to_string(&mapped).map_err(|_| Failure::fault("the result could not be written"))?);
+    let mut shown =
+        serde_json::to_value(&mapped).map_err(|_| Failure::fault("the result could not be written"))?;
+    if let Some(shown) = shown.as_object_mut() {
+        // Taken on, and the final answer comes later: one of three outcomes, and a flag beside it.
+        let is_pending = mapped.outcome == Outcome::Pending;
+        shown.insert("pending".to_owned(), is_pending.into());
+        if is_pending {
+            shown.insert("outcome".to_owned(), Outcome::Approved.text().into());
+        }
+    }
+    say(&shown.to_string());
     Ok(())
 }
 
