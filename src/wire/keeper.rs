@@ -302,6 +302,10 @@ pub struct StoredCredential {
     pub network_transaction_id: Option<String>,
     /// Mastercard's transaction link id.
     pub transaction_link_id: Option<String>,
+    /// The amount of the first payment, if it was in the currency of this one.
+    pub original_amount: Option<i64>,
+    /// This destination's own id of the first payment.
+    pub previous: Option<String>,
 }
 
 /// A request to render.

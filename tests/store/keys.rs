@@ -144,7 +144,7 @@ pub(crate) async fn rows_of_people_and_tenants_are_kept(harness: Harness) {
         scopes: vec!["tokens:create".into()],
         credentials: vec![([5; 32], None), ([6; 32], Some(NOW))],
         charge_max: BTreeMap::from([("EUR".into(), 100)]),
-        day_max: BTreeMap::new(),
+        day_max: std::collections::BTreeMap::new(),
         created_at: NOW,
         expires_at: None,
         disabled: false,
@@ -169,6 +169,7 @@ pub(crate) async fn rows_of_people_and_tenants_are_kept(harness: Harness) {
         ended_at: None,
         ended_reason: None,
         revision: 1,
+        first_payments: std::collections::BTreeMap::new(),
     };
     let foreign = AgreementRow { tenant: TWO, ..agreement.clone() };
     let refused = store.commit(change(RowChange::PutAgreement(Box::new(foreign)))).await;

@@ -303,17 +303,26 @@ async fn choose_agreement(
     chosen.map(Some).ok_or(Error::AgreementRequired)
 }
 
-/// The stored-credential facts of a charge of `at` under an agreement. The network's ids belong to the number that they were given for.
-pub(super) fn stored_credential(agreement: &AgreementRow, by_customer: bool, at: Time) -> StoredCredential {
+/// The stored-credential facts of a charge of `at` under an agreement, in this currency at this destination. What networks and
+/// processors gave belongs to the number that it was given for.
+pub(super) fn stored_credential(
+    agreement: &AgreementRow,
+    by_customer: bool,
+    (destination, currency): (&str, &str),
+    at: Time,
+) -> StoredCredential {
     let of_this_number = agreement.ended_at.is_none_or(|ended| ended > at) || !agreement.awaits_customer();
     let network_transaction_id = agreement.network_transaction_id.clone().filter(|_| of_this_number);
-    let initial = by_customer && network_transaction_id.is_none();
+    let first = agreement.first_payments.get(destination).filter(|_| of_this_number);
+    let initial = by_customer && network_transaction_id.is_none() && first.is_none();
     StoredCredential {
         usage: if initial { "initial" } else { "subsequent" }.to_owned(),
         initiator: if by_customer { "customer" } else { "merchant" }.to_owned(),
         reason: agreement.kind.clone(),
         network_transaction_id,
         transaction_link_id: agreement.transaction_link_id.clone().filter(|_| of_this_number),
+        original_amount: first.filter(|first| first.currency == currency).map(|first| first.amount),
+        previous: first.map(|first| first.transaction_id.clone()),
     }
 }
 
@@ -351,7 +360,8 @@ fn draft(
         statement_descriptor: read.statement_descriptor.clone(),
         allow_partial: read.allow_partial,
         last: false,
-        stored_credential: agreement.map(|row| stored_credential(row, read.customer_initiated, now)),
+        stored_credential: agreement
+            .map(|row| stored_credential(row, read.customer_initiated, (&to.name, &currency), now)),
         previous_transaction: None,
         previous_amount: None,
     });

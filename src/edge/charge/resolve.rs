@@ -321,7 +321,8 @@ async fn prepare_again(
         let rows = app.store.agreements(charge.tenant, charge.token).await?;
         let row = rows.into_iter().find(|row| row.id == id);
         let by_customer = charge.initiator == "customer";
-        credential = row.map(|row| create::stored_credential(&row, by_customer, charge.created_at));
+        let place = (charge.destination.as_str(), charge.currency.as_str());
+        credential = row.map(|row| create::stored_credential(&row, by_customer, place, charge.created_at));
     }
     let ids = (attempt.id, event);
     send::prepare(app, prepare_for(app, charge, operation, ids, with_card, credential).await?).await

@@ -17,8 +17,8 @@ use crate::edge::audit::catalogue;
 use crate::edge::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
 use crate::edge::keeper::KeeperError;
 use crate::edge::store::{
-    AgreementRow, Attempt, AttemptState, Change, ChargeRow, ChargeStatus, CommitError, Idempotency,
-    OperationKind, Outbound, RowChange, StoredAnswer,
+    AgreementRow, Attempt, AttemptState, Change, ChargeRow, ChargeStatus, CommitError, FirstPayment,
+    Idempotency, OperationKind, Outbound, RowChange, StoredAnswer,
 };
 use crate::wire::forwarder::{Outcome, Sent};
 use crate::wire::keeper::{Opened, Prepare, Prepared, RefusalCode};
@@ -323,11 +323,13 @@ async fn update_agreement(app: &App, charge: &ChargeRow, outcome: &Outcome, by: 
     if row.ended_at.is_some() && !renews {
         return;
     }
+    let before = row.clone();
     if stops {
         row.ended_at = Some(app.clock.now());
         row.ended_reason = Some("network_stop".to_owned());
     } else if renews {
         (row.ended_at, row.ended_reason) = (None, None);
+        row.first_payments.clear();
         row.network_transaction_id.clone_from(&answer.network_transaction_id);
         row.transaction_link_id.clone_from(&answer.transaction_link_id);
     } else if row.network_transaction_id.is_none() && answer.network_transaction_id.is_some() {
@@ -335,7 +337,15 @@ async fn update_agreement(app: &App, charge: &ChargeRow, outcome: &Outcome, by: 
         if answer.transaction_link_id.is_some() {
             row.transaction_link_id.clone_from(&answer.transaction_link_id);
         }
-    } else {
+    }
+    if !stops && let Some(transaction) = &answer.transaction_id {
+        row.first_payments.entry(charge.destination.clone()).or_insert_with(|| FirstPayment {
+            transaction_id: transaction.clone(),
+            amount: charge.amount,
+            currency: charge.currency.clone(),
+        });
+    }
+    if row == before {
         return;
     }
     if stops || renews {

@@ -4,10 +4,12 @@ use proptest::prelude::*;
 
 use super::machine::{self, How, Learnt};
 use super::{Error, create, rules, send};
-use crate::card::id::{AttemptId, ChargeId, IdBytes, Token};
+use crate::card::id::{AgreementId, AttemptId, ChargeId, IdBytes, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
-use crate::edge::store::{AttemptState, ChargeRow, ChargeStatus, Operation, OperationKind, Outbound};
+use crate::edge::store::{
+    AgreementRow, AttemptState, ChargeRow, ChargeStatus, FirstPayment, Operation, OperationKind, Outbound,
+};
 use crate::wire::forwarder::{Answer, Outcome, Sent, Verdict};
 
 const NOW: Time = Time::from_micros(1_800_000_000_000_000);
@@ -449,4 +451,40 @@ proptest! {
             prop_assert!(step(&after, second, 3).is_none());
         }
     }
+}
+
+/// A processor that wants its own reference of the first payment gets it, and no other processor's; a new number has none.
+#[test]
+fn a_merchant_charge_names_the_first_payment() {
+    let now = NOW;
+    let first = FirstPayment { transaction_id: "2762".into(), amount: 1500, currency: "USD".into() };
+    let mut agreement = AgreementRow {
+        id: AgreementId(IdBytes([1; 18])),
+        tenant: TenantId(1),
+        token: Token(IdBytes([2; 18])),
+        kind: "recurring".into(),
+        consent_by: "jane".into(),
+        consent_at: now,
+        consent_text_sha256: None,
+        network_transaction_id: None,
+        transaction_link_id: None,
+        created_at: now,
+        ended_at: None,
+        ended_reason: None,
+        revision: 1,
+        first_payments: [("nmi".to_owned(), first)].into(),
+    };
+    let facts = |row: &AgreementRow, by_customer, place| {
+        let facts = super::create::stored_credential(row, by_customer, place, now);
+        (facts.usage, facts.previous, facts.original_amount)
+    };
+    let subsequent = "subsequent".to_owned();
+    let named = Some("2762".to_owned());
+    assert_eq!(facts(&agreement, false, ("nmi", "USD")), (subsequent.clone(), named.clone(), Some(1500)));
+    assert_eq!(facts(&agreement, false, ("nmi", "EUR")), (subsequent.clone(), named, None));
+    assert_eq!(facts(&agreement, false, ("other", "USD")), (subsequent.clone(), None, None));
+    assert_eq!(facts(&agreement, true, ("nmi", "USD")).0, subsequent);
+    assert_eq!(facts(&agreement, true, ("other", "USD")).0, "initial");
+    (agreement.ended_at, agreement.ended_reason) = (Some(now), Some(AgreementRow::NUMBER_CHANGED.into()));
+    assert_eq!(facts(&agreement, true, ("nmi", "USD")), ("initial".to_owned(), None, None));
 }

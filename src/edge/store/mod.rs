@@ -19,8 +19,8 @@ mod rows;
 pub mod sqlite;
 
 pub use rows::{
-    AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, Installation,
-    Operation, OperationKind, Outbound, PrincipalKind, PrincipalRow, TenantRow,
+    AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, FirstPayment,
+    Installation, Operation, OperationKind, Outbound, PrincipalKind, PrincipalRow, TenantRow,
 };
 
 /// What a store call gives back later.

@@ -364,6 +364,20 @@ pub struct AgreementRow {
     /// Counts its changes, from 1: what was decided on an older one is decided anew.
     #[serde(default)]
     pub revision: u32,
+    /// The customer's first payment under it, by destination: some processors want their own reference of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub first_payments: BTreeMap<String, FirstPayment>,
+}
+
+/// The customer's first payment under an agreement at one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstPayment {
+    /// The processor's id of it.
+    pub transaction_id: String,
+    /// In minor units.
+    pub amount: i64,
+    /// Three upper-case letters.
+    pub currency: String,
 }
 
 impl AgreementRow {

@@ -76,6 +76,7 @@ impl Vault {
             ended_at: None,
             ended_reason: None,
             revision: 1,
+            first_payments: std::collections::BTreeMap::new(),
         };
         let mut event = self.event(caller, catalogue::AGREEMENT_CREATE, token)?;
         event.target.kind = "agreement".to_owned();

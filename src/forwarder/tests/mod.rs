@@ -5,6 +5,7 @@ mod faults;
 mod pooling;
 mod processor;
 mod server;
+mod steps;
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;

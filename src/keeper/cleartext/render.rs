@@ -234,8 +234,8 @@ fn stored_credential(ask: &Prepare) -> Option<StoredCredential<'_>> {
         reason: Reason::parse(&facts.reason)?,
         ntid: facts.network_transaction_id.as_deref(),
         tlid: facts.transaction_link_id.as_deref(),
-        original_amount: None,
-        previous: None,
+        original_amount: facts.original_amount,
+        previous: facts.previous.as_deref(),
     })
 }
 
