@@ -34,6 +34,14 @@ impl Condition {
         Self { terms }
     }
 
+    /// The names that it asks about; groups apart.
+    pub(super) fn names(&self) -> impl Iterator<Item = Name> + '_ {
+        self.terms.iter().filter_map(|term| match term.subject {
+            Subject::Name(name) => Some(name),
+            Subject::Group(_) => None,
+        })
+    }
+
     pub(super) fn holds(&self, scope: &Scope<'_>) -> Result<bool, RenderError> {
         for term in &self.terms {
             if term.holds(scope)? == term.negated {

@@ -85,6 +85,12 @@ impl DeclineTable {
         out
     }
 
+    /// How many codes each class has; none for a class without.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (DeclineClass, usize)> + '_ {
+        let count = |class: &DeclineClass| self.0.iter().filter(|(_, of)| of == class).count();
+        DeclineClass::ALL.iter().map(move |class| (*class, count(class))).filter(|(_, count)| *count > 0)
+    }
+
     pub(super) fn get(&self, code: &str) -> Option<DeclineClass> {
         self.0.iter().find(|(known, _)| **known == *code).map(|(_, class)| *class)
     }

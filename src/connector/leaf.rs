@@ -216,6 +216,15 @@ impl Leaf {
         Ok(())
     }
 
+    /// The leaf as a person writes it: its placeholders without their filters.
+    pub(super) fn shape(&self, credentials: &[Box<str>]) -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Literal(text) => text.to_string(),
+            Piece::Slot(slot) => format!("{{{}}}", slot.name.spelling(credentials)),
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+
     /// The names in it.
     pub(super) fn names(&self) -> impl Iterator<Item = Name> + '_ {
         self.pieces.iter().filter_map(|piece| match piece {

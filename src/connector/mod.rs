@@ -15,6 +15,7 @@ mod authorization;
 mod condition;
 mod decline;
 mod document;
+mod explain;
 mod fault;
 mod fields;
 mod leaf;

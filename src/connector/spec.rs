@@ -560,7 +560,7 @@ fn check_sends(
 ) {
     let names_of = |op: &Op, common: &[&Header]| {
         let mut names: Vec<(Name, bool)> = Vec::new();
-        op.body.each_leaf(&mut |leaf| names.extend(leaf.names().map(|name| (name, true))));
+        op.body.each_name(&mut |name| names.push((name, true)));
         let headers = op.headers.iter().chain(common.iter().copied()).map(|header| &header.value);
         let others = headers.chain([&op.path]).chain(op.query.iter().map(|pair| &pair.leaf));
         names.extend(others.flat_map(Leaf::names).map(|name| (name, false)));

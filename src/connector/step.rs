@@ -69,7 +69,7 @@ impl Step {
     /// Whether it sends card data.
     pub(super) fn has_card(&self) -> bool {
         let mut has = false;
-        self.op.body.each_leaf(&mut |leaf| has |= leaf.names().any(Name::is_of_card));
+        self.op.body.each_name(&mut |name| has |= name.is_of_card());
         has
     }
 

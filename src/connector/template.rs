@@ -11,6 +11,7 @@ use super::condition::Condition;
 use super::document::{Entry, entries};
 use super::fault::Faults;
 use super::leaf::{Form, Known, Leaf};
+use super::names::Name;
 use super::render::{BODY_BYTES_USUAL, Mode, RenderError, Scope};
 use super::xml::Xml;
 
@@ -163,12 +164,15 @@ impl Json {
         }
     }
 
-    fn each_leaf(&self, see: &mut dyn FnMut(&Leaf)) {
+    fn each_name(&self, see: &mut dyn FnMut(Name)) {
         match self {
-            Self::Object { fields, .. } => fields.iter().for_each(|field| field.value.each_leaf(see)),
-            Self::Array(items) => items.iter().for_each(|item| item.each_leaf(see)),
-            Self::Leaf(_, leaf) => see(leaf),
-            Self::Literal(..) => {}
+            Self::Object { when, fields } => {
+                names_of(when.as_ref()).for_each(&mut *see);
+                fields.iter().for_each(|field| field.value.each_name(see));
+            }
+            Self::Array(items) => items.iter().for_each(|item| item.each_name(see)),
+            Self::Leaf(when, leaf) => leaf.names().chain(names_of(when.as_ref())).for_each(&mut *see),
+            Self::Literal(when, _) => names_of(when.as_ref()).for_each(&mut *see),
         }
     }
 
@@ -271,6 +275,11 @@ fn read_condition(entry: &Entry<'_>, known: &mut Known, faults: &mut Faults<'_>)
     Some(Condition::read(text, &entry.value.span(), known, faults))
 }
 
+/// The names that a condition asks about.
+pub(super) fn names_of(when: Option<&Condition>) -> impl Iterator<Item = Name> + '_ {
+    when.into_iter().flat_map(Condition::names)
+}
+
 pub(super) fn holds(when: Option<&Condition>, scope: &Scope<'_>) -> Result<bool, RenderError> {
     when.map_or(Ok(true), |condition| condition.holds(scope))
 }
@@ -299,13 +308,17 @@ impl Body {
         if out.len() > BODY_BYTES_MAX { Err(RenderError::TooLarge) } else { Ok(()) }
     }
 
-    /// Every leaf.
-    pub(super) fn each_leaf(&self, see: &mut dyn FnMut(&Leaf)) {
+    /// Every name in it, in leaves and in conditions.
+    pub(super) fn each_name(&self, see: &mut dyn FnMut(Name)) {
         match self {
             Self::None => {}
-            Self::Json(json) => json.each_leaf(see),
-            Self::Xml(xml, _) => xml.each_leaf(see),
-            Self::Form(pairs) => pairs.iter().for_each(|pair| see(&pair.leaf)),
+            Self::Json(json) => json.each_name(see),
+            Self::Xml(xml, _) => xml.each_name(see),
+            Self::Form(pairs) => {
+                for pair in pairs {
+                    pair.leaf.names().chain(names_of(pair.when.as_ref())).for_each(&mut *see);
+                }
+            }
         }
     }
 

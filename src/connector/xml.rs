@@ -7,8 +7,9 @@ use roxmltree::{Document, Node, ParsingOptions};
 use super::condition::Condition;
 use super::fault::Faults;
 use super::leaf::{Known, Leaf};
+use super::names::Name;
 use super::render::{RenderError, Scope};
-use super::template::{BODY_BYTES_MAX, holds};
+use super::template::{BODY_BYTES_MAX, holds, names_of};
 
 /// The attribute that says when an element is there.
 const WHEN: &str = "v-when";
@@ -70,9 +71,9 @@ impl Xml {
         Ok(())
     }
 
-    /// Every leaf.
-    pub(super) fn each_leaf(&self, see: &mut dyn FnMut(&Leaf)) {
-        self.root.each_leaf(see);
+    /// Every name in it, in leaves and in conditions.
+    pub(super) fn each_name(&self, see: &mut dyn FnMut(Name)) {
+        self.root.each_name(see);
     }
 
     /// Marks the leaf at `a.b` or `a.@x`, counted from below the first element; false if there is none.
@@ -166,12 +167,13 @@ impl Element {
         Ok(true)
     }
 
-    fn each_leaf(&self, see: &mut dyn FnMut(&Leaf)) {
-        self.attributes.iter().for_each(|(_, leaf)| see(leaf));
+    fn each_name(&self, see: &mut dyn FnMut(Name)) {
+        let own = self.attributes.iter().flat_map(|(_, leaf)| leaf.names());
+        own.chain(names_of(self.when.as_ref())).for_each(&mut *see);
         for content in &self.content {
             match content {
-                Content::Element(element) => element.each_leaf(see),
-                Content::Text(leaf) => see(leaf),
+                Content::Element(element) => element.each_name(see),
+                Content::Text(leaf) => leaf.names().for_each(&mut *see),
             }
         }
     }

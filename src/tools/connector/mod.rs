@@ -13,6 +13,7 @@ use crate::connector::{
 };
 
 mod input;
+mod new;
 
 /// No connector, input or answer of a processor is larger.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -26,6 +27,20 @@ pub enum Command {
     Check {
         /// The connector file
         file: PathBuf,
+    },
+    /// Write a connector file to begin with: small, sound and full of remarks
+    New {
+        /// Its name: a-z, 0-9 and _; the file is NAME.toml
+        name: String,
+        /// How the processor is spoken to
+        #[arg(long, value_parser = ["json", "form", "xml"], default_value = "json")]
+        encoding: String,
+    },
+    /// Say what a connector does: evidence, endpoints, what happens when an answer stays away, agreements, money, declines
+    Explain {
+        /// A built-in connector's name, or a connector file
+        #[arg(value_name = "NAME|FILE")]
+        connector: PathBuf,
     },
     /// Show the request that an operation would send, with the card truncated and credentials named only
     Render {
@@ -66,6 +81,8 @@ pub enum Command {
 pub fn run(command: &Command) -> ExitCode {
     let done = match command {
         Command::Check { file } => check(file),
+        Command::New { name, encoding } => new::write(Path::new("."), name, encoding),
+        Command::Explain { connector } => explain(connector),
         Command::Render { connector, operation, input, json } => render(connector, *operation, input, *json),
         Command::Map { connector, operation, status, body, attempt } => {
             map(connector, *operation, *status, body, attempt.as_deref())
@@ -116,6 +133,15 @@ fn check(file: &Path) -> Result<(), Failure> {
     say(&format!("looked up:   {}", if found.is_empty() { "none".to_owned() } else { found.join(", ") }));
     let fields: Vec<&str> = connector.credentials().map(|(field, _)| field).collect();
     say(&format!("credentials: {}", if fields.is_empty() { "none".to_owned() } else { fields.join(", ") }));
+    Ok(())
+}
+
+fn explain(name: &Path) -> Result<(), Failure> {
+    for (heading, lines) in find(name)?.explain() {
+        for (n, line) in lines.iter().enumerate() {
+            say(&format!("{:<12} {line}", if n == 0 { heading } else { "" }));
+        }
+    }
     Ok(())
 }
 
