@@ -7,6 +7,9 @@ mod cards;
 #[path = "store/charges.rs"]
 mod charges;
 #[cfg(test)]
+#[path = "store/customers.rs"]
+mod customers;
+#[cfg(test)]
 #[path = "store/harness.rs"]
 mod harness;
 #[cfg(test)]
@@ -62,6 +65,12 @@ mod contract {
             an_attempt_pins_its_version,
             an_erase_waits_for_the_last_pin,
             a_card_that_may_not_be_used_takes_no_charge,
+        ],
+        customers: [
+            a_customer_keeps_its_name_until_the_last_card_goes,
+            a_card_that_moves_takes_the_name_of_its_new_customer,
+            no_event_names_a_customer_by_the_keyed_hash,
+            first_cards_at_once_agree_on_a_name,
         ],
         keys: [
             a_key_is_claimed_once,

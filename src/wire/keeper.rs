@@ -166,7 +166,7 @@ pub struct Sealed {
     pub fingerprint: Option<[u8; 32]>,
     /// The caller's customer reference.
     pub customer: Option<String>,
-    /// Its keyed pseudonym, hex, for the log.
+    /// Its keyed hash, hex: the store salts it for the log.
     pub customer_pseudonym: Option<String>,
     /// The caller's own words.
     pub metadata: Option<BTreeMap<String, String>>,

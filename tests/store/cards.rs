@@ -344,7 +344,7 @@ fn hold(card: &CardRow, held: bool) -> Change {
     })
 }
 
-async fn scrubbed(store: &dyn Store, tenant: TenantId, card: &CardRow) {
+pub(crate) async fn scrubbed(store: &dyn Store, tenant: TenantId, card: &CardRow) {
     for _ in 0..400 {
         let read = store.card(tenant, card.token).await.unwrap().unwrap();
         if read.scrubbed_at.is_some() {

@@ -290,6 +290,55 @@ fn writer_cpu() -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_salt_is_in_no_file_once_its_customer_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(options(directory.path())).unwrap();
+    let (gone, other) = (make_card(ONE, Some("c1")), make_card(ONE, Some("c2")));
+    for card in [&gone, &other] {
+        store.commit(insert(card, [7; 32], OnDuplicate::New)).await.unwrap();
+    }
+    // One version after another: none may keep it.
+    let next = CardRow { version: 2, sealed: Some(make_sealed()), ..gone.clone() };
+    store.commit(update(&next, None)).await.unwrap();
+    let conn = rusqlite::Connection::open(directory.path().join("vault.db")).unwrap();
+    let salts = |sql| -> Vec<[u8; 12]> {
+        let mut rows = conn.prepare(sql).unwrap();
+        rows.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let [replaced, living, salt] = salts("select salt from sealed order by id")[..] else { panic!() };
+    assert!(replaced == [0; 12] && salt != [0; 12] && living != salt);
+    store.commit(erase(&next)).await.unwrap();
+    crate::cards::scrubbed(&store, ONE, &next).await;
+    assert_eq!(salts("select salt from sealed where salt = zeroblob(12)").len(), 2);
+    drop(conn);
+    let holds = |salt: &[u8; 12]| {
+        let files = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
+        files.filter(|file| std::fs::read(file).unwrap().windows(12).any(|part| part == salt)).count()
+    };
+    assert!(holds(&salt) == 0 && holds(&living) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_of_before_gets_one_name_from_now_on() {
+    use crate::customers::{KEYED, name};
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(options(directory.path())).unwrap();
+    let card = make_card(ONE, Some("c1"));
+    store.commit(insert(&card, [7; 32], OnDuplicate::New)).await.unwrap();
+    drop(store);
+    // As it was stored before there were salts.
+    let conn = rusqlite::Connection::open(directory.path().join("vault.db")).unwrap();
+    conn.execute("update sealed set salt = null", []).unwrap();
+    drop(conn);
+    let store = SqliteStore::open(options(directory.path())).unwrap();
+    let again = || insert(&make_card(ONE, Some("c1")), [8; 32], OnDuplicate::New);
+    let named = name(&store, again(), KEYED).await.unwrap();
+    assert_eq!(name(&store, again(), KEYED).await, Some(named.clone()));
+    let next = CardRow { version: 2, sealed: Some(make_sealed()), ..card };
+    assert_eq!(name(&store, update(&next, None), KEYED).await, Some(named));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_card_takes_at_most_500_bytes_on_disk() {
     let count = 20_000;
     let directory = tempfile::tempdir().unwrap();

@@ -137,6 +137,11 @@ impl Chain {
 
     /// Gives the event its place. Time never goes backwards in a log.
     pub fn append(&mut self, draft: &EventDraft, now: Time) -> Appended {
+        self.append_with(draft, &draft.facts, now)
+    }
+
+    /// The same with these facts in place of the draft's own.
+    pub fn append_with(&mut self, draft: &EventDraft, facts: &Facts, now: Time) -> Appended {
         let (seq, time) = (self.size(), now.max(self.last_time));
         let tenant = draft.tenant.map(|tenant| {
             let head = self.tenants.get(&tenant).copied();
@@ -162,11 +167,11 @@ impl Chain {
             }
             .write(out)
         };
-        write(&draft.facts, &mut leaf);
+        write(facts, &mut leaf);
         if leaf.len() > LEAF_BYTES_MAX {
             // A leaf that no verifier reads would spoil the log for good; its words are the least of it.
             leaf.clear();
-            write(&without_words(&draft.facts), &mut leaf);
+            write(&without_words(facts), &mut leaf);
         }
         let (hash, digest, mut tiles) = (leaf_hash(&leaf), sha256(&leaf), Vec::new());
         self.frontier.push(hash, |tile| tiles.push(tile));

@@ -99,7 +99,8 @@ pub struct StatementLine {
 pub struct Facts {
     /// SHA-256 (hex) of the sealed card after the change.
     pub card_sha256: Option<String>,
-    /// A keyed pseudonym of the customer reference.
+    /// A pseudonym of the customer reference: in a draft as the keeper keyed it, in a leaf salted as well; the salt goes with the
+    /// customer's last card.
     pub customer: Option<String>,
     /// The attempt at a processor.
     pub attempt: Option<AttemptId>,

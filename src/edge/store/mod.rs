@@ -177,7 +177,9 @@ pub struct StoredIdempotency {
 pub struct Change {
     /// Rows, in this order.
     pub rows: Vec<RowChange>,
-    /// The events that say who did it, appended in this order.
+    /// The events that say who did it, appended in this order. `facts.customer` is the keyed hash that the keeper made of the
+    /// customer of the card that this change inserts or updates: the log gets a hash of it with a random salt, which the store
+    /// makes with a customer's first card and destroys with the last (in a change of no such card, the log gets none).
     pub events: Vec<EventDraft>,
     /// The idempotency key that this change claims. If the key is there already, nothing is changed and the answer is
     /// [`CommitError::KeyTaken`] — except that a `Frozen` answer replaces a `Reserved` one with the same `body_mac`

@@ -27,7 +27,8 @@ enum Kind {
 }
 
 /// First bytes of the keys that begin with a hash, and are looked for where they mostly are not.
-pub(super) const HASHED: [u8; 3] = [Kind::Fingerprint as u8, Kind::Idempotency as u8, Kind::Invoice as u8];
+pub(super) const HASHED: [u8; 4] =
+    [Kind::Customer as u8, Kind::Fingerprint as u8, Kind::Idempotency as u8, Kind::Invoice as u8];
 
 /// Whether a key that is deleted goes from everywhere at once: what an erasure deletes does.
 pub(super) fn is_erased_at_once(key: &[u8]) -> bool {

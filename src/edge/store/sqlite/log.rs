@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::apply::Salt;
 use super::schema::OpenError;
 use super::segment::{self, Length, Pending};
 use crate::attest::merkle::{Hash, leaf_hash};
@@ -11,7 +12,7 @@ use crate::card::id::EventId;
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::edge::audit::chain::{self, Chain, RestoreError};
-use crate::edge::audit::event::EventDraft;
+use crate::edge::audit::event::{EventDraft, Facts};
 use crate::edge::audit::tree::{Nodes, Tile, TreeError};
 use crate::edge::store::StoredEvent;
 
@@ -76,8 +77,19 @@ impl Log {
 
     /// Gives the events their places; [`flush`](Self::flush) writes them.
     pub(super) fn append(&mut self, drafts: &[EventDraft], now: Time) {
+        self.append_named(drafts, None, now);
+    }
+
+    /// The same for the events of a change, which name a customer by a hash with this salt: without one, not at all.
+    pub(super) fn append_named(&mut self, drafts: &[EventDraft], salt: Option<Salt>, now: Time) {
         for draft in drafts {
-            let appended = self.chain.append(draft, now);
+            let appended = match &draft.facts.customer {
+                None => self.chain.append(draft, now),
+                Some(keyed) => {
+                    let customer = salt.map(|salt| salt.pseudonym(keyed));
+                    self.chain.append_with(draft, &Facts { customer, ..draft.facts.clone() }, now)
+                }
+            };
             self.pending.push(draft.id, draft.tenant, &appended.leaf);
             self.tiles.extend(appended.tiles);
         }
@@ -209,7 +221,7 @@ pub(super) fn to_i64(number: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::card::id::IdBytes;
-    use crate::edge::audit::event::{Actor, EventOutcome, Facts, Origin, Target};
+    use crate::edge::audit::event::{Actor, EventOutcome, Origin, Target};
 
     const NOW: Time = Time::from_micros(1_700_000_000_000_000);
 

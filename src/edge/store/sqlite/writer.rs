@@ -278,12 +278,12 @@ impl Open {
         self.index.mark();
         let mark = self.log.mark();
         let mut applying =
-            Applying { conn: &self.conn, index: &mut self.index, now, erased: 0, charged: None };
+            Applying { conn: &self.conn, index: &mut self.index, now, erased: 0, charged: None, salt: None };
         let applied = applying.apply(change);
-        let gone = applying.erased;
+        let (gone, salt) = (applying.erased, applying.salt);
         match applied {
             Ok(fingerprint) => {
-                self.log.append(&change.events, now);
+                self.log.append_named(&change.events, salt, now);
                 if savepoints {
                     self.run("release change")?;
                 }

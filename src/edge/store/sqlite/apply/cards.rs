@@ -2,6 +2,7 @@
 
 use super::super::codec::{self, FLAG_ERASE_WANTED, FLAG_HOLD, StoredCard};
 use super::super::keys::{self, Mark};
+use super::customers::Salt;
 use super::{Applying, Refusal, load_card};
 use crate::card::id::{FingerprintId, Token};
 use crate::card::tenant::TenantId;
@@ -10,6 +11,13 @@ use crate::edge::store::{CardRow, CardStatus, CommitError, OnDuplicate};
 
 /// Tokens looked at to find one with the whole fingerprint: a second number with the same 16 bytes will not be met.
 const MARKS_READ: usize = 4;
+
+/// What lies beside the sealed fields of a version.
+pub(super) struct Beside {
+    mark: [u8; 16],
+    body_mac: Option<[u8; 32]>,
+    pub(super) salt: Option<Salt>,
+}
 
 impl Applying<'_> {
     pub(super) fn insert_card(
@@ -33,10 +41,12 @@ impl Applying<'_> {
             }
         }
         let fingerprint = self.fingerprint_of_mark(&mark)?.unwrap_or(card.fingerprint);
+        self.salt = if card.customer.is_some() { Some(self.salt_of(customer)?) } else { None };
         self.conn.prepare_cached(include_str!("../sql/sealed_insert.sql"))?.execute((
             codec::encode_sealed(sealed),
             mark.head(),
             body_mac,
+            self.salt.as_ref().map(Salt::bytes),
         ))?;
         let kept = CardRow { fingerprint, ..card.clone() };
         self.conn.prepare_cached(include_str!("../sql/card_insert.sql"))?.execute((
@@ -74,13 +84,19 @@ impl Applying<'_> {
         if card.version != stored.row.version.saturating_add(1) {
             return Err(CommitError::Conflict.into());
         }
-        let (old_mark, body_mac) = self.sealed_marks(old_id)?;
-        let (mark, fingerprint) = self.move_fingerprint(card, &stored, old_mark, hash)?;
+        let old = self.sealed_marks(old_id)?;
+        let customer = keys::customer_mark(card.tenant, card.customer.as_deref());
+        self.salt = match old.salt.filter(|_| card.customer == stored.row.customer) {
+            None if card.customer.is_some() => Some(self.salt_of(customer)?),
+            kept => kept,
+        };
+        let (mark, fingerprint) = self.move_fingerprint(card, &stored, old.mark, hash)?;
         self.retire_version(&stored, old_id)?;
         self.conn.prepare_cached(include_str!("../sql/sealed_insert.sql"))?.execute((
             codec::encode_sealed(sealed),
             mark,
-            body_mac,
+            old.body_mac,
+            self.salt.as_ref().map(Salt::bytes),
         ))?;
         let kept = CardRow {
             fingerprint,
@@ -316,7 +332,7 @@ impl Applying<'_> {
     /// A card that is to go never matches a duplicate; the entry goes with its last token.
     fn unlist_fingerprint(&mut self, card: &StoredCard) -> Result<(), Refusal> {
         let Some(id) = card.sealed_id else { return Ok(()) };
-        let (mark, _) = self.sealed_marks(id)?;
+        let mark = self.sealed_marks(id)?.mark;
         let customer = keys::customer_mark(card.row.tenant, card.row.customer.as_deref());
         let key = keys::fingerprint(mark, customer, card.row.token);
         // Kept beside the token, so that a hold can put the card back: the rest of the mark stands nowhere else.
@@ -331,7 +347,7 @@ impl Applying<'_> {
 
     fn list_fingerprint(&mut self, card: &StoredCard) -> Result<(), Refusal> {
         let Some(id) = card.sealed_id else { return Ok(()) };
-        let (mark, _) = self.sealed_marks(id)?;
+        let mark = self.sealed_marks(id)?.mark;
         let customer = keys::customer_mark(card.row.tenant, card.row.customer.as_deref());
         if let Some(rest) = self.index.get(self.conn, &keys::unlisted(card.row.token))? {
             self.index.put(&keys::fingerprint(mark, customer, card.row.token), &rest);
@@ -340,9 +356,12 @@ impl Applying<'_> {
         Ok(())
     }
 
-    fn sealed_marks(&self, id: i64) -> Result<([u8; 16], Option<[u8; 32]>), Refusal> {
+    pub(super) fn sealed_marks(&self, id: i64) -> Result<Beside, Refusal> {
         let mut statement = self.conn.prepare_cached(include_str!("../sql/sealed_marks.sql"))?;
-        Ok(statement.query_row((id,), |row| Ok((row.get(0)?, row.get(1)?)))?)
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Beside { mark: row.get(0)?, body_mac: row.get(1)?, salt: Salt::read(row.get(2)?) })
+        };
+        Ok(statement.query_row((id,), read)?)
     }
 
     fn token_of_mark(&self, prefix: keys::Key, mark: &Mark) -> Result<Option<Token>, Refusal> {

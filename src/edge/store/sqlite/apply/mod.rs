@@ -15,8 +15,10 @@ use crate::edge::store::{
 
 mod cards;
 mod charges;
+mod customers;
 
 pub(super) use charges::{load_charge, read_charge, status_word};
+pub(super) use customers::Salt;
 
 /// What a change needs of the writer.
 pub(super) struct Applying<'a> {
@@ -27,6 +29,8 @@ pub(super) struct Applying<'a> {
     pub(super) erased: u64,
     /// A card that this change was found to charge: it has its sealed fields.
     pub(super) charged: Option<Token>,
+    /// That of the customer whose card this change inserted or updated.
+    pub(super) salt: Option<Salt>,
 }
 
 /// Why a change did not go in.

@@ -1,1 +1,1 @@
-insert into sealed (sealed, mark, body_mac) values (?1, ?2, ?3)
+insert into sealed (sealed, mark, body_mac, salt) values (?1, ?2, ?3, ?4)

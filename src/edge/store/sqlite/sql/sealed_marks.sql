@@ -1,1 +1,1 @@
-select mark, body_mac from sealed where id = ?1
+select mark, body_mac, salt from sealed where id = ?1

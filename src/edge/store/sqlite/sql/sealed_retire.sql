@@ -1,1 +1,3 @@
-update sealed set sealed = ?2, body_mac = iif(body_mac is null, null, zeroblob(32)) where id = ?1
+update sealed
+set sealed = ?2, body_mac = iif(body_mac is null, null, zeroblob(32)), salt = zeroblob(length(salt))
+where id = ?1

@@ -1,0 +1,1 @@
+update sealed set salt = ?2 where id = ?1
