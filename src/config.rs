@@ -154,6 +154,10 @@ pub struct DestinationConfig {
     /// The connector's credential fields, each the path of a file.
     #[serde(default)]
     pub credentials: BTreeMap<String, PathBuf>,
+    /// While rotating, the ones that come after: the same fields, or those that change. They are used once the processor refuses
+    /// the others.
+    #[serde(default)]
+    pub next_credentials: BTreeMap<String, PathBuf>,
     /// The destination sets it belongs to; cards are bound to a set when they are stored.
     #[serde(default = "default_policies")]
     pub policies: Vec<u32>,
@@ -218,6 +222,7 @@ impl Config {
         for destination in self.destination.values_mut() {
             paths.extend(destination.trust.as_mut());
             paths.extend(destination.credentials.values_mut());
+            paths.extend(destination.next_credentials.values_mut());
         }
         for path in paths {
             if path.is_relative() {

@@ -1,4 +1,4 @@
-//! Figures for Prometheus. Labels are our own words: routes, statuses, never a caller's.
+//! Figures for Prometheus. Labels are our own words and the operator's: routes, statuses, destinations, never a caller's.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -33,6 +33,11 @@ struct Of {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct At {
+    destination: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Became {
     status: &'static str,
 }
@@ -54,6 +59,7 @@ pub struct Metrics {
     store: StoreFigures,
     checkpoint_size: Gauge<u64, AtomicU64>,
     erasures_overdue: Gauge,
+    credentials_refused: Family<At, Counter>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +101,7 @@ impl Metrics {
             store: StoreFigures::default(),
             checkpoint_size: Gauge::default(),
             erasures_overdue: Gauge::default(),
+            credentials_refused: Family::default(),
         };
         metrics.register();
         metrics
@@ -133,6 +140,8 @@ impl Metrics {
         r.register("checkpoint_size", help, self.checkpoint_size.clone());
         let help = "Cards that wait to be erased for longer than anything can need them";
         r.register("erasures_overdue", help, self.erasures_overdue.clone());
+        let help = "Times that a processor refused the operator's credentials and the other ones took over, by destination";
+        r.register("credentials_refused", help, self.credentials_refused.clone());
     }
 
     /// Counts an answer.
@@ -171,6 +180,11 @@ impl Metrics {
     /// So many cards wait too long to be erased.
     pub fn erasures_overdue(&self, count: usize) {
         self.erasures_overdue.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A destination refused the operator's credentials; others are used from now on.
+    pub fn credentials_refused(&self, destination: &str) {
+        self.credentials_refused.get_or_create(&At { destination: destination.to_owned() }).inc();
     }
 
     /// All figures as Prometheus reads them.

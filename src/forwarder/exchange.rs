@@ -72,7 +72,7 @@ pub(super) async fn run(route: &Route, mut exchange: Exchange) -> Outcome {
     }
     let (answer, fault) = answer::read(&route.connector, &exchange, got);
     let error = fault.map(|fault| fault.word().to_owned());
-    Outcome { attempt, sent: Sent::Yes, answer: Some(answer), error, upstream_us }
+    Outcome { attempt, sent: Sent::Yes, answer: Some(answer), error, credentials_changed: false, upstream_us }
 }
 
 /// Over a waiting connection if there is one and it may be used, else over a fresh one. A waiting connection that turns out

@@ -36,6 +36,8 @@ pub(super) enum Fault {
     Redirect,
     /// The answer's body is encoded, though we asked for none.
     Encoding,
+    /// A request that had to go before it did not give what it should.
+    Step,
     /// A fault of our own, caught.
     Internal,
 }
@@ -59,6 +61,7 @@ impl Fault {
             Self::Protocol => "protocol",
             Self::Redirect => "redirect",
             Self::Encoding => "encoding",
+            Self::Step => "step",
             Self::Internal => "internal",
         }
     }
@@ -66,5 +69,12 @@ impl Fault {
 
 /// An outcome without an answer.
 pub(super) fn failed(attempt: AttemptId, sent: Sent, fault: Fault, upstream_us: u64) -> Outcome {
-    Outcome { attempt, sent, answer: None, error: Some(fault.word().to_owned()), upstream_us }
+    Outcome {
+        attempt,
+        sent,
+        answer: None,
+        error: Some(fault.word().to_owned()),
+        credentials_changed: false,
+        upstream_us,
+    }
 }

@@ -105,9 +105,8 @@ async fn ask(
             route.connector.read_step(index, got.status, &got.body).map(|outputs| (index, outputs)).map_err(
                 |mapped| {
                     let answer = answer::of_a_step(*mapped, got.status, &exchange.scrub);
-                    let attempt = exchange.attempt;
-                    let error = Some("step_refused".to_owned());
-                    Outcome { attempt, sent: sent(Sent::Yes), answer: Some(answer), error, upstream_us: 0 }
+                    let outcome = failed(exchange.attempt, sent(Sent::Yes), Fault::Step, 0);
+                    Outcome { answer: Some(answer), ..outcome }
                 },
             )
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::card::id::AttemptId;
-use crate::wire::forwarder::{Outcome, Sent};
+use crate::wire::forwarder::{Exchange, Outcome, Sent};
 use crate::wire::keeper::{Opened, Unacknowledged};
 
 /// Outcomes that are remembered for an edge that does not come; the oldest ids go first.
@@ -18,26 +18,47 @@ pub(super) struct Asker {
     pub(super) id: u64,
 }
 
+/// An exchange that is with the forwarder.
+struct UnderWay {
+    attempt: AttemptId,
+    asker: Asker,
+    is_look_up: bool,
+    destination: String,
+    credentials: u8,
+}
+
 /// Exchanges under way and outcomes.
 #[derive(Default)]
 pub(super) struct Exchanges {
     next: u64,
-    under_way: HashMap<u64, (AttemptId, Asker, bool)>,
+    under_way: HashMap<u64, UnderWay>,
     outcomes: BTreeMap<AttemptId, Outcome>,
 }
 
 impl Exchanges {
     /// Notes an exchange that goes to the forwarder now; answers with its number there.
-    pub(super) fn begin(&mut self, attempt: AttemptId, asker: Asker, is_look_up: bool) -> u64 {
+    pub(super) fn begin(&mut self, exchange: &Exchange, asker: Asker, is_look_up: bool) -> u64 {
         self.next = self.next.wrapping_add(1);
-        self.under_way.insert(self.next, (attempt, asker, is_look_up));
+        let under_way = UnderWay {
+            attempt: exchange.attempt,
+            asker,
+            is_look_up,
+            destination: exchange.destination.clone(),
+            credentials: exchange.credentials,
+        };
+        self.under_way.insert(self.next, under_way);
         self.next
+    }
+
+    /// Where exchange `number` went, and with which of the credentials.
+    pub(super) fn sent_with(&self, number: u64) -> Option<(&str, u8)> {
+        self.under_way.get(&number).map(|one| (one.destination.as_str(), one.credentials))
     }
 
     /// The forwarder's answer to exchange `number`; answers with who asked. The outcome of a verb is remembered until it is
     /// acknowledged; that of a look-up is not, it can be asked again.
     pub(super) fn finish(&mut self, number: u64, outcome: &Outcome) -> Option<Asker> {
-        let (attempt, asker, is_look_up) = self.under_way.remove(&number)?;
+        let UnderWay { attempt, asker, is_look_up, .. } = self.under_way.remove(&number)?;
         if !is_look_up {
             self.outcomes.insert(attempt, outcome.clone());
             while self.outcomes.len() > OUTCOMES_MAX {
@@ -52,7 +73,7 @@ impl Exchanges {
         let lost: Vec<u64> = self.under_way.keys().copied().collect();
         lost.into_iter()
             .filter_map(|number| {
-                let attempt = self.under_way.get(&number)?.0;
+                let attempt = self.under_way.get(&number)?.attempt;
                 let outcome = failed(attempt, Sent::Maybe, "forwarder_lost");
                 self.finish(number, &outcome).map(|asker| (asker, outcome))
             })
@@ -70,7 +91,7 @@ impl Exchanges {
     pub(super) fn unacknowledged(&self, openings: Vec<Opened>) -> Unacknowledged {
         Unacknowledged {
             outcomes: self.outcomes.values().cloned().collect(),
-            under_way: self.under_way.values().map(|(attempt, _, _)| *attempt).collect(),
+            under_way: self.under_way.values().map(|one| one.attempt).collect(),
             openings,
         }
     }
@@ -78,5 +99,12 @@ impl Exchanges {
 
 /// An outcome without an answer.
 pub(super) fn failed(attempt: AttemptId, sent: Sent, error: &str) -> Outcome {
-    Outcome { attempt, sent, answer: None, error: Some(error.to_owned()), upstream_us: 0 }
+    Outcome {
+        attempt,
+        sent,
+        answer: None,
+        error: Some(error.to_owned()),
+        credentials_changed: false,
+        upstream_us: 0,
+    }
 }

@@ -201,7 +201,7 @@ impl Keeper {
     fn send(&self, asker: Asker, exchange: Exchange, is_look_up: bool) -> Option<FromKeeper> {
         let attempt = exchange.attempt;
         let mut forwarder = lock(&self.forwarder);
-        let number = self.state().exchanges.begin(attempt, asker, is_look_up);
+        let number = self.state().exchanges.begin(&exchange, asker, is_look_up);
         let sent = forwarder.as_mut().is_some_and(|line| {
             frame::write(&mut line.stream, number, &ToForwarder::Send(Box::new(exchange))).is_ok()
         });
@@ -226,8 +226,8 @@ impl Keeper {
 
     fn serve_forwarder(self: Arc<Self>, generation: u64, stream: UnixStream) {
         let mut reader = FrameReader::new(stream);
-        while let Ok((number, outcome)) = reader.read::<Outcome>() {
-            let asker = self.state().exchanges.finish(number, &outcome);
+        while let Ok((number, mut outcome)) = reader.read::<Outcome>() {
+            let asker = self.state().arrived(number, &mut outcome);
             if let Some(asker) = asker {
                 self.answer_later(asker, &FromKeeper::Outcome(Box::new(outcome)));
             }

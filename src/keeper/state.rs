@@ -9,7 +9,7 @@ use super::cleartext::envelope::Place;
 use super::cleartext::render::{self, ClearCard};
 use super::cleartext::submitted::Submitted;
 use super::destinations::{self, KeptDestination};
-use super::exchanges::Exchanges;
+use super::exchanges::{Asker, Exchanges};
 use super::held::{Held, Holding};
 use super::keys::{Kek, KeyError, KeyRing};
 use super::openings::Openings;
@@ -20,6 +20,7 @@ use crate::card::tenant::TenantId;
 use crate::clock::{Clock, SystemClock, Time};
 use crate::random;
 use crate::wire::control::{KeeperSettings, TenantInfo};
+use crate::wire::forwarder::Outcome;
 use crate::wire::keeper::{
     ChargeRead, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Prepare, Prepared, ReadCharge,
     Refusal, RefusalCode, Seal, Sealed, ToKeeper,
@@ -91,7 +92,13 @@ impl State {
         exemptions: Exemptions,
         all: Vec<crate::wire::control::Destination>,
     ) -> Result<(), String> {
-        self.destinations = destinations::compile(all)?;
+        let mut all = destinations::compile(all)?;
+        for (name, one) in &mut all {
+            if let Some(before) = self.destinations.get(name) {
+                one.go_on_from(before);
+            }
+        }
+        self.destinations = all;
         self.tenants = by_id(tenants);
         self.exemptions = exemptions;
         Ok(())
@@ -297,6 +304,18 @@ impl State {
             Ok(exchange) => Reply::Later(Later::Exchange(Box::new(exchange))),
             Err(refusal) => Reply::Now(FromKeeper::Refused(refusal)),
         }
+    }
+
+    /// Takes the forwarder's answer to an exchange; gives who asked. Where the processor refuses the credentials, what is rendered
+    /// from now on has the others, if there are any.
+    pub(super) fn arrived(&mut self, number: u64, outcome: &mut Outcome) -> Option<Asker> {
+        if destinations::refuses_credentials(outcome)
+            && let Some((name, credentials)) = self.exchanges.sent_with(number)
+            && let Some(to) = self.destinations.get_mut(name)
+        {
+            outcome.credentials_changed = to.refused(credentials);
+        }
+        self.exchanges.finish(number, outcome)
     }
 
     fn digest(&self, ask: &Digest) -> Result<Digested, Refusal> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::exchanges::Asker;
 use super::keys::{Kek, Mac};
 use super::state::{Later, Reply, State};
 use crate::card::id::{AttemptId, EventId, Token};
@@ -11,7 +12,7 @@ use crate::card::tenant::{Mode, TenantId};
 use crate::clock::{Clock, SystemClock};
 use crate::connector::builtin_text;
 use crate::wire::control::{Destination, KeeperSettings, KeyOrder, KeyPurpose, TenantInfo, WrappedKey};
-use crate::wire::forwarder::Exchange;
+use crate::wire::forwarder::{Answer, Exchange, Outcome, Sent, Verdict};
 use crate::wire::keeper::{
     ChargeRead, FromKeeper, Prepare, Prepared, ReadCharge, Refusal, RefusalCode, Seal, SealAs, Sealed,
     ToKeeper, Verb,
@@ -30,6 +31,11 @@ struct Keeper {
 }
 
 fn keeper() -> Keeper {
+    keeper_of(&BTreeMap::new())
+}
+
+/// One whose destinations have these credentials next.
+fn keeper_of(next: &BTreeMap<String, String>) -> Keeper {
     let kek = Kek::new(&KEK, ENVIRONMENT).unwrap();
     let purposes = [KeyPurpose::Data, KeyPurpose::Fingerprint, KeyPurpose::BodyMac, KeyPurpose::Pseudonym];
     let keys: Vec<_> = (1..)
@@ -47,18 +53,7 @@ fn keeper() -> Keeper {
         created_at: now,
     };
     let fields = BTreeMap::from([("invoice".to_owned(), vec!["424242##########".to_owned()])]);
-    let destination = |name: &str| Destination {
-        name: name.to_owned(),
-        connector: name.to_owned(),
-        connector_toml: builtin_text(name).unwrap().to_owned(),
-        mode: Mode::Test,
-        endpoint: "https://127.0.0.1:1".to_owned(),
-        step_endpoints: std::collections::BTreeMap::new(),
-        trust_pem: String::new(),
-        credentials: BTreeMap::from([("secret_key".to_owned(), "sk_test_canary".to_owned())]),
-        policies: vec![1],
-        timeout_seconds: 30,
-    };
+    let destination = |name: &str| destination(name, next);
     let settings = KeeperSettings {
         environment: ENVIRONMENT,
         origin: "dev/node1".to_owned(),
@@ -74,6 +69,22 @@ fn keeper() -> Keeper {
     let mut state = State::new(settings).unwrap();
     state.serve();
     Keeper { state, token: Token::make(now).unwrap(), body_mac: keys[2].clone() }
+}
+
+fn destination(name: &str, next: &BTreeMap<String, String>) -> Destination {
+    Destination {
+        name: name.to_owned(),
+        connector: name.to_owned(),
+        connector_toml: builtin_text(name).unwrap().to_owned(),
+        mode: Mode::Test,
+        endpoint: "https://127.0.0.1:1".to_owned(),
+        step_endpoints: BTreeMap::new(),
+        trust_pem: String::new(),
+        credentials: BTreeMap::from([("secret_key".to_owned(), "sk_test_canary".to_owned())]),
+        next_credentials: next.clone(),
+        policies: vec![1],
+        timeout_seconds: 30,
+    }
 }
 
 impl Keeper {
@@ -347,6 +358,96 @@ fn a_verification_has_no_field_of_a_charge() {
     assert!(keeper.read_as(true, &plain).is_ok());
     for body in with {
         assert_eq!(keeper.read_as(true, &body).unwrap_err(), Refusal::of(RefusalCode::UnknownField));
+    }
+}
+
+#[test]
+fn what_a_processor_refuses_is_not_shown_to_it_again() {
+    const NOW: &str = "Bearer sk_test_canary";
+    const NEXT: &str = "Bearer sk_test_second";
+    let next = BTreeMap::from([("secret_key".to_owned(), "sk_test_second".to_owned())]);
+    let mut keeper = keeper_of(&next);
+    let sealed = keeper.card(2030);
+    let mut number = 0;
+    let mut send = |keeper: &mut Keeper| {
+        let ask = keeper.sale(sealed.clone(), None);
+        let held = keeper.prepare(&ask).unwrap().held;
+        let exchange = keeper.release(held).unwrap();
+        let shown =
+            exchange.headers.iter().find(|(name, _)| name == "Authorization").map(|(_, value)| value.clone());
+        assert!(["sk_test_canary", "sk_test_second"].iter().all(|s| exchange.scrub.iter().any(|x| x == s)));
+        number += 1;
+        let begun = keeper.state.exchanges.begin(&exchange, Asker { generation: 1, id: number }, false);
+        (begun, exchange.attempt, shown.unwrap())
+    };
+    let says = |keeper: &mut Keeper, (number, attempt, _): &(u64, AttemptId, String), status, verdict| {
+        let mut outcome = answered(*attempt, status, verdict);
+        assert!(keeper.state.arrived(*number, &mut outcome).is_some());
+        outcome.credentials_changed
+    };
+    let first = send(&mut keeper);
+    let second = send(&mut keeper);
+    assert_eq!((first.2.as_str(), second.2.as_str()), (NOW, NOW));
+    // What is no refusal of the credentials changes nothing.
+    for (status, verdict) in [(402, Verdict::Declined), (400, Verdict::Error), (403, Verdict::Declined)] {
+        let other = send(&mut keeper);
+        assert!(!says(&mut keeper, &other, status, verdict) && other.2 == NOW);
+    }
+    assert!(says(&mut keeper, &first, 401, Verdict::Error));
+    let third = send(&mut keeper);
+    assert_eq!(third.2, NEXT);
+    // An answer to what went out before says nothing of the ones in use now.
+    assert!(!says(&mut keeper, &second, 401, Verdict::Error));
+    assert_eq!(send(&mut keeper).2, NEXT);
+    // The same files read again leave it so; others begin anew.
+    let reload = |keeper: &mut Keeper, next: &BTreeMap<String, String>| {
+        let tenants = vec![keeper.state.tenant(TENANT).unwrap().clone()];
+        let all = ["sandbox", "stripe"].map(|name| destination(name, next)).to_vec();
+        keeper.state.reload(tenants, Exemptions::default(), all).unwrap();
+    };
+    reload(&mut keeper, &next);
+    assert_eq!(send(&mut keeper).2, NEXT);
+    // Refused as well: back to the others.
+    assert!(says(&mut keeper, &third, 403, Verdict::Error));
+    assert_eq!(send(&mut keeper).2, NOW);
+    let mut keeper = keeper_of(&BTreeMap::new());
+    let sealed = keeper.card(2030);
+    let ask = keeper.sale(sealed, None);
+    let held = keeper.prepare(&ask).unwrap().held;
+    let exchange = keeper.release(held).unwrap();
+    let begun = keeper.state.exchanges.begin(&exchange, Asker { generation: 1, id: 1 }, false);
+    let mut outcome = answered(exchange.attempt, 401, Verdict::Error);
+    keeper.state.arrived(begun, &mut outcome);
+    assert!(!outcome.credentials_changed, "there are no others");
+}
+
+fn answered(attempt: AttemptId, http_status: u16, verdict: Verdict) -> Outcome {
+    let answer = Answer {
+        verdict,
+        unknown: false,
+        partial: false,
+        held_for_review: false,
+        duplicate: false,
+        http_status,
+        processor_code: None,
+        decline_class: None,
+        message: None,
+        transaction_id: None,
+        network_transaction_id: None,
+        transaction_link_id: None,
+        avs_raw: None,
+        avs_zip: None,
+        advice_code: None,
+        amount_approved: None,
+        processor_us: None,
+    };
+    Outcome {
+        attempt,
+        sent: Sent::Yes,
+        answer: Some(answer),
+        error: None,
+        credentials_changed: false,
+        upstream_us: 1,
     }
 }
 

@@ -79,6 +79,7 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         step_endpoints,
         trust_pem: trust(config, from)?,
         credentials: credentials(from, &connector)?,
+        next_credentials: next_credentials(from, &connector)?,
         policies: from.policies.clone(),
         timeout_seconds: connector.timeout().as_secs(),
     };
@@ -185,10 +186,33 @@ fn credentials(from: &DestinationConfig, connector: &Connector) -> Result<BTreeM
             let path = from.credentials.get(field).ok_or_else(|| {
                 format!("credentials.{field}: the connector needs it; give the path of a file")
             })?;
-            let text = Zeroizing::new(read(path)?);
-            Ok((field.to_owned(), text.trim().to_owned()))
+            credential(field, path)
         })
         .collect()
+}
+
+/// What comes after the credentials in use, whole; empty where nothing does.
+fn next_credentials(
+    from: &DestinationConfig,
+    connector: &Connector,
+) -> Result<BTreeMap<String, String>, String> {
+    let known = |field: &str| connector.credentials().any(|(known, _)| known == field);
+    if let Some(unknown) = from.next_credentials.keys().find(|field| !known(field)) {
+        return Err(format!(
+            "next_credentials.{unknown}: the connector has no such field; use those of credentials"
+        ));
+    }
+    if from.next_credentials.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    // A field that does not change is that of the credentials in use.
+    let files = from.credentials.iter().chain(&from.next_credentials);
+    files.map(|(field, path)| credential(field, path)).collect()
+}
+
+fn credential(field: &str, path: &Path) -> Result<(String, String), String> {
+    let text = Zeroizing::new(read(path)?);
+    Ok((field.to_owned(), text.trim().to_owned()))
 }
 
 /// Whether one of the certificates is of the authority that `init` makes for one machine, and production is no place for it.
@@ -256,6 +280,32 @@ fn read(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_next_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["key", "new"] {
+            std::fs::write(path(name), format!("sk_{name}\n")).unwrap();
+        }
+        let config = Config::parse(include_str!("../../deploy/cardvault.example.toml"), "example").unwrap();
+        let mut from = config.destination.values().next().unwrap().clone();
+        let text = connector::builtin_text("sandbox").unwrap();
+        let two =
+            text.replacen("[auth]", "account = \"which\"\n[auth]\nheader.X-Account = \"{cred.account}\"", 1);
+        let connector = Connector::parse("two.toml", &two).unwrap();
+        from.credentials =
+            BTreeMap::from(["secret_key", "account"].map(|field| (field.to_owned(), path("key"))));
+        assert_eq!(next_credentials(&from, &connector), Ok(BTreeMap::new()));
+        from.next_credentials = BTreeMap::from([("secret_key".to_owned(), path("new"))]);
+        let next = next_credentials(&from, &connector).unwrap();
+        assert_eq!((next["secret_key"].as_str(), next["account"].as_str()), ("sk_new", "sk_key"));
+        from.next_credentials.insert("secret_key".to_owned(), path("missing"));
+        assert!(next_credentials(&from, &connector).unwrap_err().contains("cannot be read"));
+        from.next_credentials = BTreeMap::from([("key".to_owned(), path("new"))]);
+        let refused = next_credentials(&from, &connector).unwrap_err();
+        assert!(refused.starts_with("next_credentials.key:"), "{refused}");
+    }
 
     #[test]
     fn production_takes_no_development_certificate() {

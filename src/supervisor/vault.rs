@@ -416,6 +416,7 @@ impl Vault {
             let mut kept = loaded.kept.clone();
             if !with_credentials {
                 kept.credentials.clear();
+                kept.next_credentials.clear();
             }
             kept
         };

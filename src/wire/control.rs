@@ -309,6 +309,8 @@ pub struct Destination {
     pub trust_pem: String,
     /// Credentials by field name; empty for the forwarder.
     pub credentials: BTreeMap<String, String>,
+    /// Those that come after, while rotating; empty if there are none, and for the forwarder.
+    pub next_credentials: BTreeMap<String, String>,
     /// Policies (destination sets) it belongs to.
     pub policies: Vec<u32>,
     /// Seconds for one exchange.

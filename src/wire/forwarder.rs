@@ -32,6 +32,8 @@ pub struct Exchange {
     /// The body.
     #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
+    /// Which of the operator's credentials stand in it: 0 for the ones in use, 1 for those that come after.
+    pub credentials: u8,
     /// Clear values that must not come back: the PAN, a CVC, credentials.
     pub scrub: Vec<String>,
     /// Whether a connection that was used before may be used (class `none` takes a fresh one).
@@ -86,6 +88,9 @@ pub struct Outcome {
     pub answer: Option<Answer>,
     /// Our own word for what went wrong: `dns`, `connect`, `tls`, `timeout`, `closed`, `too_large`, `redirect`, `protocol`, …
     pub error: Option<String>,
+    /// The processor refused the operator's credentials, and there are others: the next request goes out with those. Said by the
+    /// keeper.
+    pub credentials_changed: bool,
     /// From the request's first byte to the answer's last, in microseconds.
     pub upstream_us: u64,
 }

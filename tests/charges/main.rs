@@ -15,5 +15,6 @@ mod common;
 mod desk;
 mod keeping;
 mod refusals;
+mod rotation;
 mod unknown;
 mod verbs;

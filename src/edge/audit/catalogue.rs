@@ -48,6 +48,7 @@ actions! {
     CHARGE_RESOLVE "charge.resolve" [1, 2] "A person settled a charge whose outcome could not be found out.";
     CHARGE_SEND "charge.send" [1] "A card is about to be disclosed to a processor; carries the keeper's `opening`.";
     CONFIG_RELOAD "config.reload" [2, 7] "Certificates, connectors, credentials or policies were loaded anew.";
+    CREDENTIALS_REFUSED "credentials.refused" [5] "A processor refused the operator's credentials of a destination; requests go out with the other ones of the two.";
     FINGERPRINT_LIMIT "fingerprint.limit" [4] "The keeper refused more fingerprint answers for one BIN and last four.";
     FORWARD_OUTCOME "forward.outcome" [1] "What became of a forward.";
     FORWARD_SEND "forward.send" [1] "A card is about to be disclosed to a destination; carries the keeper's `opening`.";

@@ -214,6 +214,7 @@ pub(super) async fn release(app: &App, held: u64, grant: u64, attempt: AttemptId
         sent,
         answer: None,
         error: Some(error.to_owned()),
+        credentials_changed: false,
         upstream_us: 0,
     };
     match app.keeper.release(held, grant).await {
@@ -238,6 +239,9 @@ pub(super) async fn record(
     claim: Option<&Claim>,
 ) -> ChargeRow {
     let attempt = outcome.attempt;
+    if outcome.credentials_changed {
+        tell_of_credentials(app, &charge, attempt);
+    }
     let (mut claim, mut with_agreement) = (claim, true);
     let hold_seconds = terms::hold_seconds(app, &charge).await;
     loop {
@@ -274,6 +278,31 @@ pub(super) async fn record(
             }
         }
     }
+}
+
+/// Says that a processor took the credentials no more: in the log, the figures and the event log.
+fn tell_of_credentials(app: &App, charge: &ChargeRow, attempt: AttemptId) {
+    let destination = charge.destination.as_str();
+    tracing::warn!(
+        code = "credentials_refused",
+        destination,
+        "a processor refused the credentials: the other ones of the two are used from now on"
+    );
+    app.metrics.credentials_refused(destination);
+    let Ok(id) = EventId::make(app.clock.now()) else { return };
+    let event = EventDraft {
+        id,
+        tenant: Some(charge.tenant),
+        actor: Actor::System("keeper".to_owned()),
+        origin: Origin::default(),
+        action: catalogue::CREDENTIALS_REFUSED,
+        outcome: EventOutcome::Error("credentials_refused".to_owned()),
+        target: Target { kind: "destination".to_owned(), id: destination.to_owned(), version: None },
+        keys: Vec::new(),
+        facts: Facts { attempt: Some(attempt), ..Facts::default() },
+    };
+    // The figures and the outcome's own event say it too.
+    drop(app.store.append_events(vec![event]));
 }
 
 /// Commits a charge that a decision of ours changed: a restart, giving up. `false` if another change came first.

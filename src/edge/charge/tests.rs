@@ -81,11 +81,25 @@ pub(super) fn answer(verdict: Verdict) -> Answer {
 }
 
 pub(super) fn said(attempt: u8, answer: Answer) -> Outcome {
-    Outcome { attempt: id(attempt), sent: Sent::Yes, answer: Some(answer), error: None, upstream_us: 5 }
+    Outcome {
+        attempt: id(attempt),
+        sent: Sent::Yes,
+        answer: Some(answer),
+        error: None,
+        credentials_changed: false,
+        upstream_us: 5,
+    }
 }
 
 fn silent(attempt: u8, sent: Sent) -> Outcome {
-    Outcome { attempt: id(attempt), sent, answer: None, error: Some("timeout".to_owned()), upstream_us: 0 }
+    Outcome {
+        attempt: id(attempt),
+        sent,
+        answer: None,
+        error: Some("timeout".to_owned()),
+        credentials_changed: false,
+        upstream_us: 0,
+    }
 }
 
 fn learn_as(charge: &ChargeRow, outcome: &Outcome, how: How) -> Option<ChargeRow> {
@@ -350,7 +364,14 @@ fn attempt_at(charge: &ChargeRow, at: usize) -> Option<AttemptId> {
 }
 
 fn step(charge: &ChargeRow, step: Move, next: u8) -> Option<ChargeRow> {
-    let outcome = |attempt, sent, answer| Outcome { attempt, sent, answer, error: None, upstream_us: 1 };
+    let outcome = |attempt, sent, answer| Outcome {
+        attempt,
+        sent,
+        answer,
+        error: None,
+        credentials_changed: false,
+        upstream_us: 1,
+    };
     match step {
         Move::Learn(at, verdict, unknown, partial, part, how) => {
             let amount_approved = partial.then(|| i64::from(part) * 5);

@@ -107,6 +107,7 @@ impl Drop for Running {
 /// The sandbox's connector at an endpoint.
 fn destination(name: &str, endpoint: &str, trust_pem: &str) -> Destination {
     Destination {
+        next_credentials: Default::default(),
         name: name.to_owned(),
         connector: "sandbox".to_owned(),
         connector_toml: builtin_text("sandbox").unwrap().to_owned(),
@@ -127,6 +128,7 @@ fn sale(destination: &str, pan: &str) -> Exchange {
         "card": { "number": pan, "exp_month": 1, "exp_year": 2030 },
     });
     Exchange {
+        credentials: 0,
         destination: destination.to_owned(),
         attempt: AttemptId(IdBytes(crate::random::make_bytes().unwrap())),
         verb: Verb::Sale,

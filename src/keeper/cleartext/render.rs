@@ -178,6 +178,7 @@ fn exchange(
         path: rendered.path_and_query,
         headers: headers(rendered.headers),
         body: rendered.body.to_vec(),
+        credentials: to.credentials_used(),
         scrub,
         pooled: to.pooled,
         mark: if steps.is_empty() { String::new() } else { moment.mark.clone() },
