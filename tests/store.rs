@@ -60,6 +60,7 @@ mod contract {
             a_charge_counts_its_revisions,
             an_invoice_is_claimed_once,
             charges_are_found_by_every_filter,
+            charges_that_need_the_card_are_found_until_they_are_given_back,
             the_charges_of_a_day_come_before_those_of_the_day_before,
             open_charges_are_those_that_wait,
             an_attempt_pins_its_version,

@@ -225,6 +225,14 @@ impl Leaf {
         self.pieces.iter().map(piece).collect()
     }
 
+    /// The names in it without a value of which it cannot be written.
+    pub(super) fn needed(&self) -> impl Iterator<Item = Name> + '_ {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Slot(slot) if !slot.optional => Some(slot.name),
+            Piece::Slot(_) | Piece::Literal(_) => None,
+        })
+    }
+
     /// The names in it.
     pub(super) fn names(&self) -> impl Iterator<Item = Name> + '_ {
         self.pieces.iter().filter_map(|piece| match piece {

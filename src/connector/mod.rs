@@ -201,6 +201,11 @@ impl Connector {
         self.op(Operation::Capture).is_some_and(|capture| capture.once)
     }
 
+    /// Whether a refund cannot be rendered without the card: then there is none after the card was erased.
+    pub fn refund_needs_card(&self) -> bool {
+        self.op(Operation::Refund).is_some_and(op::Op::needs_card)
+    }
+
     /// How long after sending a look-up that finds nothing proves nothing; `None` if there is no look-up.
     pub const fn settle(&self) -> Option<Duration> {
         self.settle

@@ -229,15 +229,24 @@ impl Name {
         found.map_or(String::new(), |(text, ..)| (*text).to_owned())
     }
 
+    /// Whether only a stored card can give it.
+    pub(super) const fn is_of_card(self) -> bool {
+        matches!(
+            self,
+            Self::Secret(Secret::CardNumber)
+                | Self::Plain(
+                    Plain::CardLast4
+                        | Plain::CardBrand
+                        | Plain::CardExpMonth
+                        | Plain::CardExpYear
+                        | Plain::Zip
+                )
+        )
+    }
+
     /// Whether it opens the card or an account.
     pub(super) const fn is_secret(self) -> bool {
         matches!(self, Self::Secret(_) | Self::Output(..))
-    }
-
-    /// Whether it is of the card that is charged.
-    pub(super) fn is_of_card(self) -> bool {
-        let spelling = NAMES.iter().find(|(_, name, _)| *name == self).map_or("", |(text, ..)| text);
-        spelling.starts_with("card.")
     }
 
     /// Whether it differs from send to send.

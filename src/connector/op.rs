@@ -153,6 +153,16 @@ impl Op {
         }
     }
 
+    /// Whether it cannot be rendered without the card.
+    pub(super) fn needs_card(&self) -> bool {
+        let is_of_card = |leaf: &Leaf| leaf.needed().any(Name::is_of_card);
+        self.requires.iter().any(|name| name.is_of_card())
+            || is_of_card(&self.path)
+            || self.query.iter().any(|pair| is_of_card(&pair.leaf))
+            || self.headers.iter().any(|header| is_of_card(&header.value))
+            || self.body.any_leaf(&is_of_card)
+    }
+
     /// Compiles one section; every fault of it is found here.
     pub(super) fn read(
         operation: Operation,

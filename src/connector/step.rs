@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::document::{Section, strings};
 use super::fault::Faults;
 use super::leaf::Known;
-use super::names::Name;
+use super::names::{Name, Secret};
 use super::op::{Op, Operation};
 use super::path::Path;
 use super::render::SEGMENT;
@@ -69,7 +69,7 @@ impl Step {
     /// Whether it sends card data.
     pub(super) fn has_card(&self) -> bool {
         let mut has = false;
-        self.op.body.each_name(&mut |name| has |= name.is_of_card());
+        self.op.body.each_name(&mut |name| has |= name.is_of_card() || name == Name::Secret(Secret::CardCvc));
         has
     }
 

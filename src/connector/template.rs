@@ -176,6 +176,15 @@ impl Json {
         }
     }
 
+    fn any_leaf(&self, is: &dyn Fn(&Leaf) -> bool) -> bool {
+        match self {
+            Self::Leaf(_, leaf) => is(leaf),
+            Self::Literal(..) => false,
+            Self::Array(items) => items.iter().any(|item| item.any_leaf(is)),
+            Self::Object { fields, .. } => fields.iter().any(|field| field.value.any_leaf(is)),
+        }
+    }
+
     fn mark_volatile(&mut self, address: &str) -> bool {
         let Self::Object { fields, .. } = self else { return false };
         let mut found = false;
@@ -319,6 +328,16 @@ impl Body {
                     pair.leaf.names().chain(names_of(pair.when.as_ref())).for_each(&mut *see);
                 }
             }
+        }
+    }
+
+    /// Whether a leaf, written under whatever condition, is such a one.
+    pub(super) fn any_leaf(&self, is: &dyn Fn(&Leaf) -> bool) -> bool {
+        match self {
+            Self::None => false,
+            Self::Json(json) => json.any_leaf(is),
+            Self::Xml(xml, _) => xml.any_leaf(is),
+            Self::Form(pairs) => pairs.iter().any(|pair| is(&pair.leaf)),
         }
     }
 

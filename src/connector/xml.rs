@@ -76,6 +76,11 @@ impl Xml {
         self.root.each_name(see);
     }
 
+    /// Whether a leaf, written under whatever condition, is such a one.
+    pub(super) fn any_leaf(&self, is: &dyn Fn(&Leaf) -> bool) -> bool {
+        self.root.any_leaf(is)
+    }
+
     /// Marks the leaf at `a.b` or `a.@x`, counted from below the first element; false if there is none.
     pub(super) fn mark_volatile(&mut self, address: &str) -> bool {
         self.root.mark_volatile(address)
@@ -176,6 +181,14 @@ impl Element {
                 Content::Text(leaf) => leaf.names().for_each(&mut *see),
             }
         }
+    }
+
+    fn any_leaf(&self, is: &dyn Fn(&Leaf) -> bool) -> bool {
+        let in_content = |content: &Content| match content {
+            Content::Element(element) => element.any_leaf(is),
+            Content::Text(leaf) => is(leaf),
+        };
+        self.attributes.iter().any(|(_, leaf)| is(leaf)) || self.content.iter().any(in_content)
     }
 
     fn mark_volatile(&mut self, address: &str) -> bool {

@@ -67,6 +67,7 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         undo_sale: undo(&connector, Operation::Sale),
         undo_authorize: undo(&connector, Operation::Authorize),
         captures_once: connector.captures_once(),
+        refund_needs_card: connector.refund_needs_card(),
         authorization_hours,
         merchant_hours,
     };

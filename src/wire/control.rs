@@ -153,6 +153,8 @@ pub struct DestinationInfo {
     pub undo_authorize: Option<Verb>,
     /// Whether the first capture ends an authorization, whatever is left of it.
     pub captures_once: bool,
+    /// Whether a refund needs the card: then there is none after its erasure.
+    pub refund_needs_card: bool,
     /// How long an authorization holds, in hours.
     pub authorization_hours: u32,
     /// The same, by brand, for what the merchant asked for without the customer.

@@ -14,6 +14,7 @@
 mod common;
 mod desk;
 mod keeping;
+mod refunds;
 mod refusals;
 mod rotation;
 mod unknown;

@@ -61,6 +61,34 @@ pub(crate) async fn an_invoice_is_claimed_once(harness: Harness) {
     }
 }
 
+pub(crate) async fn charges_that_need_the_card_are_found_until_they_are_given_back(harness: Harness) {
+    let store = harness.open();
+    let card = stored(&*store, make_card(ONE, None), [7; 32]).await;
+    let other = stored(&*store, make_card(ONE, None), [8; 32]).await;
+    let needing = |card: &CardRow, invoice: &str, status| {
+        let charge = make_charge(card, invoice, status);
+        ChargeRow { refund_needs_card: true, amount_captured: 1_000, ..charge }
+    };
+    let charge = needing(&card, "i1", ChargeStatus::Processing);
+    let without = make_charge(&card, "i2", ChargeStatus::Approved);
+    let of_other = needing(&other, "i3", ChargeStatus::Approved);
+    for one in [&charge, &without, &of_other, &needing(&card, "i4", ChargeStatus::Declined)] {
+        store.commit(put(one)).await.unwrap();
+    }
+    let filter = ChargeFilter { refunded_with_card: Some(card.token), ..Default::default() };
+    let found = async || walk(&*store, &filter, 10).await;
+    assert_eq!(found().await, [charge.id]);
+    assert!(store.charges(TWO, &filter, None, 10).await.unwrap().rows.is_empty());
+    let paid = moved(&charge, ChargeStatus::Approved);
+    store.commit(put(&paid)).await.unwrap();
+    let part = ChargeRow { amount_refunded: 999, ..moved(&paid, ChargeStatus::Approved) };
+    store.commit(put(&part)).await.unwrap();
+    assert_eq!(found().await, [charge.id]);
+    let whole = ChargeRow { amount_refunded: 1_000, ..moved(&part, ChargeStatus::Approved) };
+    store.commit(put(&whole)).await.unwrap();
+    assert!(found().await.is_empty());
+}
+
 pub(crate) async fn charges_are_found_by_every_filter(harness: Harness) {
     let store = harness.open();
     let cards = [

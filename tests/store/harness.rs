@@ -178,6 +178,7 @@ pub(crate) fn make_charge(card: &CardRow, invoice: &str, status: ChargeStatus) -
         created_at: NOW,
         updated_at: NOW,
         expires_at: None,
+        refund_needs_card: false,
         operations: vec![Operation {
             id: format!("op_{}", IdBytes::make(NOW).unwrap().encode()),
             kind: OperationKind::Sale,

@@ -441,6 +441,37 @@ fn every_fault_is_found_with_its_line() {
     }
 }
 
+#[test]
+fn a_refund_that_cannot_be_written_without_the_card_is_found() {
+    let refund_with = |more: &str| {
+        let text = builtin_text("sandbox").replacen("[op.refund]\n", &format!("[op.refund]\n{more}\n"), 1);
+        Connector::parse("sandbox.toml", &text).unwrap().refund_needs_card()
+    };
+    for free in [
+        "",
+        "header.X-Card = \"{?card.last4}\"",
+        "header.X-Of = \"{prev.transaction}\"",
+        "query = [[\"zip\", \"{?billing.zip}\"]]",
+        "requires = [\"invoice\"]",
+    ] {
+        assert!(!refund_with(free), "{free}");
+    }
+    for bound in [
+        "header.X-Card = \"{card.last4}\"",
+        "query = [[\"card\", \"of {card.exp_month|mm}/{card.exp_year|yy}\"]]",
+        "requires = [\"billing.zip\"]",
+    ] {
+        assert!(refund_with(bound), "{bound}");
+    }
+    let body = builtin_text("sandbox").replacen(
+        "amount = \"{amount.minor|int}\" }\n\n[op.void]",
+        "amount = \"{amount.minor|int}\", card = { list = [{ last4 = \"{card.last4}\" }] } }\n\n[op.void]",
+        1,
+    );
+    assert!(Connector::parse("sandbox.toml", &body).unwrap().refund_needs_card());
+    assert!(!builtin("stripe").unwrap().refund_needs_card());
+}
+
 /// Bounds of the loader: a hostile file is refused, not worked through.
 #[test]
 fn a_hostile_file_is_refused() {

@@ -395,6 +395,7 @@ fn draft(
         created_at: now,
         updated_at: now,
         expires_at: None,
+        refund_needs_card: to.refund_needs_card && !verification,
         operations: vec![operation],
     };
     Ok(Draft { charge, attempt, prepare, keys })

@@ -1,11 +1,12 @@
 //! Captures, refunds and voids: operations on a charge, each with its own key and attempts, through the same machine. They need no
-//! card, so they work after its erasure; a connector that wants one gets it while it is there.
+//! card, so they work after its erasure; a connector that wants one for a refund gets it while it is there, and says so before the
+//! erase.
 
 use std::sync::Arc;
 
 use super::create::{self, Draft};
 use super::send::{By, Claim};
-use super::{Answered, Error, Held, Hold, machine, rules, working};
+use super::{Answered, Error, Held, Hold, machine, refundable, rules, working};
 use crate::card::id::{AttemptId, EventId};
 use crate::edge::App;
 use crate::edge::directory::Caller;
@@ -146,13 +147,7 @@ pub(super) async fn prepare_for(
     with_card: bool,
     stored_credential: Option<StoredCredential>,
 ) -> Result<Box<Prepare>, Error> {
-    let sealed = if with_card {
-        let version = app.store.card_version(charge.tenant, charge.token, charge.card_version).await?;
-        let sealed = version.and_then(|card| card.sealed).filter(|card| !card.pan.envelope.is_empty());
-        Some(sealed.ok_or(Error::TokenErased { scrubbed_at: None })?)
-    } else {
-        None
-    };
+    let sealed = if with_card { Some(refundable::sealed_card(app, charge).await?) } else { None };
     let (previous_transaction, previous_amount) = match operation.kind {
         OperationKind::Capture | OperationKind::Refund | OperationKind::Void => {
             rules::previous(charge, operation.kind)

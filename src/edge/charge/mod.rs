@@ -25,6 +25,7 @@ mod limits;
 pub mod machine;
 mod pending;
 mod recover;
+mod refundable;
 mod resolve;
 pub mod rules;
 mod send;
@@ -37,6 +38,7 @@ pub use create::create;
 pub use follow::{Follow, follow};
 pub use limits::add_up;
 pub use recover::recover;
+pub use refundable::check_erase;
 pub use show::{charge, charges, refund, refunds};
 
 /// Attempts that are looked into at the same time, whatever their number: a processor that is down is not hammered.
@@ -123,6 +125,14 @@ pub enum Error {
     /// Not a positive amount.
     #[error("the amount is not positive")]
     AmountInvalid,
+    /// The card of these charges is to be erased, and their processors take no refund without it.
+    #[error("refunds need the card")]
+    RefundsNeedCard {
+        /// The newest of the charges.
+        charge: ChargeId,
+        /// Where they are, by name, sorted.
+        destinations: Vec<String>,
+    },
     /// The log lags, so reads stop.
     #[error("the audit log lags")]
     LogLagging,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::follow::{draft, prepare_for, verb_of};
 use super::machine::{self, How};
 use super::send::{self, By, Claim};
-use super::{Error, Held, create, pending, resolving};
+use super::{Error, Held, create, pending, refundable, resolving};
 use crate::card::id::{AttemptId, EventId};
 use crate::clock::Time;
 use crate::edge::App;
@@ -314,10 +314,11 @@ async fn prepare_again(
 ) -> Result<Box<crate::wire::keeper::Prepared>, Error> {
     let with_card = match operation.kind {
         OperationKind::Sale | OperationKind::Authorize | OperationKind::Verify => true,
-        OperationKind::Capture | OperationKind::Refund | OperationKind::Void => false,
+        OperationKind::Refund => refundable::needs_card(app, charge),
+        OperationKind::Capture | OperationKind::Void => false,
     };
     let mut credential = None;
-    if let Some(id) = charge.agreement.filter(|_| with_card) {
+    if let Some(id) = charge.agreement.filter(|_| with_card && operation.kind != OperationKind::Refund) {
         let rows = app.store.agreements(charge.tenant, charge.token).await?;
         let row = rows.into_iter().find(|row| row.id == id);
         let by_customer = charge.initiator == "customer";
@@ -463,7 +464,8 @@ async fn undo(
     operation: Operation,
     claim: Option<&Claim>,
 ) -> Result<ChargeRow, Error> {
-    let draft = draft(app, charge.clone(), operation, false).await?;
+    let with_card = operation.kind == OperationKind::Refund && refundable::needs_card(app, charge);
+    let draft = draft(app, charge.clone(), operation, with_card).await?;
     let (mut next, attempt, event) = (draft.charge, draft.attempt, draft.prepare.event);
     let prepared = send::prepare(app, draft.prepare).await?;
     let by = By::vault();
@@ -512,6 +514,7 @@ fn is_passing(error: &Error) -> bool {
         | Error::InFlight(_)
         | Error::InvoiceTaken(_)
         | Error::State
+        | Error::RefundsNeedCard { .. }
         | Error::AmountTooLarge
         | Error::AmountInvalid
         | Error::LogLagging
@@ -550,6 +553,7 @@ mod tests {
 
     fn to(idempotency: &str, can_look_up: bool) -> DestinationInfo {
         DestinationInfo {
+            refund_needs_card: false,
             name: "acquirer".to_owned(),
             connector: "acquirer".to_owned(),
             connector_version: [7; 32],

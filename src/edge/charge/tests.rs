@@ -54,6 +54,7 @@ pub(in crate::edge) fn charge(kind: OperationKind, allow_partial: bool) -> Charg
         created_at: NOW,
         updated_at: NOW,
         expires_at: None,
+        refund_needs_card: false,
         operations: vec![operation(kind, amount, 1)],
     }
 }

@@ -215,6 +215,7 @@ fn filter_of(query: &Query) -> Result<ChargeFilter, Problem> {
         processor_transaction_id: text("processor_transaction_id"),
         created_from: query.parsed("created[gte]", Time::parse)?,
         created_before: query.parsed("created[lt]", Time::parse)?,
+        refunded_with_card: None,
     })
 }
 

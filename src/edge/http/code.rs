@@ -92,6 +92,7 @@ codes! {
     TokenSuspended "token_suspended" 409 never, "The card is suspended.", "Set its status to active first.";
     LegalHold "legal_hold" 409 never, "The card is to be erased once its legal hold is released.", "It stays suspended until then.";
     CardUnreadable "card_unreadable" 500 never, "The stored card does not open.", "It is damaged or of another place; an operator should run cardvault doctor --deep.";
+    RefundsNeedCard "refunds_need_card" 409 never, "Charges of the card cannot be refunded once it is erased.", "Their processors (destinations) want the card for a refund; refund first, or erase with forgo_refunds=true.";
     AgreementNotFound "agreement_not_found" 404 never, "There is no such agreement on this card.", "List the card's agreements.";
     // charges
     ChargeNotFound "charge_not_found" 404 never, "There is no such charge.", "It may belong to another tenant; both look the same.";

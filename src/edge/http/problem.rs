@@ -29,6 +29,7 @@ struct Inner {
     outbound: Outbound,
     scrubbed_at: Option<String>,
     subject: Option<String>,
+    destinations: Vec<String>,
 }
 
 impl Problem {
@@ -42,6 +43,7 @@ impl Problem {
             outbound: Outbound::NotSent,
             scrubbed_at: None,
             subject: None,
+            destinations: Vec::new(),
         }))
     }
 
@@ -87,6 +89,13 @@ impl Problem {
         self
     }
 
+    /// With the destinations that it is about, by name.
+    #[must_use]
+    pub fn destinations(mut self, names: Vec<String>) -> Self {
+        self.0.destinations = names;
+        self
+    }
+
     /// Its code.
     pub fn code(&self) -> Code {
         self.0.code
@@ -107,6 +116,7 @@ impl Problem {
             outbound: inner.outbound,
             scrubbed_at: inner.scrubbed_at.as_deref(),
             subject: inner.subject.as_deref(),
+            destinations: &inner.destinations,
             request_id: request,
         };
         let mut response = Response::new(Body::from(serde_json::to_vec(&body).unwrap_or_default()));
@@ -140,6 +150,8 @@ struct Written<'a> {
     scrubbed_at: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    destinations: &'a [String],
     request_id: &'a str,
 }
 
@@ -306,6 +318,9 @@ impl From<charge::Error> for Problem {
             Error::AlreadyCharged(charge) => Self::of(Code::AlreadyCharged).subject(charge.to_string()),
             Error::InFlight(charge) => Self::of(Code::InFlight).subject(charge.to_string()),
             Error::InvoiceTaken(charge) => Self::of(Code::InvoiceTaken).subject(charge.to_string()),
+            Error::RefundsNeedCard { charge, destinations } => {
+                Self::of(Code::RefundsNeedCard).subject(charge.to_string()).destinations(destinations)
+            }
             Error::State => Self::of(Code::ChargeState),
             Error::AmountTooLarge => Self::about(Code::AmountTooLarge, "amount"),
             Error::AmountInvalid => Self::about(Code::AmountInvalid, "amount"),

@@ -86,7 +86,8 @@ pub const ROUTES: &[Route] = &[
         path: "/v1/tokens/{token}",
         scope: Some(Scope::TokensErase),
         operation: "erase_token",
-        summary: "Erases a card.",
+        query: tokens::ERASE_QUERY,
+        summary: "Erases a card; refused if charges cannot be refunded without it, unless forgo_refunds=true.",
         handler: || on(MethodFilter::DELETE, tokens::erase),
         ..ROW
     },

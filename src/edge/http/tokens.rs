@@ -15,12 +15,15 @@ use crate::card::brand::Brand;
 use crate::card::id::{FingerprintId, Token};
 use crate::clock::Time;
 use crate::edge::App;
+use crate::edge::charge;
 use crate::edge::directory::Caller;
 use crate::edge::store::CardStatus;
 use crate::edge::vault::{Card, Erasure};
 
 /// What a list may ask for.
 pub(super) const LIST_QUERY: &[&str] = &["customer", "limit", "starting_after"];
+/// What an erase may say.
+pub(super) const ERASE_QUERY: &[&str] = &["forgo_refunds"];
 const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 100;
 /// As long as a stored card's may be.
@@ -68,13 +71,18 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, query: Query) -
     Ok(reply::json(StatusCode::OK, &List { data, has_more: page.more }))
 }
 
-/// `DELETE /v1/tokens/{token}`: erases a card.
+/// `DELETE /v1/tokens/{token}`: erases a card; says first if charges cannot be refunded afterwards.
 pub(super) async fn erase(
     State(app): State<App>,
     caller: Caller,
     path: PathIds,
+    query: Query,
 ) -> Result<Response, Problem> {
-    let erased = app.vault.erase(&caller, path.token()?).await?;
+    let token = path.token()?;
+    if query.parsed("forgo_refunds", |text| (text == "true").then_some(()))?.is_none() {
+        charge::check_erase(&app, &caller, token).await?;
+    }
+    let erased = app.vault.erase(&caller, token).await?;
     app.important.notify_one();
     let (status, code) = match erased.erasure {
         Erasure::Done => (StatusCode::OK, None),

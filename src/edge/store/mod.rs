@@ -271,6 +271,8 @@ pub struct ChargeFilter {
     pub created_from: Option<Time>,
     /// Created before this instant.
     pub created_before: Option<Time>,
+    /// Of this card, with [`ChargeRow::refund_needs_card`], and not yet declined, failed, voided or given back whole.
+    pub refunded_with_card: Option<Token>,
 }
 
 /// A leaf of the log as it lies in the store.

@@ -259,6 +259,10 @@ pub struct ChargeRow {
     pub updated_at: Time,
     /// When an authorization lapses.
     pub expires_at: Option<Time>,
+    /// Whether the destination's connector refunded with the card only when this was charged: then such charges of a card are listed
+    /// (see [`ChargeFilter::refunded_with_card`](super::ChargeFilter::refunded_with_card)).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refund_needs_card: bool,
     /// The operations, oldest first.
     pub operations: Vec<Operation>,
 }

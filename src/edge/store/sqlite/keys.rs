@@ -24,6 +24,7 @@ enum Kind {
     Invoice = b'U',
     Unlisted = b'G',
     Pin = b'X',
+    RefundedWithCard = b'Y',
 }
 
 /// First bytes of the keys that begin with a hash, and are looked for where they mostly are not.
@@ -150,6 +151,11 @@ pub(super) fn charges_of_customer(tenant: TenantId, customer: &str) -> Key {
 
 pub(super) fn charges_of_transaction(tenant: TenantId, transaction: &str) -> Key {
     join(Kind::Transaction, &[&head(&hash(&[&tenant.0.to_be_bytes(), transaction.as_bytes()]))])
+}
+
+/// All charges of a card that can be refunded with the card only.
+pub(super) fn charges_refunded_with(token: Token) -> Key {
+    join(Kind::RefundedWithCard, &[token.bytes()])
 }
 
 /// `prefix` followed by a charge's id.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use rusqlite::{Connection, OptionalExtension};
 use serde::de::DeserializeOwned;
 
-use super::apply::{load_card, load_charge, read_charge, read_key, status_word};
+use super::apply::{load_card, load_charge, needs_card_yet, read_charge, read_key, status_word};
 use super::codec::{self, ReadError, StoredCard, StoredKey};
 use super::index::{self, Order, Span};
 use super::keys::{self, Key};
@@ -315,6 +315,7 @@ fn leading_prefix(tenant: TenantId, filter: &ChargeFilter) -> Option<Key> {
     let transaction = filter.processor_transaction_id.as_deref();
     transaction
         .map(|id| keys::charges_of_transaction(tenant, id))
+        .or_else(|| filter.refunded_with_card.map(keys::charges_refunded_with))
         .or_else(|| filter.invoice.as_deref().map(|invoice| keys::charges_of_invoice(tenant, invoice)))
         .or_else(|| filter.customer.as_deref().map(|customer| keys::charges_of_customer(tenant, customer)))
 }
@@ -329,6 +330,7 @@ fn matches(charge: &ChargeRow, filter: &ChargeFilter) -> bool {
         && filter.status.is_none_or(|wanted| charge.status == wanted)
         && filter.destination.as_ref().is_none_or(|wanted| charge.destination == *wanted)
         && filter.processor_transaction_id.as_ref().is_none_or(transaction_is)
+        && filter.refunded_with_card.is_none_or(|card| charge.token == card && needs_card_yet(charge))
         && filter.created_from.is_none_or(|from| charge.created_at >= from)
         && filter.created_before.is_none_or(|before| charge.created_at < before)
 }

@@ -132,6 +132,9 @@ fn entries(charge: &ChargeRow) -> BTreeMap<Key, Vec<u8>> {
             lead(keys::with_charge(keys::charges_of_transaction(tenant, transaction), id));
         }
     }
+    if needs_card_yet(charge) {
+        lead(keys::with_charge(keys::charges_refunded_with(charge.token), id));
+    }
     if pins(charge) {
         lead(keys::pin(charge.token, charge.card_version, id));
     }
@@ -150,6 +153,13 @@ fn entries(charge: &ChargeRow) -> BTreeMap<Key, Vec<u8>> {
 /// Whether the charge needs its version of the card: an unresolved attempt, or an open authorization.
 fn pins(charge: &ChargeRow) -> bool {
     charge.status == ChargeStatus::Authorized || unresolved(charge)
+}
+
+/// Whether it can be refunded, or may turn out so, and with the card only.
+pub(in crate::edge::store::sqlite) fn needs_card_yet(charge: &ChargeRow) -> bool {
+    let is_given_back =
+        charge.status == ChargeStatus::Approved && charge.amount_refunded >= charge.amount_captured;
+    charge.refund_needs_card && holds_invoice(charge.status) && !is_given_back
 }
 
 /// Whether somebody must still find out about it.

@@ -17,7 +17,7 @@ mod cards;
 mod charges;
 mod customers;
 
-pub(super) use charges::{load_charge, read_charge, status_word};
+pub(super) use charges::{load_charge, needs_card_yet, read_charge, status_word};
 pub(super) use customers::Salt;
 
 /// What a change needs of the writer.
