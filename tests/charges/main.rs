@@ -9,6 +9,7 @@
     reason = "a test: what fails here fails it"
 )]
 
+mod agreements;
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;

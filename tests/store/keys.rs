@@ -185,6 +185,15 @@ pub(crate) async fn rows_of_people_and_tenants_are_kept(harness: Harness) {
     agreement.revision = 2;
     store.commit(change(RowChange::PutAgreement(Box::new(agreement.clone())))).await.unwrap();
     assert_eq!(store.agreements(ONE, card.token).await.unwrap(), [agreement]);
+    // What depends on the number and on the agreements there are is decided anew if either changed.
+    let seen = |tenant, number, agreements| {
+        change(RowChange::SeenAgreements { tenant, token: card.token, number, agreements })
+    };
+    store.commit(seen(ONE, 1, 1)).await.unwrap();
+    for stale in [seen(ONE, 2, 1), seen(ONE, 0, 1), seen(ONE, 1, 0), seen(ONE, 1, 2)] {
+        assert!(matches!(store.commit(stale).await, Err(CommitError::Conflict)));
+    }
+    assert!(matches!(store.commit(seen(TWO, 1, 1)).await, Err(CommitError::NotFound)));
     assert!(store.agreements(TWO, card.token).await.unwrap().is_empty());
 }
 

@@ -60,15 +60,18 @@ pub(super) fn needs_card(app: &App, charge: &ChargeRow) -> bool {
 /// the number changed, it is gone.
 pub(super) async fn sealed_card(app: &App, charge: &ChargeRow) -> Result<SealedCard, Error> {
     let charged = app.store.card_version(charge.tenant, charge.token, charge.card_version).await?;
-    let charged = charged.and_then(|card| card.sealed).ok_or(Error::TokenErased { scrubbed_at: None })?;
-    if !charged.pan.envelope.is_empty() {
-        return Ok(charged);
+    let charged = charged.and_then(|card| Some((card.fingerprint, card.sealed?)));
+    let (number, sealed) = charged.ok_or(Error::TokenErased { scrubbed_at: None })?;
+    if !sealed.pan.envelope.is_empty() {
+        return Ok(sealed);
     }
-    let current = app.store.card(charge.tenant, charge.token).await?.and_then(|card| card.sealed);
-    let current = current.ok_or(Error::TokenErased { scrubbed_at: None })?;
-    if current.pan.version != charged.pan.version {
-        let gone = Refusal::about(RefusalCode::RequiredByConnector, "card.number");
-        return Err(KeeperError::Refused(gone).into());
+    let current = app.store.card(charge.tenant, charge.token).await?;
+    let current = current.and_then(|card| Some((card.fingerprint, card.sealed?.pan)));
+    match current.ok_or(Error::TokenErased { scrubbed_at: None })? {
+        (same, pan) if same == number => Ok(SealedCard { pan, ..sealed }),
+        _ => {
+            let gone = Refusal::about(RefusalCode::RequiredByConnector, "card.number");
+            Err(KeeperError::Refused(gone).into())
+        }
     }
-    Ok(SealedCard { pan: current.pan, ..charged })
 }

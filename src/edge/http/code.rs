@@ -109,7 +109,7 @@ codes! {
     DestinationRequired "destination_required" 422 never, "More than one destination is possible.", "Name one.";
     OperationUnsupported "operation_unsupported" 422 never, "The destination's connector has no such operation.", "See the connector.";
     RequiredByConnector "required_by_connector" 422 never, "The destination's connector requires a field that is missing.", "Send the field that param names.";
-    AgreementRequired "agreement_required" 422 never, "A merchant-initiated charge needs a live agreement.", "Make one with a customer-initiated charge or verification.";
+    AgreementRequired "agreement_required" 422 never, "A merchant-initiated charge needs a live agreement.", "Make one with a customer-initiated charge or verification; after a change of the number the customer pays or verifies under it first.";
     HeldGone "held_gone" 503 soon, "The request was not sent in time and is wiped.", "Nothing was sent: try again.";
     ForwarderDown "forwarder_down" 503 soon, "The forwarder is not there.", "Nothing was sent: try again.";
     // ourselves

@@ -113,6 +113,18 @@ pub enum RowChange {
     /// A stored-credential agreement as it shall be (new or changed): fails with [`CommitError::Conflict`] unless its revision is the
     /// next.
     PutAgreement(Box<AgreementRow>),
+    /// Changes nothing: [`CommitError::Conflict`] unless the card's number and agreements are as they were seen, since what this change
+    /// does about the ones depends on the others. [`CommitError::NotFound`] for an erased card.
+    SeenAgreements {
+        /// Whose.
+        tenant: TenantId,
+        /// Which card.
+        token: Token,
+        /// The field version of the number.
+        number: u32,
+        /// How many agreements the card has, those that ended included.
+        agreements: usize,
+    },
     /// Binds the database to an installation, once for good: fails with [`CommitError::Conflict`] if it is bound to another.
     BindInstallation(Box<Installation>),
 }

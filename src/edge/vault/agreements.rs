@@ -1,6 +1,6 @@
 //! Stored-credential agreements of a card: made, listed, ended. Network identifiers are kept letter for letter.
 
-use super::{Error, Vault};
+use super::{Error, TRIES_MAX, Vault};
 use crate::card::id::{AgreementId, Token};
 use crate::clock::Time;
 use crate::edge::audit::catalogue;
@@ -9,6 +9,9 @@ use crate::edge::store::{
     AgreementRow, Change, CommitError, Idempotency, RowChange, StoredAnswer, StoredIdempotency,
 };
 use crate::wire::keeper::{Digest, Digested};
+
+/// The field version of a number that was never changed.
+const NUMBER_FIRST: u32 = 1;
 
 /// Who consented, when, and to which text.
 #[derive(Clone, Debug)]
@@ -60,7 +63,31 @@ impl Vault {
     ) -> Result<Replayable, Error> {
         const ROUTE: &str = "POST /v1/tokens/{token}/agreements";
         let digests = self.digest(caller, format!("POST /v1/tokens/{token}/agreements"), key, body).await?;
+        for _ in 0..TRIES_MAX {
+            let (row, change) = self.making(caller, token, new.clone()).await?;
+            let body = write(&row);
+            match self.commit_frozen(caller, token, ROUTE, &digests, (201, body), change).await {
+                Err(Error::Commit(CommitError::Conflict)) => {}
+                settled => return settled,
+            }
+        }
+        Err(CommitError::Conflict.into())
+    }
+
+    /// A new agreement and the change that makes it. On a card whose number was changed it waits for the customer to pay or verify
+    /// under it, as those from before do, unless it brings a network id that none of those had: then the customer did so elsewhere.
+    async fn making(
+        &self,
+        caller: &Caller,
+        token: Token,
+        new: NewAgreement,
+    ) -> Result<(AgreementRow, Change), Error> {
         let card = self.changeable_row(caller.tenant_id(), token).await?;
+        let number = card.sealed.as_ref().map_or(0, |sealed| sealed.pan.version);
+        let others = self.store.agreements(card.tenant, token).await?;
+        let id = &new.network_transaction_id;
+        let is_known = id.is_none() || others.iter().any(|other| other.network_transaction_id == *id);
+        let waits = number > NUMBER_FIRST && is_known;
         let now = self.clock.now();
         let row = AgreementRow {
             id: AgreementId::make(now)?,
@@ -73,21 +100,19 @@ impl Vault {
             network_transaction_id: new.network_transaction_id,
             transaction_link_id: new.transaction_link_id,
             created_at: now,
-            ended_at: None,
-            ended_reason: None,
+            ended_at: waits.then_some(now),
+            ended_reason: waits.then(|| AgreementRow::NUMBER_CHANGED.to_owned()),
             revision: 1,
             first_payments: std::collections::BTreeMap::new(),
         };
         let mut event = self.event(caller, catalogue::AGREEMENT_CREATE, token)?;
         event.target.kind = "agreement".to_owned();
         event.target.id = row.id.to_string();
-        let body = write(&row);
-        let change = Change {
-            rows: vec![RowChange::PutAgreement(Box::new(row))],
-            events: vec![event],
-            idempotency: None,
-        };
-        self.commit_frozen(caller, token, ROUTE, &digests, (201, body), change).await
+        event.facts.note.clone_from(&row.ended_reason);
+        let (tenant, agreements) = (card.tenant, others.len());
+        let seen = RowChange::SeenAgreements { tenant, token, number, agreements };
+        let rows = vec![seen, RowChange::PutAgreement(Box::new(row.clone()))];
+        Ok((row, Change { rows, events: vec![event], idempotency: None }))
     }
 
     /// The agreements of a card: a look at a record of the card.
@@ -119,7 +144,7 @@ impl Vault {
         self.commit_frozen(caller, token, ROUTE, &digests, (200, write(&row)), change).await
     }
 
-    /// Adds the end of all live agreements of a card to a change. One that waits for the customer ends anew: a charge of before
+    /// Adds the end of all live agreements of a card to a change; says how many the card has. One that waits for the customer ends anew: a charge of before
     /// does not bring it back.
     pub(super) async fn end_agreements(
         &self,
@@ -127,13 +152,15 @@ impl Vault {
         token: Token,
         reason: &'static str,
         change: &mut Change,
-    ) -> Result<(), Error> {
-        for mut row in self.store.agreements(caller.tenant_id(), token).await? {
+    ) -> Result<usize, Error> {
+        let rows = self.store.agreements(caller.tenant_id(), token).await?;
+        let count = rows.len();
+        for mut row in rows {
             if row.ended_at.is_none() || row.awaits_customer() {
                 self.end(caller, &mut row, reason, change)?;
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     fn end(

@@ -47,6 +47,7 @@ impl Vault {
         let pseudonym = patch.customer_pseudonym.clone();
         let status_before = row.status;
         let renumbered = patch.pan.is_some();
+        let number_before = row.sealed.as_ref().map_or(0, |sealed| sealed.pan.version);
         let fields = overlay(&mut row, patch)?;
         let restated = row.status != status_before;
         if restated && row.erase_asked {
@@ -77,7 +78,12 @@ impl Vault {
             change.events.push(self.status_event(caller, &row)?);
         }
         if renumbered {
-            self.end_agreements(caller, row.token, AgreementRow::NUMBER_CHANGED, &mut change).await?;
+            let agreements =
+                self.end_agreements(caller, row.token, AgreementRow::NUMBER_CHANGED, &mut change).await?;
+            // One that is made in this moment would be live with a number that its customer has not paid with.
+            let (tenant, token) = (row.tenant, row.token);
+            let seen = RowChange::SeenAgreements { tenant, token, number: number_before, agreements };
+            change.rows.insert(0, seen);
         }
         let committed = self.store.commit(change).await?;
         row.fingerprint = committed.fingerprint.unwrap_or(row.fingerprint);

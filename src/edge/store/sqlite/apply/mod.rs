@@ -102,6 +102,9 @@ impl Applying<'_> {
                 RowChange::PutPrincipal(row) => self.put_principal(row)?,
                 RowChange::PutTenant(row) => self.put_tenant(row)?,
                 RowChange::PutAgreement(row) => self.put_agreement(row)?,
+                RowChange::SeenAgreements { tenant, token, number, agreements } => {
+                    self.check_seen((*tenant, *token), *number, *agreements)?;
+                }
                 RowChange::BindInstallation(row) => self.bind_installation(row)?,
             }
         }
@@ -201,6 +204,19 @@ impl Applying<'_> {
             to_json(row)?,
         ))?;
         Ok(())
+    }
+
+    fn check_seen(
+        &self,
+        (tenant, token): (TenantId, Token),
+        number: u32,
+        agreements: usize,
+    ) -> Result<(), Refusal> {
+        let sealed = self.card_of(tenant, token)?.row.sealed.ok_or(CommitError::NotFound)?;
+        let mut count = self.conn.prepare_cached(include_str!("../sql/agreements_count.sql"))?;
+        let there: i64 = count.query_row((token.bytes(),), |row| row.get(0))?;
+        let as_seen = sealed.pan.version == number && usize::try_from(there) == Ok(agreements);
+        if as_seen { Ok(()) } else { Err(CommitError::Conflict.into()) }
     }
 
     fn bind_installation(&self, row: &Installation) -> Result<(), Refusal> {
