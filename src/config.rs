@@ -53,6 +53,9 @@ pub struct Config {
     /// Identifiers that look like card numbers and are none: patterns by the tenant's name and the field.
     #[serde(default)]
     pub exempt: Exemptions,
+    /// The operator's table of issuer ranges.
+    #[serde(default)]
+    pub ranges: RangesConfig,
     /// Processors that cards may be sent to, by name.
     #[serde(default)]
     pub destination: BTreeMap<String, DestinationConfig>,
@@ -139,6 +142,14 @@ pub struct ConnectorsConfig {
     pub directory: Option<PathBuf>,
 }
 
+/// The table of issuer ranges, which the operator has a licence for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RangesConfig {
+    /// A CSV file: `range_start,range_end,brand,funding,country`.
+    pub file: Option<PathBuf>,
+}
+
 /// A processor that cards may be sent to.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -219,6 +230,7 @@ impl Config {
         paths.extend(self.keys.root_key.as_mut());
         paths.extend(self.keys.inventory.as_mut());
         paths.extend(self.connectors.directory.as_mut());
+        paths.extend(self.ranges.file.as_mut());
         for destination in self.destination.values_mut() {
             paths.extend(destination.trust.as_mut());
             paths.extend(destination.credentials.values_mut());

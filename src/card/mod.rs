@@ -4,6 +4,7 @@
 pub mod brand;
 pub mod expiry;
 pub mod id;
+pub mod range;
 pub mod sealed;
 pub mod stray;
 pub mod tenant;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::brand::Brand;
+use super::range::{Country, Funding};
 
 /// First six and last four digits; the rest was never here. Numbers shorter than 15 digits keep the last four only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +14,10 @@ pub struct TruncatedPan {
     pub last4: String,
     /// Brand by issuer range and length.
     pub brand: Brand,
+    /// How the card is funded, if the operator's table of ranges says so.
+    pub funding: Option<Funding>,
+    /// Where it was issued, if that table says so.
+    pub country: Option<Country>,
 }
 
 impl std::fmt::Display for TruncatedPan {

@@ -11,6 +11,7 @@ mod exchanges;
 mod held;
 pub mod keys;
 mod openings;
+mod ranges;
 mod service;
 mod signer;
 mod state;

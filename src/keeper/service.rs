@@ -86,6 +86,9 @@ impl Keeper {
                         self.tell_supervisor(&FromKeeperControl::Failed(sentence));
                     }
                 }
+                (ToKeeperControl::Ranges { records, begins, ends }, _) => {
+                    self.state().ranges.take(&records, begins, ends);
+                }
                 (ToKeeperControl::MakeKeys(orders), _) => self.make_keys(&orders),
                 (ToKeeperControl::UseKeys(keys), _) => self.use_keys(&keys),
                 (ToKeeperControl::CheckpointKept(size), _) => self.sign(size),

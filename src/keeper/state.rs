@@ -13,6 +13,7 @@ use super::exchanges::{Asker, Exchanges};
 use super::held::{Held, Holding};
 use super::keys::{Kek, KeyError, KeyRing};
 use super::openings::Openings;
+use super::ranges::Ranges;
 use super::signer::Signer;
 use crate::card::sealed::SealedCard;
 use crate::card::stray::Exemptions;
@@ -34,6 +35,7 @@ pub(super) struct State {
     tenants: HashMap<TenantId, TenantInfo>,
     exemptions: Exemptions,
     destinations: HashMap<String, KeptDestination>,
+    pub(super) ranges: Ranges,
     openings: Openings,
     pub(super) budget: Budget,
     serving: bool,
@@ -76,6 +78,7 @@ impl State {
             tenants: by_id(settings.tenants),
             exemptions: settings.exemptions,
             destinations: destinations::compile(settings.destinations)?,
+            ranges: Ranges::default(),
             openings: Openings::new(data_encoding::HEXLOWER.encode(&boot)),
             budget: Budget::new(settings.fingerprints_per_hour_max, settings.restarts_last_hour, now),
             serving: false,
@@ -179,9 +182,14 @@ impl State {
         {
             return Err(Refusal::about(RefusalCode::FingerprintBudget, "card.number"));
         }
+        let facts = submitted.pan().map(|pan| self.ranges.find(pan.first_eight())).unwrap_or_default();
         let place = self.place(ask.tenant, ask.token, ask.policy);
         let mut sealed =
             submitted.seal(&place, &self.keys, epoch(now), ask, fingerprint).map_err(unavailable)?;
+        if let Some(shown) = &mut sealed.shown {
+            shown.brand = facts.brand.unwrap_or(shown.brand);
+            (shown.funding, shown.country) = (facts.funding, facts.country);
+        }
         if let Some(key) = &ask.idempotency_key {
             sealed.digests = Some(digests(&self.keys, ask.tenant, &ask.route, key, &ask.body)?);
         }
@@ -256,7 +264,10 @@ impl State {
     fn open(&self, ask: &Prepare, sealed: &SealedCard) -> Result<ClearCard, Refusal> {
         let place = self.place(ask.tenant, ask.token, sealed.policy);
         let unreadable = |_| Refusal::of(RefusalCode::CardUnreadable);
+        let pan = place.open_pan(&self.keys, &sealed.pan).map_err(unreadable)?;
         Ok(ClearCard {
+            brand: self.ranges.find(pan.first_eight()).brand.unwrap_or(pan.brand()),
+            pan,
             expiry: place.open_expiry(&self.keys, &sealed.expiry).map_err(unreadable)?,
             zip: sealed
                 .zip
@@ -264,7 +275,6 @@ impl State {
                 .map(|zip| place.open_zip(&self.keys, zip))
                 .transpose()
                 .map_err(unreadable)?,
-            pan: place.open_pan(&self.keys, &sealed.pan).map_err(unreadable)?,
         })
     }
 

@@ -4,6 +4,7 @@
 //! - [`confine`]: what each role gives up before its first message.
 //! - [`key_store`]: wrapped keys, tenants, identity.
 //! - [`settings`]: configuration and files, turned into what each role is told.
+//! - `ranges`: the operator's table of issuer ranges.
 //! - [`vault`]: the running roles and their pairs.
 //! - [`admin`]: the local socket and the commands that come over it.
 //! - [`setup`]: `cardvault init`.
@@ -13,6 +14,7 @@ mod children;
 pub mod confine;
 mod inventory;
 pub mod key_store;
+mod ranges;
 pub mod role;
 pub mod serve;
 pub mod settings;

@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::SecretSlice;
 use zeroize::Zeroizing;
 
-use super::setup;
+use super::{ranges, setup};
 use crate::card::tenant::Mode;
 use crate::config::{Config, DestinationConfig, Environment};
 use crate::connector::{self, Connector, Endpoint, IdempotencyKind, Operation};
@@ -107,6 +107,11 @@ fn step_endpoints(from: &DestinationConfig, connector: &Connector) -> BTreeMap<S
             }
         })
         .collect()
+}
+
+/// The table of issuer ranges, packed; empty if the operator has none.
+pub(super) fn load_ranges(config: &Config) -> Result<Vec<u8>, String> {
+    config.ranges.file.as_deref().map_or(Ok(Vec::new()), ranges::load)
 }
 
 fn undo(connector: &Connector, operation: Operation) -> Option<Verb> {

@@ -12,6 +12,7 @@ use super::children::{Running, Said, Word};
 use super::confine::{Confinement, Role};
 use super::key_store::KeyStore;
 use super::settings::{self, Loaded};
+use crate::card::range::RangeRecord;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Environment};
 use crate::wire::control::{
@@ -20,6 +21,8 @@ use crate::wire::control::{
 };
 use crate::wire::pair;
 
+/// The records of a message: well under its limit.
+const RANGES_PART_BYTES: usize = RangeRecord::BYTES << 16;
 /// How long a role may take to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -29,6 +32,8 @@ pub(super) struct Vault {
     pub(super) config_path: PathBuf,
     pub(super) key_store: KeyStore,
     destinations: Vec<Loaded>,
+    /// Records of [`RangeRecord`].
+    ranges: Vec<u8>,
     listeners: (TcpListener, TcpListener),
     words: mpsc::UnboundedReceiver<Word>,
     speak: mpsc::UnboundedSender<Word>,
@@ -58,12 +63,14 @@ impl Vault {
         let key_store =
             KeyStore::open(&config.keys.key_store, &config.installation).map_err(|e| e.to_string())?;
         let destinations = settings::load_destinations(&config)?;
+        let ranges = settings::load_ranges(&config)?;
         let (speak, words) = mpsc::unbounded_channel();
         let mut vault = Self {
             config,
             config_path,
             key_store,
             destinations,
+            ranges,
             listeners,
             words,
             speak,
@@ -169,16 +176,22 @@ impl Vault {
     pub(super) async fn reload(&mut self) -> Result<(), String> {
         let config = Config::load(&self.config_path).map_err(|error| error.to_string())?;
         let destinations = settings::load_destinations(&config)?;
+        let ranges = settings::load_ranges(&config)?;
         let edge = settings::edge_reload(&config, self.key_store.tenants(), &destinations)?;
         let new_ports = destinations.iter().flat_map(|new| &new.ports).any(|new| !self.ports().contains(new));
         // Only what can be reloaded is taken over; listeners, store and keys need a restart.
         self.config.destination = config.destination;
         self.config.connectors = config.connectors;
         self.config.exempt = config.exempt;
+        self.config.ranges = config.ranges;
         self.config.listen.certificate = config.listen.certificate;
         self.config.listen.key = config.listen.key;
         self.destinations = destinations;
         self.tell_tenants()?;
+        if self.ranges != ranges {
+            self.ranges = ranges;
+            self.tell_ranges()?;
+        }
         if new_ports {
             // A Landlock domain cannot be widened: a forwarder with other ports is another process.
             self.start_again(Role::Forwarder).await?;
@@ -200,6 +213,16 @@ impl Vault {
             tenants: self.key_store.tenants().to_vec(),
             exemptions: self.config.exempt.clone(),
             destinations: self.kept(true),
+        })
+    }
+
+    /// Hands the keeper the table of ranges, in parts that fit a message.
+    fn tell_ranges(&self) -> Result<(), String> {
+        let parts = self.ranges.len().div_ceil(RANGES_PART_BYTES).max(1);
+        (0..parts).try_for_each(|part| {
+            let rest = self.ranges.get(part * RANGES_PART_BYTES..).unwrap_or_default();
+            let records = rest.get(..RANGES_PART_BYTES).unwrap_or(rest).to_vec();
+            self.tell_keeper(&ToKeeperControl::Ranges { records, begins: part == 0, ends: part + 1 == parts })
         })
     }
 
@@ -250,7 +273,8 @@ impl Vault {
             .tell(&ToKeeperControl::Start(Box::new(settings)), &[])
             .map_err(|_| "the keeper does not listen".to_owned())?;
         self.keeper = Some(keeper);
-        self.await_keeper_ready().await
+        self.await_keeper_ready().await?;
+        if self.ranges.is_empty() { Ok(()) } else { self.tell_ranges() }
     }
 
     /// Counts the keeper's start and lets it answer fingerprints, in this order. A start that was refused before, for its database

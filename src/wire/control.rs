@@ -179,6 +179,16 @@ pub enum ToKeeperControl {
         /// All destinations.
         destinations: Vec<Destination>,
     },
+    /// A part of a new table of issuer ranges, in the layout of [`RangeRecord`](crate::card::range::RangeRecord). It is used once its last part is there.
+    Ranges {
+        /// Whole records.
+        #[serde(with = "serde_bytes")]
+        records: Vec<u8>,
+        /// Whether this is the first part.
+        begins: bool,
+        /// Whether it is the last.
+        ends: bool,
+    },
     /// Make new keys, wrap them, answer with them; they are not used before [`ToKeeperControl::UseKeys`].
     MakeKeys(Vec<KeyOrder>),
     /// These keys are durable: use them.

@@ -9,6 +9,7 @@ mod disk;
 mod holds;
 mod principals;
 mod processes;
+mod ranges;
 mod refusals;
 mod tampering;
 mod tokens;

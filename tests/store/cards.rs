@@ -1,6 +1,7 @@
 //! Cards: duplicates, versions, fingerprints, erasure.
 
 use cardvault::card::id::FingerprintId;
+use cardvault::card::range::{Country, Funding};
 use cardvault::card::tenant::TenantId;
 use cardvault::edge::store::{
     CardRow, CardStatus, Change, CommitError, OnDuplicate, RowChange, Store, StoredAnswer,
@@ -18,6 +19,12 @@ pub(crate) async fn a_card_reads_back_as_it_was_stored(harness: Harness) {
         assert_eq!(committed.time, NOW);
     }
     let card = make_card(ONE, None);
+    // What a table of ranges says of a number is kept with it.
+    let mut ranged = make_card(ONE, Some("c1"));
+    let shown = ranged.shown.as_mut().unwrap();
+    (shown.funding, shown.country) = (Some(Funding::Prepaid), Country::read(*b"DE"));
+    let read = stored(&*store, ranged.clone(), [6; 32]).await;
+    assert_eq!(read.shown, ranged.shown);
     let bare = CardRow { metadata: Default::default(), shown: None, ..card.clone() };
     let read = stored(&*store, bare.clone(), [8; 32]).await;
     assert_eq!(read, CardRow { fingerprint: read.fingerprint, ..bare });

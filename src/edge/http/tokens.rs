@@ -13,6 +13,7 @@ use super::problem::Problem;
 use super::reply;
 use crate::card::brand::Brand;
 use crate::card::id::{FingerprintId, Token};
+use crate::card::range::{Country, Funding};
 use crate::clock::Time;
 use crate::edge::App;
 use crate::edge::charge;
@@ -163,6 +164,10 @@ struct CardAnswer<'a> {
     brand: Option<Brand>,
     first6: Option<&'a str>,
     last4: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    funding: Option<Funding>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    country: Option<&'a str>,
     exp_month: u8,
     exp_year: u16,
 }
@@ -205,6 +210,8 @@ impl<'a> Answer<'a> {
                 brand: shown.map(|shown| shown.brand),
                 first6: shown.and_then(|shown| shown.first6.as_deref()),
                 last4: shown.map(|shown| shown.last4.as_str()),
+                funding: shown.and_then(|shown| shown.funding),
+                country: shown.and_then(|shown| shown.country.as_ref()).map(Country::as_str),
                 exp_month: card.expiry.month,
                 exp_year: card.expiry.year,
             },

@@ -80,12 +80,19 @@ impl Pan {
             first6: text(digits.get(..6)).filter(|_| self.len >= 15),
             last4: text(digits.last_chunk::<4>().map(<[u8; 4]>::as_slice)).unwrap_or_default(),
             brand: self.brand(),
+            funding: None,
+            country: None,
         }
     }
 
     /// The brand by issuer range and length.
     pub fn brand(&self) -> Brand {
         Brand::of(u16::try_from(self.number_of(0, 4)).unwrap_or(0), self.len)
+    }
+
+    /// The first eight digits: what a table of ranges is asked for.
+    pub(in crate::keeper) fn first_eight(&self) -> u32 {
+        self.number_of(0, 8)
     }
 
     /// (BIN of six digits, last four): what the fingerprint budget is kept by.

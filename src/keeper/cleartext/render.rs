@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 use super::charge_body::PassThrough;
 use super::envelope::Zip;
 use super::{CardVerificationCode, Pan};
+use crate::card::brand::Brand;
 use crate::card::expiry::Expiry;
 use crate::clock::{Clock, SystemClock};
 use crate::connector::{
@@ -23,6 +24,8 @@ const SCRUBBED_CHARS_MIN: usize = 5;
 pub(in crate::keeper) struct ClearCard {
     /// The number.
     pub(in crate::keeper) pan: Pan,
+    /// The brand, by the table of ranges or the networks' published ones.
+    pub(in crate::keeper) brand: Brand,
     /// Month and year.
     pub(in crate::keeper) expiry: Expiry,
     /// The billing zip.
@@ -56,7 +59,7 @@ pub(in crate::keeper) fn render(
             exp_month: card.expiry.month,
             exp_year: card.expiry.year,
             cvc,
-            brand: Some(card.pan.brand().name()),
+            brand: Some(card.brand.name()),
         }),
         billing: billing(pass, card),
         three_d_secure: three_d_secure(pass),

@@ -279,6 +279,8 @@ fn stand_in_seal(seal: &Seal, clock: &ManualClock) -> Result<Sealed, Refusal> {
         expiry: expiry.map(|e| field(exp, &[&[e.month], e.year.to_be_bytes().as_slice()].concat())),
         zip: text(&body["billing"]["zip"]).map(|text| field(zip, text.as_bytes())),
         shown: has_number.map(|number| TruncatedPan {
+            funding: None,
+            country: None,
             first6: Some(number[..6].to_owned()),
             last4: number[number.len() - 4..].to_owned(),
             brand: Brand::Visa,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::card::brand::Brand;
 use crate::card::id::{FingerprintId, IdBytes, Token};
+use crate::card::range::{self, Country, Funding};
 use crate::card::sealed::SealedCard;
 use crate::card::tenant::TenantId;
 use crate::card::truncated::TruncatedPan;
@@ -33,7 +34,7 @@ impl StoredCard {
     /// Reads the columns of `card_get.sql`.
     pub(super) fn read(row: &Row<'_>) -> Result<Self, ReadError> {
         let created: i64 = row.get(6)?;
-        let details: Details = decode(row.get_ref(10)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let (details, ranged) = decode_details(row.get_ref(10)?.as_blob().map_err(rusqlite::Error::from)?)?;
         let sealed = match row.get_ref(11)?.as_blob_or_null().map_err(rusqlite::Error::from)? {
             Some(bytes) => Some(decode_sealed(bytes)?),
             None => None,
@@ -46,7 +47,7 @@ impl StoredCard {
                 tenant: TenantId(row.get(1)?),
                 customer: details.customer,
                 metadata: details.metadata,
-                shown: details.shown.map(Shown::into_truncated),
+                shown: details.shown.map(|shown| shown.into_truncated(ranged)),
                 fingerprint: details.fingerprint,
                 sealed,
                 version: row.get(3)?,
@@ -106,19 +107,51 @@ impl Shown {
         Self { first6: pan.first6.clone(), last4: pan.last4.clone(), brand: brand_code(pan.brand) }
     }
 
-    fn into_truncated(self) -> TruncatedPan {
-        TruncatedPan { first6: self.first6, last4: self.last4, brand: brand_of(self.brand) }
+    fn into_truncated(self, ranged: Ranged) -> TruncatedPan {
+        let brand = brand_of(self.brand);
+        let (funding, country) = (range::at(&Funding::ALL, ranged.funding), Country::read(ranged.country));
+        TruncatedPan { first6: self.first6, last4: self.last4, brand, funding, country }
     }
+}
+
+/// What a table of ranges said of the card; written behind the details, and only if it said something, so that rows of before read
+/// as they did and others are no longer than they were.
+#[derive(Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Ranged {
+    funding: u8,
+    country: [u8; 2],
+}
+
+impl Ranged {
+    fn of(pan: &TruncatedPan) -> Self {
+        let letters = pan.country.as_ref().and_then(|country| country.as_str().as_bytes().try_into().ok());
+        Self {
+            funding: range::place(&Funding::ALL, pan.funding.as_ref()),
+            country: letters.unwrap_or_default(),
+        }
+    }
+}
+
+fn decode_details(bytes: &[u8]) -> Result<(Details, Ranged), ReadError> {
+    let corrupt = |_| ReadError::Corrupt("encoding");
+    let (details, rest) = postcard::take_from_bytes(bytes).map_err(corrupt)?;
+    let ranged =
+        if rest.is_empty() { Ranged::default() } else { postcard::from_bytes(rest).map_err(corrupt)? };
+    Ok((details, ranged))
 }
 
 /// The `details` of a card.
 pub(super) fn encode_details(card: &CardRow) -> Vec<u8> {
-    encode(&Details {
+    let mut details = encode(&Details {
         customer: card.customer.clone(),
         metadata: card.metadata.clone(),
         shown: card.shown.as_ref().map(Shown::of),
         fingerprint: card.fingerprint,
-    })
+    });
+    if let Some(ranged) = card.shown.as_ref().map(Ranged::of).filter(|ranged| *ranged != Ranged::default()) {
+        details.extend(encode(&ranged));
+    }
+    details
 }
 
 /// Sealed fields for the `sealed` column.
