@@ -97,6 +97,8 @@ impl Full {
     pub(crate) async fn make_room(&self, vault: &Vault, client: &Client, answers: &mut Answers) {
         std::fs::remove_file(&self.filler).unwrap();
         wait_for("room", || vault.plain("/readyz").starts_with("HTTP/1.1 200").then_some(()));
+        // The search held this thread: the client has yet to hear of connections that ended meanwhile.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         for (key, number) in &self.refused {
             let head = [JSON, ("idempotency-key", key.as_str())];
             answers.ask(client, ("POST", "/v1/tokens"), &head, &body(number), 201).await;
