@@ -88,6 +88,9 @@ impl Keeper {
                 }
                 (ToKeeperControl::Ranges { records, begins, ends }, _) => {
                     self.state().ranges.take(&records, begins, ends);
+                    if ends {
+                        self.say_ready();
+                    }
                 }
                 (ToKeeperControl::MakeKeys(orders), _) => self.make_keys(&orders),
                 (ToKeeperControl::UseKeys(keys), _) => self.use_keys(&keys),

@@ -190,7 +190,7 @@ impl Vault {
         self.tell_tenants()?;
         if self.ranges != ranges {
             self.ranges = ranges;
-            self.tell_ranges()?;
+            self.tell_ranges().await?;
         }
         if new_ports {
             // A Landlock domain cannot be widened: a forwarder with other ports is another process.
@@ -216,14 +216,15 @@ impl Vault {
         })
     }
 
-    /// Hands the keeper the table of ranges, in parts that fit a message.
-    fn tell_ranges(&self) -> Result<(), String> {
+    /// Hands the keeper the table of ranges, in parts that fit a message, and waits until it goes by it.
+    async fn tell_ranges(&mut self) -> Result<(), String> {
         let parts = self.ranges.len().div_ceil(RANGES_PART_BYTES).max(1);
         (0..parts).try_for_each(|part| {
             let rest = self.ranges.get(part * RANGES_PART_BYTES..).unwrap_or_default();
             let records = rest.get(..RANGES_PART_BYTES).unwrap_or(rest).to_vec();
             self.tell_keeper(&ToKeeperControl::Ranges { records, begins: part == 0, ends: part + 1 == parts })
-        })
+        })?;
+        self.await_keeper_ready().await
     }
 
     /// (role, process id) of what runs.
@@ -274,7 +275,7 @@ impl Vault {
             .map_err(|_| "the keeper does not listen".to_owned())?;
         self.keeper = Some(keeper);
         self.await_keeper_ready().await?;
-        if self.ranges.is_empty() { Ok(()) } else { self.tell_ranges() }
+        if self.ranges.is_empty() { Ok(()) } else { self.tell_ranges().await }
     }
 
     /// Counts the keeper's start and lets it answer fingerprints, in this order. A start that was refused before, for its database

@@ -202,7 +202,7 @@ pub enum ToKeeperControl {
 /// From the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromKeeperControl {
-    /// Done; to [`ToKeeperControl::Start`], [`ToKeeperControl::UseKeys`] and [`ToKeeperControl::Serve`].
+    /// Done; to [`ToKeeperControl::Start`], [`ToKeeperControl::UseKeys`], [`ToKeeperControl::Serve`] and the last part of [`ToKeeperControl::Ranges`].
     Ready {
         /// Random, one for each start, hex.
         boot: String,
