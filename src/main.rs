@@ -13,7 +13,7 @@ use cardvault::supervisor::setup::{self, InitArgs};
 use cardvault::telemetry;
 use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
 use cardvault::tools::terminal::{complain, say};
-use cardvault::tools::{audit, bench, connector, demo, doctor, sandbox};
+use cardvault::tools::{audit, bench, codes, connector, demo, doctor, sandbox};
 use clap::{Parser, Subcommand};
 
 // Every freed block is wiped: copies that hyper, serde and TLS make have no other owner who would.
@@ -80,6 +80,8 @@ enum Command {
     /// Check, render and map with the connector language
     #[command(subcommand)]
     Connector(connector::Command),
+    /// What each code of a decline means for the next try, from the dated data
+    Codes(codes::Args),
     /// The audit log: export and verify
     Audit(audit::AuditArgs),
     /// Measure what the vault does a second, against a bare floor in the same run
@@ -109,6 +111,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Connector(command) => connector::run(&command),
+        Command::Codes(args) => codes::run(&args),
         Command::Audit(args) => ExitCode::from(audit::run(&args, &open_log)),
         Command::Bench(command) => bench::run(&command),
         Command::Role(args) => end(role::run(&args)),

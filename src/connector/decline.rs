@@ -31,7 +31,13 @@ words! {
 
 /// Codes and their classes.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DeclineTable(Vec<(Box<str>, DeclineClass)>);
+pub(super) struct DeclineTable {
+    codes: Vec<(Box<str>, DeclineClass)>,
+    /// The shared table that fills the rest, and the date and source of the list.
+    shared: Option<&'static str>,
+    date: Box<str>,
+    source: Box<str>,
+}
 
 const SHARED_TEXT: &str = include_str!("data/declines.toml");
 
@@ -40,6 +46,8 @@ static SHARED: LazyLock<Vec<(String, DeclineTable)>> = LazyLock::new(|| read_sha
 
 /// The shared table of Mastercard's merchant advice codes.
 const ADVICE: &str = "mastercard_advice";
+/// The shared table of response codes as the networks send them.
+const ISO: &str = "iso8583";
 
 fn read_shared() -> Result<Vec<(String, DeclineTable)>, Vec<super::fault::Fault>> {
     let mut faults = Faults::new("declines.toml", SHARED_TEXT);
@@ -60,23 +68,24 @@ impl DeclineTable {
     pub(super) fn read(mut section: Section<'_>, faults: &mut Faults<'_>) -> Self {
         let (date, at) = section.required("date", faults);
         check_date(date, &at, faults);
-        section.required("source", faults);
-        let mut out = Self::default();
+        let (source, _) = section.required("source", faults);
+        let mut out = Self { date: date.into(), source: source.into(), ..Self::default() };
         for class in DeclineClass::ALL {
             let Some(entry) = section.take(class.text()) else { continue };
             for (code, at) in strings(class.text(), entry.value, faults) {
                 if out.get(code).is_some() {
                     faults.add(&at, format!("the code `{code}` stands in two classes"), "leave it in one");
                 }
-                out.0.push((code.into(), *class));
+                out.codes.push((code.into(), *class));
             }
         }
         if let Some((name, at)) = section.string("table", faults) {
             match SHARED.iter().find(|(known, _)| known == name) {
-                Some((_, shared)) => {
+                Some((name, shared)) => {
                     let more: Vec<_> =
-                        shared.0.iter().filter(|(code, _)| out.get(code).is_none()).cloned().collect();
-                    out.0.extend(more);
+                        shared.codes.iter().filter(|(code, _)| out.get(code).is_none()).cloned().collect();
+                    out.codes.extend(more);
+                    out.shared = Some(name);
                 }
                 None => faults.add(&at, "there is no such shared table", "write table = \"iso8583\""),
             }
@@ -87,12 +96,27 @@ impl DeclineTable {
 
     /// How many codes each class has; none for a class without.
     pub(super) fn counts(&self) -> impl Iterator<Item = (DeclineClass, usize)> + '_ {
-        let count = |class: &DeclineClass| self.0.iter().filter(|(_, of)| of == class).count();
+        let count = |class: &DeclineClass| self.codes.iter().filter(|(_, of)| of == class).count();
         DeclineClass::ALL.iter().map(move |class| (*class, count(class))).filter(|(_, count)| *count > 0)
     }
 
     pub(super) fn get(&self, code: &str) -> Option<DeclineClass> {
-        self.0.iter().find(|(known, _)| **known == *code).map(|(_, class)| *class)
+        self.codes.iter().find(|(known, _)| **known == *code).map(|(_, class)| *class)
+    }
+
+    /// Whether the codes are those that the network sends, and not the processor's own words or numbers.
+    pub(super) fn is_of_the_network(&self) -> bool {
+        self.shared == Some(ISO)
+    }
+
+    /// Every code with its class, in the order of the file.
+    pub(super) fn codes(&self) -> impl Iterator<Item = (&str, DeclineClass)> {
+        self.codes.iter().map(|(code, class)| (&**code, *class))
+    }
+
+    /// As of when the list stands, and where it is from.
+    pub(super) fn evidence(&self) -> (&str, &str) {
+        (&self.date, &self.source)
     }
 
     /// The class of a decline; where code and the network's advice disagree, the stricter wins.
@@ -113,6 +137,11 @@ impl DeclineTable {
     }
 }
 
+/// The tables that connectors share, by name.
+pub(super) fn shared() -> impl Iterator<Item = (&'static str, &'static DeclineTable)> {
+    SHARED.iter().map(|(name, table)| (name.as_str(), table))
+}
+
 /// A date of a list must be one.
 pub(super) fn check_date(text: &str, at: &Range<usize>, faults: &mut Faults<'_>) {
     if !text.is_empty() && text.parse::<jiff::civil::Date>().is_err() {
@@ -128,7 +157,7 @@ mod tests {
     fn the_shared_tables_are_whole() {
         let shared = read_shared().unwrap();
         let names: Vec<&str> = shared.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["iso8583", ADVICE]);
+        assert_eq!(names, [ISO, ADVICE]);
         assert_eq!(shared[0].1.get("R1"), Some(DeclineClass::Hard));
         assert_eq!(shared[0].1.get("51"), Some(DeclineClass::Soft));
         assert_eq!(shared[1].1.get("21"), Some(DeclineClass::Hard));
@@ -136,7 +165,8 @@ mod tests {
 
     #[test]
     fn the_stricter_of_code_and_advice_wins() {
-        let table = DeclineTable(vec![("51".into(), DeclineClass::Soft), ("04".into(), DeclineClass::Hard)]);
+        let codes = vec![("51".into(), DeclineClass::Soft), ("04".into(), DeclineClass::Hard)];
+        let table = DeclineTable { codes, ..DeclineTable::default() };
         assert_eq!(table.classify(Some("51"), None), DeclineClass::Soft);
         assert_eq!(table.classify(Some("51"), Some("03")), DeclineClass::Hard);
         assert_eq!(table.classify(Some("04"), Some("02")), DeclineClass::Hard);

@@ -4,7 +4,7 @@
 //! it does two pure things. In the keeper it renders an operation and its [`Values`] into a request; in the forwarder
 //! it maps an answer to a [`Mapped`] outcome. Shape: `spec` reads the file with `document` and `fault`; `op`, `leaf`,
 //! `condition` and `template` are requests, filled by `render`; `rules`, `fields` and `path` are answers, read by `answer`;
-//! `money`, `decline` and `authorization` are dated data. `language.md` beside this file is for who writes a connector.
+//! `money`, `decline`, `network` and `authorization` are dated data, `codes` the table made from it. `language.md` beside this file is for who writes a connector.
 //!
 //! Invariant: no network, no file, no clock, no panic, no loop that a file or an answer could make endless.
 //! Invariant: a value fills a leaf and cannot change the shape of a request (`no_value_changes_the_shape`).
@@ -12,6 +12,7 @@
 
 mod answer;
 mod authorization;
+pub mod codes;
 mod condition;
 mod decline;
 mod document;
@@ -21,6 +22,7 @@ mod fields;
 mod leaf;
 mod money;
 mod names;
+pub mod network;
 mod op;
 mod path;
 mod render;
@@ -131,6 +133,11 @@ impl Connector {
     /// SHA-256 of its text: an attempt that was rendered by another text is looked up, never sent again.
     pub const fn version_hash(&self) -> &[u8; 32] {
         &self.hash
+    }
+
+    /// Whether the codes of its answers are those that the card network sends (field 39 of ISO 8583).
+    pub fn has_network_codes(&self) -> bool {
+        self.declines.is_of_the_network()
     }
 
     /// What it rests on, where that is found, and as of when (`YYYY-MM-DD`).

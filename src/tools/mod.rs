@@ -4,6 +4,7 @@ pub mod administer;
 pub mod audit;
 pub mod bench;
 pub mod client;
+pub mod codes;
 pub mod connector;
 pub mod demo;
 pub mod doctor;
