@@ -66,6 +66,9 @@ mod contract {
             an_attempt_pins_its_version,
             an_erase_waits_for_the_last_pin,
             a_card_that_may_not_be_used_takes_no_charge,
+            a_schedule_of_retries_holds_the_invoice_and_is_found_when_due,
+            another_attempt_needs_a_card_that_may_be_used,
+            declines_are_counted_by_number_and_account_and_go_with_it,
         ],
         customers: [
             a_customer_keeps_its_name_until_the_last_card_goes,

@@ -1,9 +1,10 @@
 //! Charges: revisions, invoices, listings, and what they pin.
 
-use cardvault::card::id::{ChargeId, PrincipalId};
+use cardvault::card::id::{AttemptId, ChargeId, FingerprintId, PrincipalId};
+use cardvault::clock::Time;
 use cardvault::edge::store::{
-    CardRow, CardStatus, ChargeFilter, ChargeRow, ChargeStatus, CommitError, OnDuplicate, Operation,
-    OperationKind, RowChange, Store,
+    Bar, CardRow, CardStatus, ChargeFilter, ChargeRow, ChargeStatus, CommitError, DeclineRow, OnDuplicate,
+    Operation, OperationKind, Plan, Retries, RetryState, RowChange, Store,
 };
 
 use crate::harness::*;
@@ -302,4 +303,112 @@ pub(crate) async fn a_card_that_may_not_be_used_takes_no_charge(harness: Harness
     store.commit(change(suspend)).await.unwrap();
     let late = put(&make_charge(&card, "i1", ChargeStatus::Processing));
     assert!(matches!(store.commit(late).await, Err(CommitError::Conflict)));
+}
+
+fn scheduled(charge: &ChargeRow, state: RetryState) -> ChargeRow {
+    let retries = Retries { state, made: 0, until: NOW.plus_seconds(86_400) };
+    ChargeRow { plan: Some(Box::new(Plan { retries: Some(retries), route: None })), ..charge.clone() }
+}
+
+pub(crate) async fn a_schedule_of_retries_holds_the_invoice_and_is_found_when_due(harness: Harness) {
+    let store = harness.open();
+    let card = stored(&*store, make_card(ONE, None), [7; 32]).await;
+    let (soon, late) = (NOW.plus_seconds(60), NOW.plus_seconds(90));
+    let mut charges = Vec::new();
+    for (invoice, due) in [("late", late), ("soon", soon)] {
+        let running = scheduled(&make_charge(&card, invoice, ChargeStatus::Processing), RetryState::Running);
+        store.commit(put(&running)).await.unwrap();
+        let declined = scheduled(&moved(&running, ChargeStatus::Declined), RetryState::Scheduled(due));
+        store.commit(put(&declined)).await.unwrap();
+        charges.push(declined);
+    }
+    let due = |charge: &ChargeRow, at: Time| (at, ONE, charge.id);
+    assert_eq!(store.retries(10).await.unwrap(), [due(&charges[1], soon), due(&charges[0], late)]);
+    assert_eq!(store.retries(1).await.unwrap(), [due(&charges[1], soon)]);
+    let mut of_card = store.retries_of(card.token).await.unwrap();
+    of_card.sort_unstable();
+    let mut ids: Vec<ChargeId> = charges.iter().map(|charge| charge.id).collect();
+    ids.sort_unstable();
+    assert_eq!(of_card, ids);
+    let other = store.commit(put(&make_charge(&card, "soon", ChargeStatus::Processing))).await;
+    assert!(matches!(other, Err(CommitError::InvoiceTaken { charge }) if charge == charges[1].id));
+    // A schedule that is over lets it go.
+    let mut over = scheduled(&charges[1], RetryState::Ended("stopped".into()));
+    over.revision += 1;
+    store.commit(put(&over)).await.unwrap();
+    assert_eq!(store.retries(10).await.unwrap(), [due(&charges[0], late)]);
+    assert_eq!(store.charge(ONE, &over.id.to_string()).await.unwrap(), Some(over));
+    store.commit(put(&make_charge(&card, "soon", ChargeStatus::Processing))).await.unwrap();
+}
+
+pub(crate) async fn another_attempt_needs_a_card_that_may_be_used(harness: Harness) {
+    let store = harness.open();
+    let card = stored(&*store, make_card(ONE, None), [7; 32]).await;
+    let first = make_charge(&card, "i1", ChargeStatus::Processing);
+    store.commit(put(&first)).await.unwrap();
+    let declined = moved(&first, ChargeStatus::Declined);
+    store.commit(put(&declined)).await.unwrap();
+    let mut again = declined.clone();
+    again.revision += 1;
+    again.status = ChargeStatus::Processing;
+    again.operations[0]
+        .attempts
+        .push(make_charge(&card, "x", ChargeStatus::Processing).operations[0].attempts[0].clone());
+    let suspend = |status| RowChange::SetCardStatus { tenant: ONE, token: card.token, status };
+    store.commit(change(suspend(CardStatus::Suspended))).await.unwrap();
+    assert!(matches!(store.commit(put(&again)).await, Err(CommitError::Conflict)));
+    store.commit(change(suspend(CardStatus::Active))).await.unwrap();
+    store.commit(put(&again)).await.unwrap();
+    // While it runs the card stays; then it goes.
+    store.commit(erase(&card)).await.unwrap();
+    assert_eq!(store.card(ONE, card.token).await.unwrap().unwrap().status, CardStatus::Erasing);
+    store.commit(put(&moved(&again, ChargeStatus::Declined))).await.unwrap();
+    assert_eq!(store.card(ONE, card.token).await.unwrap().unwrap().status, CardStatus::Erased);
+    let mut late = moved(&again, ChargeStatus::Declined);
+    late.revision += 1;
+    late.status = ChargeStatus::Processing;
+    late.operations[0].attempts.push(again.operations[0].attempts[1].clone());
+    assert!(matches!(store.commit(put(&late)).await, Err(CommitError::NotFound)));
+}
+
+pub(crate) async fn declines_are_counted_by_number_and_account_and_go_with_it(harness: Harness) {
+    let store = harness.open();
+    let cards = [
+        stored(&*store, make_card(ONE, Some("c1")), [7; 32]).await,
+        stored(&*store, make_card(ONE, Some("c2")), [7; 32]).await,
+    ];
+    assert_eq!(cards[0].fingerprint, cards[1].fingerprint, "two tokens of one number");
+    let of = |fingerprint: FingerprintId, destination: &str, by_merchant, days_ago: i64, bar| DeclineRow {
+        fingerprint,
+        destination: destination.to_owned(),
+        by_merchant,
+        attempt: AttemptId::make(NOW).unwrap(),
+        at: NOW.plus_seconds(-days_ago * 86_400),
+        bar,
+    };
+    let number = cards[0].fingerprint;
+    let rows = [
+        of(number, "a", true, 40, Bar::Never),
+        of(number, "a", true, 35, Bar::None),
+        of(number, "a", true, 33, Bar::Until(NOW.plus_seconds(-86_400))),
+        of(number, "a", true, 3, Bar::UntilAgreed),
+        of(number, "a", true, 1, Bar::Until(NOW.plus_seconds(3_600))),
+        of(number, "a", false, 1, Bar::None),
+        of(number, "b", true, 1, Bar::None),
+    ];
+    for row in &rows {
+        store.commit(change(RowChange::CountDecline(Box::new(row.clone())))).await.unwrap();
+    }
+    assert_eq!(store.declines(number, "a", true).await.unwrap(), rows[..5]);
+    assert_eq!(store.declines(number, "a", false).await.unwrap(), rows[5..6]);
+    assert_eq!(store.declines(number, "b", true).await.unwrap(), rows[6..]);
+    let before = NOW.plus_seconds(-31 * 86_400);
+    store.commit(change(RowChange::PruneDeclines(before))).await.unwrap();
+    let kept = [rows[0].clone(), rows[3].clone(), rows[4].clone()];
+    assert_eq!(store.declines(number, "a", true).await.unwrap(), kept, "what is for good stays");
+    store.commit(erase(&cards[0])).await.unwrap();
+    assert_eq!(store.declines(number, "a", true).await.unwrap(), kept);
+    store.commit(erase(&cards[1])).await.unwrap();
+    assert_eq!(store.declines(number, "a", true).await.unwrap(), []);
+    assert_eq!(store.declines(number, "b", true).await.unwrap(), []);
 }

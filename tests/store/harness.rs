@@ -146,15 +146,7 @@ pub(crate) async fn stored(store: &dyn Store, card: CardRow, fingerprint: [u8; 3
 }
 
 pub(crate) fn make_charge(card: &CardRow, invoice: &str, status: ChargeStatus) -> ChargeRow {
-    let state = match status {
-        ChargeStatus::Processing => AttemptState::Sending,
-        ChargeStatus::Pending => AttemptState::Pending,
-        ChargeStatus::Unknown => AttemptState::Unknown,
-        ChargeStatus::Declined => AttemptState::Declined,
-        ChargeStatus::Failed => AttemptState::Failed,
-        ChargeStatus::Manual => AttemptState::Manual,
-        ChargeStatus::Authorized | ChargeStatus::Approved | ChargeStatus::Voided => AttemptState::Approved,
-    };
+    let state = state_of(status);
     ChargeRow {
         id: ChargeId::make(NOW).unwrap(),
         tenant: card.tenant,
@@ -211,9 +203,25 @@ pub(crate) fn make_charge(card: &CardRow, invoice: &str, status: ChargeStatus) -
                 avs: None,
                 error: None,
                 upstream_us: None,
+                rule: None,
+                destination: None,
                 resent_at: None,
             }],
         }],
+        plan: None,
+    }
+}
+
+/// Where the last attempt of a charge with this status stands.
+fn state_of(status: ChargeStatus) -> AttemptState {
+    match status {
+        ChargeStatus::Processing => AttemptState::Sending,
+        ChargeStatus::Pending => AttemptState::Pending,
+        ChargeStatus::Unknown => AttemptState::Unknown,
+        ChargeStatus::Declined => AttemptState::Declined,
+        ChargeStatus::Failed => AttemptState::Failed,
+        ChargeStatus::Manual => AttemptState::Manual,
+        ChargeStatus::Authorized | ChargeStatus::Approved | ChargeStatus::Voided => AttemptState::Approved,
     }
 }
 
@@ -225,17 +233,7 @@ pub(crate) fn moved(charge: &ChargeRow, status: ChargeStatus) -> ChargeRow {
     for operation in &mut next.operations {
         operation.status = status;
         for attempt in &mut operation.attempts {
-            attempt.state = match status {
-                ChargeStatus::Processing => AttemptState::Sending,
-                ChargeStatus::Pending => AttemptState::Pending,
-                ChargeStatus::Unknown => AttemptState::Unknown,
-                ChargeStatus::Declined => AttemptState::Declined,
-                ChargeStatus::Failed => AttemptState::Failed,
-                ChargeStatus::Manual => AttemptState::Manual,
-                ChargeStatus::Authorized | ChargeStatus::Approved | ChargeStatus::Voided => {
-                    AttemptState::Approved
-                }
-            };
+            attempt.state = state_of(status);
         }
     }
     next

@@ -397,6 +397,7 @@ fn draft(
         expires_at: None,
         refund_needs_card: to.refund_needs_card && !verification,
         operations: vec![operation],
+        plan: None,
     };
     Ok(Draft { charge, attempt, prepare, keys })
 }

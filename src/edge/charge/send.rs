@@ -100,6 +100,8 @@ pub(super) fn make_attempt(id: AttemptId, now: crate::clock::Time) -> Attempt {
         avs: None,
         error: None,
         upstream_us: None,
+        rule: None,
+        destination: None,
     }
 }
 

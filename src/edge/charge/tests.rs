@@ -56,6 +56,7 @@ pub(in crate::edge) fn charge(kind: OperationKind, allow_partial: bool) -> Charg
         expires_at: None,
         refund_needs_card: false,
         operations: vec![operation(kind, amount, 1)],
+        plan: None,
     }
 }
 

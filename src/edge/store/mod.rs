@@ -10,14 +10,16 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::card::id::{EventId, FingerprintId, Token};
+use crate::card::id::{ChargeId, EventId, FingerprintId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::edge::audit::event::EventDraft;
 
+mod plan;
 mod rows;
 pub mod sqlite;
 
+pub use plan::{Bar, DeclineRow, NetworkRule, Plan, Retries, RetryState, RouteLeft};
 pub use rows::{
     AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, FirstPayment,
     Installation, Operation, OperationKind, Outbound, PrincipalKind, PrincipalRow, TenantRow,
@@ -102,7 +104,8 @@ pub enum RowChange {
     },
     /// A charge as it shall be: `charge.revision` must be the stored one plus one, or 1 for a new one, else
     /// [`CommitError::Conflict`]. A new charge whose (tenant, invoice, period) is taken fails with
-    /// [`CommitError::InvoiceTaken`]; only a charge whose status is `declined`, `failed` or `voided` frees it. A new charge with an
+    /// [`CommitError::InvoiceTaken`]; only a charge whose status is `declined`, `failed` or `voided` frees it, unless its plan has more tries.
+    /// A further attempt on what a charge began with needs an active card like a new charge. A new charge with an
     /// unresolved attempt or an open authorization needs an active card ([`CommitError::Conflict`] if it is suspended,
     /// [`CommitError::NotFound`] if it is going or gone) of which `card_version` is the current version (else `Conflict`).
     PutCharge(Box<ChargeRow>),
@@ -125,6 +128,10 @@ pub enum RowChange {
         /// How many agreements the card has, those that ended included.
         agreements: usize,
     },
+    /// A decline that counts against a network's limits.
+    CountDecline(Box<DeclineRow>),
+    /// Forgets declines before this instant, some thousand at most; what forbids a number for good stays as long as the number.
+    PruneDeclines(Time),
     /// Binds the database to an installation, once for good: fails with [`CommitError::Conflict`] if it is bound to another.
     BindInstallation(Box<Installation>),
 }
@@ -361,6 +368,20 @@ pub trait Store: Send + Sync + 'static {
     /// All charges that have an attempt which is `sending` or `unknown`, or a status that waits for the processor.
     fn open_charges(&self, limit: usize) -> Reply<'_, Result<Vec<ChargeRow>, StoreError>>;
 
+    /// Charges whose schedule of retries has to be looked at, by when, soonest first.
+    fn retries(&self, limit: usize) -> Reply<'_, Result<Vec<DueRetry>, StoreError>>;
+
+    /// Charges of a card that a schedule of retries is to go on with.
+    fn retries_of(&self, token: Token) -> Reply<'_, Result<Vec<ChargeId>, StoreError>>;
+
+    /// The declines of a number at a destination, oldest first, by who asked.
+    fn declines<'a>(
+        &'a self,
+        fingerprint: FingerprintId,
+        destination: &'a str,
+        by_merchant: bool,
+    ) -> Reply<'a, Result<Vec<DeclineRow>, StoreError>>;
+
     /// The agreements of a card.
     fn agreements(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Vec<AgreementRow>, StoreError>>;
 
@@ -402,6 +423,9 @@ pub trait Store: Send + Sync + 'static {
     /// What is waiting, for metrics and readiness.
     fn health(&self) -> StoreHealth;
 }
+
+/// A charge whose schedule of retries has to be looked at: when, whose, which.
+pub type DueRetry = (Time, TenantId, ChargeId);
 
 /// What is waiting in a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::plan::{NetworkRule, Plan, Retries};
 use crate::attest::merkle;
 use crate::card::id::{AgreementId, AttemptId, ChargeId, FingerprintId, PrincipalId, Token};
 use crate::card::sealed::SealedCard;
@@ -174,6 +175,12 @@ pub struct Attempt {
     pub error: Option<String>,
     /// What the processor took, as seen from here, in microseconds.
     pub upstream_us: Option<u64>,
+    /// What the card network's rules say of the decline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<NetworkRule>,
+    /// Where it went, once another attempt of the charge went elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
 }
 
 /// A sale, authorization, capture, refund, void or verification, with its attempts.
@@ -265,6 +272,26 @@ pub struct ChargeRow {
     pub refund_needs_card: bool,
     /// The operations, oldest first.
     pub operations: Vec<Operation>,
+    /// What is still to be tried: boxed, as few charges have more than one attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Box<Plan>>,
+}
+
+impl ChargeRow {
+    /// The schedule of retries, if the charge asked for one.
+    pub fn retries(&self) -> Option<&Retries> {
+        self.plan.as_ref()?.retries.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub fn retries_mut(&mut self) -> Option<&mut Retries> {
+        self.plan.as_mut()?.retries.as_mut()
+    }
+
+    /// When the schedule of retries has to be looked at.
+    pub fn retry_due(&self) -> Option<Time> {
+        self.retries()?.due()
+    }
 }
 
 /// A person or an application.

@@ -5,6 +5,7 @@ use ring::digest::{Context, SHA256};
 
 use crate::card::id::{ChargeId, Token};
 use crate::card::tenant::TenantId;
+use crate::clock::Time;
 
 pub(super) type Key = Vec<u8>;
 
@@ -20,7 +21,9 @@ enum Kind {
     Open = b'N',
     Operation = b'O',
     Transaction = b'P',
+    Retry = b'R',
     Scrub = b'S',
+    RetryOfCard = b'T',
     Invoice = b'U',
     Unlisted = b'G',
     Pin = b'X',
@@ -127,6 +130,27 @@ pub(super) fn open_prefix() -> Key {
 
 pub(super) fn open(charge: ChargeId) -> Key {
     join(Kind::Open, &[charge.bytes()])
+}
+
+/// All schedules of retries: prefix of [`retry`] keys, soonest first.
+pub(super) fn retry_prefix() -> Key {
+    join(Kind::Retry, &[])
+}
+
+/// A charge whose schedule has to be looked at at this instant.
+pub(super) fn retry(due: Time, charge: ChargeId) -> Key {
+    join(Kind::Retry, &[&due.micros.max(0).to_be_bytes(), charge.bytes()])
+}
+
+/// The instant of a [`retry`] key.
+pub(super) fn retry_due(key: &[u8]) -> Option<Time> {
+    let micros = key.get(1..)?.first_chunk::<8>()?;
+    Some(Time::from_micros(i64::from_be_bytes(*micros)))
+}
+
+/// The charges of a card that a schedule goes on with.
+pub(super) fn retries_of_card(token: Token) -> Key {
+    join(Kind::RetryOfCard, &[token.bytes()])
 }
 
 pub(super) fn operation(tenant: TenantId, operation: &str) -> Key {

@@ -18,10 +18,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, Installation, Page,
-    PrincipalRow, Reply, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
+    AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, DeclineRow, DueRetry,
+    Installation, Page, PrincipalRow, Reply, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency,
+    TenantRow,
 };
-use crate::card::id::{ChargeId, EventId, Token};
+use crate::card::id::{ChargeId, EventId, FingerprintId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Clock;
 use crate::edge::audit::event::EventDraft;
@@ -213,6 +214,23 @@ impl Store for SqliteStore {
 
     fn open_charges(&self, limit: usize) -> Reply<'_, Result<Vec<ChargeRow>, StoreError>> {
         ready(self.readers.open_charges(limit))
+    }
+
+    fn retries(&self, limit: usize) -> Reply<'_, Result<Vec<DueRetry>, StoreError>> {
+        ready(self.readers.retries(limit))
+    }
+
+    fn retries_of(&self, token: Token) -> Reply<'_, Result<Vec<ChargeId>, StoreError>> {
+        ready(self.readers.retries_of(token))
+    }
+
+    fn declines<'a>(
+        &'a self,
+        fingerprint: FingerprintId,
+        destination: &'a str,
+        by_merchant: bool,
+    ) -> Reply<'a, Result<Vec<DeclineRow>, StoreError>> {
+        ready(self.readers.declines(fingerprint, destination, by_merchant))
     }
 
     fn agreements(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Vec<AgreementRow>, StoreError>> {

@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use rusqlite::{Connection, OptionalExtension};
 use serde::de::DeserializeOwned;
 
-use super::apply::{load_card, load_charge, needs_card_yet, read_charge, read_key, status_word};
+use super::apply::{declines_of, load_card, load_charge, needs_card_yet, read_charge, read_key, status_word};
 use super::codec::{self, ReadError, StoredCard, StoredKey};
 use super::index::{self, Order, Span};
 use super::keys::{self, Key};
 use super::log::{self, StoredNodes};
 use super::schema;
 use super::writer::Common;
-use crate::card::id::{ChargeId, EventId, IdBytes, Token};
+use crate::card::id::{ChargeId, EventId, FingerprintId, IdBytes, Token};
 use crate::card::tenant::TenantId;
 use crate::edge::audit::tree::{Frontier, TreeError, consistency_path, inclusion_path};
 use crate::edge::store::{
-    AgreementRow, CardRow, CardStatus, ChargeFilter, ChargeRow, Page, StoreError, StoredEvent,
-    StoredIdempotency,
+    AgreementRow, CardRow, CardStatus, ChargeFilter, ChargeRow, DeclineRow, DueRetry, Page, StoreError,
+    StoredEvent, StoredIdempotency,
 };
 
 /// Connections kept open; as many threads read at once here.
@@ -250,6 +250,39 @@ impl Readers {
             }
             Ok(out)
         })
+    }
+
+    pub(super) fn retries(&self, limit: usize) -> Result<Vec<DueRetry>, StoreError> {
+        self.with(|conn| {
+            let span = Span::of_prefix(keys::retry_prefix());
+            let entries = index::scan(&self.common.index, conn, span, limit)?;
+            let read = |(key, tenant): (Key, Vec<u8>)| {
+                let tenant = TenantId(u32::from_be_bytes(*tenant.first_chunk::<4>()?));
+                let charge = keys::last_id(&key).and_then(ChargeId::from_slice)?;
+                Some((keys::retry_due(&key)?, tenant, charge))
+            };
+            entries.into_iter().map(|entry| read(entry).ok_or(ReadError::Corrupt("index"))).collect()
+        })
+    }
+
+    pub(super) fn retries_of(&self, token: Token) -> Result<Vec<ChargeId>, StoreError> {
+        self.with(|conn| {
+            let span = Span::of_prefix(keys::retries_of_card(token));
+            let entries = index::scan(&self.common.index, conn, span, usize::MAX)?;
+            Ok(entries
+                .iter()
+                .filter_map(|(key, _)| keys::last_id(key).and_then(ChargeId::from_slice))
+                .collect())
+        })
+    }
+
+    pub(super) fn declines(
+        &self,
+        fingerprint: FingerprintId,
+        destination: &str,
+        by_merchant: bool,
+    ) -> Result<Vec<DeclineRow>, StoreError> {
+        self.with_rows(|conn| declines_of(conn, fingerprint, destination, by_merchant))
     }
 
     pub(super) fn agreements(&self, tenant: TenantId, token: Token) -> Result<Vec<AgreementRow>, StoreError> {

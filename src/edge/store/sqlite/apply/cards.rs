@@ -209,6 +209,10 @@ impl Applying<'_> {
         let customer = keys::customer_mark(card.row.tenant, card.row.customer.as_deref());
         let mut sealed_ids: Vec<i64> = card.sealed_id.into_iter().collect();
         sealed_ids.extend(self.old_versions(token)?.into_iter().map(|(_, id)| id));
+        if let Some(id) = card.sealed_id {
+            let mark = self.sealed_marks(id)?.mark;
+            self.forget_declines_of(mark, card.row.fingerprint)?;
+        }
         for id in sealed_ids {
             self.conn.prepare_cached(include_str!("../sql/sealed_erase.sql"))?.execute((id,))?;
         }
@@ -320,6 +324,9 @@ impl Applying<'_> {
             Some(_) | None => (old_mark, old_rest, stored.row.fingerprint),
         };
         self.index.put(&keys::fingerprint(mark, customer, card.token), &rest);
+        if mark != old_mark {
+            self.forget_declines_of(old_mark, stored.row.fingerprint)?;
+        }
         if customer != old_customer {
             self.index.delete(&keys::customer(old_customer, card.token));
             if card.customer.is_some() {
@@ -327,6 +334,12 @@ impl Applying<'_> {
             }
         }
         Ok((mark, fingerprint))
+    }
+
+    /// When a number's last token goes, what was counted of it goes as well.
+    fn forget_declines_of(&self, mark: [u8; 16], fingerprint: FingerprintId) -> Result<(), Refusal> {
+        let others = self.index.scan(self.conn, keys::fingerprint_prefix(mark), 1)?;
+        if others.is_empty() { self.forget_declines(fingerprint) } else { Ok(()) }
     }
 
     /// A card that is to go never matches a duplicate; the entry goes with its last token.

@@ -22,7 +22,7 @@ impl Applying<'_> {
         if charge.revision != revision.saturating_add(1) {
             return Err(CommitError::Conflict.into());
         }
-        if before.is_none() && pins(charge) {
+        if pins(charge) && before.as_ref().is_none_or(|before| begins_again(before, charge)) {
             self.check_chargeable(charge)?;
         }
         let old = before.as_ref().map(entries).unwrap_or_default();
@@ -144,7 +144,11 @@ fn entries(charge: &ChargeRow) -> BTreeMap<Key, Vec<u8>> {
     for operation in &charge.operations {
         out.insert(keys::operation(tenant, &operation.id), id.bytes().to_vec());
     }
-    if !charge.invoice.is_empty() && holds_invoice(charge.status) {
+    if let Some(due) = charge.retry_due() {
+        out.insert(keys::retry(due, id), tenant.0.to_be_bytes().to_vec());
+        out.insert(keys::with_charge(keys::retries_of_card(charge.token), id), Vec::new());
+    }
+    if !charge.invoice.is_empty() && (holds_invoice(charge.status) || charge.retry_due().is_some()) {
         out.insert(keys::invoice(tenant, &charge.invoice, &charge.period), id.bytes().to_vec());
     }
     out
@@ -160,6 +164,12 @@ pub(in crate::edge::store::sqlite) fn needs_card_yet(charge: &ChargeRow) -> bool
     let is_given_back =
         charge.status == ChargeStatus::Approved && charge.amount_refunded >= charge.amount_captured;
     charge.refund_needs_card && holds_invoice(charge.status) && !is_given_back
+}
+
+/// Whether what a charge began with is tried once more: that uses the card anew.
+fn begins_again(before: &ChargeRow, charge: &ChargeRow) -> bool {
+    let attempts = |row: &ChargeRow| row.operations.first().map_or(0, |first| first.attempts.len());
+    attempts(charge) > attempts(before)
 }
 
 /// Whether somebody must still find out about it.

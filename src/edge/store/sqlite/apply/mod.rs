@@ -16,9 +16,11 @@ use crate::edge::store::{
 mod cards;
 mod charges;
 mod customers;
+mod declines;
 
 pub(super) use charges::{load_charge, needs_card_yet, read_charge, status_word};
 pub(super) use customers::Salt;
+pub(super) use declines::declines_of;
 
 /// What a change needs of the writer.
 pub(super) struct Applying<'a> {
@@ -105,6 +107,8 @@ impl Applying<'_> {
                 RowChange::SeenAgreements { tenant, token, number, agreements } => {
                     self.check_seen((*tenant, *token), *number, *agreements)?;
                 }
+                RowChange::CountDecline(row) => self.count_decline(row)?,
+                RowChange::PruneDeclines(before) => self.prune_declines(*before)?,
                 RowChange::BindInstallation(row) => self.bind_installation(row)?,
             }
         }

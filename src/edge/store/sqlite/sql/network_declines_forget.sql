@@ -1,0 +1,1 @@
+delete from network_declines where fingerprint = ?1
