@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::card::stray::Exemptions;
 use crate::card::tenant::Mode;
+use crate::charging::{self, Policy, RetriesConfig, RouteConfig};
 use crate::wire::control::Limits;
 
 /// Whether development conveniences are allowed.
@@ -56,6 +57,12 @@ pub struct Config {
     /// The operator's table of issuer ranges.
     #[serde(default)]
     pub ranges: RangesConfig,
+    /// When a declined charge is tried again.
+    #[serde(default)]
+    pub retries: RetriesConfig,
+    /// Where charges go that name no destination.
+    #[serde(default)]
+    pub route: Vec<RouteConfig>,
     /// Processors that cards may be sent to, by name.
     #[serde(default)]
     pub destination: BTreeMap<String, DestinationConfig>,
@@ -290,10 +297,23 @@ impl Config {
             "exempt: patterns are for customer, idempotency_key, invoice, period or processor_transaction_id, with at least 6 characters that are \
              fixed and 4 that are #",
         );
+        faults.extend(self.charging().err().unwrap_or_default());
         if self.environment == Environment::Production {
             faults.extend(self.development_conveniences());
         }
         faults
+    }
+
+    /// How charges are tried again, and where they go.
+    pub fn charging(&self) -> Result<Policy, Vec<String>> {
+        let modes = self.destination.iter().map(|(name, to)| (name.clone(), to.mode)).collect();
+        match (self.retries.policy(), charging::routes(&self.route, &modes)) {
+            (Ok(retries), Ok(routes)) => Ok(Policy { retries, routes }),
+            (retries, routes) => {
+                let faults = retries.err().into_iter().chain(routes.err()).flatten();
+                Err(faults.collect())
+            }
+        }
     }
 
     /// What production refuses.
@@ -365,6 +385,8 @@ mod tests {
             .collect();
         let full = Config::parse(&all, "example").unwrap();
         assert_eq!(full.limits, Limits::default());
+        assert_eq!(full.charging().unwrap().retries, RetriesConfig::default().policy().unwrap());
+        assert_eq!(full.charging().unwrap().routes.len(), 1);
         assert!(full.faults().is_empty() && !full.exempt.0.is_empty());
         assert!(full.connectors.directory.is_some() && full.destination.values().any(|d| d.trust.is_some()));
     }

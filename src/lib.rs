@@ -14,6 +14,7 @@
 //! - [`wire`]: the doors between roles: messages and framing.
 //! - [`connector`]: the declarative language that says how to talk to one processor, and the connectors in it.
 //! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
+//! - [`charging`]: how charges are tried again and where they go, as configured.
 //! - [`config`], [`clock`], [`object`], [`random`], [`telemetry`]; `wiping`, which clears the read buffers of TLS and HTTP.
 //!
 //! # Words
@@ -31,12 +32,16 @@
 //! - Invariant: an opening that a statement counts has one event (`an_opening_that_a_statement_counts_has_exactly_one_event`).
 //! - Invariant: no request is sent twice on the quiet (`no_request_is_sent_twice`).
 //! - Invariant: an invoice and period are charged once (`an_invoice_is_claimed_once`).
+//! - Invariant: a retry or failover that was begun is never begun again (`the_edge_dies_while_retries_are_made`,
+//!   `the_edge_dies_while_routes_move_on`).
+//! - Invariant: what a network forbids leaves for no merchant (`what_the_network_forbids_is_not_sent_for_a_merchant`).
 //! - Invariant: test and live numbers never meet (`test_and_live_numbers_never_meet`).
 //! - Invariant: nothing quotes what a caller sent (`no_body_is_ever_quoted`, `an_error_never_quotes_the_file`).
 //! - Invariant: erased bytes leave every file (`erased_bytes_leave_every_file`).
 
 pub mod attest;
 pub mod card;
+pub mod charging;
 pub mod clock;
 pub mod config;
 pub mod connector;

@@ -17,6 +17,7 @@ use super::store::{PrincipalKind, PrincipalRow};
 use crate::card::id::{PrincipalId, RequestId};
 use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
+use crate::charging::Policy;
 use crate::clock::Time;
 use crate::wire::control::{DestinationInfo, Limits, TenantInfo};
 
@@ -114,6 +115,7 @@ pub struct Directory {
     tenants: RwLock<Arc<HashMap<TenantId, TenantInfo>>>,
     destinations: RwLock<Arc<Vec<DestinationInfo>>>,
     exemptions: RwLock<Arc<Exemptions>>,
+    charging: RwLock<Arc<Policy>>,
 }
 
 impl Directory {
@@ -129,6 +131,7 @@ impl Directory {
             tenants: RwLock::default(),
             destinations: RwLock::default(),
             exemptions: RwLock::default(),
+            charging: RwLock::default(),
         }
     }
 
@@ -165,6 +168,16 @@ impl Directory {
     /// Puts all exemptions from the stray-number guard in place.
     pub fn set_exemptions(&self, exemptions: Exemptions) {
         replace(&self.exemptions, exemptions);
+    }
+
+    /// Puts retries and routes in place.
+    pub fn set_charging(&self, charging: Policy) {
+        replace(&self.charging, charging);
+    }
+
+    /// How charges are tried again, and where they go.
+    pub fn charging(&self) -> Arc<Policy> {
+        snapshot(&self.charging)
     }
 
     /// Whether an identifier that looks like a card number is known to be none, for this tenant and in this field.

@@ -49,6 +49,7 @@ pub struct Metrics {
     requests: Family<Answered, Counter>,
     seconds: Family<Of, Histogram, fn() -> Histogram>,
     charges: Family<Became, Counter>,
+    retries: Family<Became, Counter>,
     connections: Gauge,
     connections_total: Counter,
     handshakes_failed: Counter,
@@ -91,6 +92,7 @@ impl Metrics {
             requests: Family::default(),
             seconds: Family::new_with_constructor(histogram),
             charges: Family::default(),
+            retries: Family::default(),
             connections: Gauge::default(),
             connections_total: Counter::default(),
             handshakes_failed: Counter::default(),
@@ -115,6 +117,8 @@ impl Metrics {
         r.register_with_unit("request", help, Unit::Seconds, self.seconds.clone());
         let help = "Changes of a charge's status, by the new one; `manual` waits for a person";
         r.register("charges", help, self.charges.clone());
+        let help = "Retries that a schedule made, by the status of the charge after it";
+        r.register("retries", help, self.retries.clone());
         r.register("connections", "Connections open now", self.connections.clone());
         r.register("connections_accepted", "Connections accepted", self.connections_total.clone());
         let help = "TLS handshakes that failed";
@@ -153,6 +157,11 @@ impl Metrics {
     /// Counts that a charge came to a status.
     pub fn charge(&self, status: &'static str) {
         self.charges.get_or_create(&Became { status }).inc();
+    }
+
+    /// Counts a retry that a schedule made.
+    pub fn retry(&self, status: &'static str) {
+        self.retries.get_or_create(&Became { status }).inc();
     }
 
     /// Counts a connection; it ends when the guard is dropped.

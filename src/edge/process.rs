@@ -94,6 +94,7 @@ async fn serve(
     app.directory.set_tenants(tenants.clone());
     app.directory.set_exemptions(settings.reload.exemptions);
     app.directory.set_destinations(settings.reload.destinations);
+    app.directory.set_charging(settings.reload.charging);
     if !attest::bind(&app).await.map_err(|error| error.to_string())? {
         return Err("the key store is of another environment than the database: use the two that belong together, or \
                     restore the one that is wrong"
@@ -182,6 +183,7 @@ async fn recover(app: App) {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     app.set_recovered();
+    charge::run_retries(app).await;
 }
 
 /// Does what the supervisor says until it says stop, or is gone.
@@ -232,4 +234,5 @@ fn take_reload(app: &App, tls: &Tls, reload: EdgeReload) {
     app.directory.set_tenants(reload.tenants);
     app.directory.set_exemptions(reload.exemptions);
     app.directory.set_destinations(reload.destinations);
+    app.directory.set_charging(reload.charging);
 }

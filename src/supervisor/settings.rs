@@ -62,6 +62,7 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         idempotency_seconds: connector.idempotency().ttl.map_or(0, |ttl| ttl.as_secs()),
         can_look_up: connector.operations().any(|op| op == Operation::Lookup),
         settle_seconds: connector.settle().map_or(0, |settle| settle.as_secs()),
+        network_codes: connector.has_network_codes(),
         can_verify: connector.operations().any(|op| op == Operation::Verify),
         smallest_amounts: connector.smallest_amounts().map(|(code, n)| (code.to_owned(), n)).collect(),
         undo_sale: undo(&connector, Operation::Sale),
@@ -253,8 +254,10 @@ pub(super) fn edge_reload(
         PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
             .map_err(|_| "listen.key: the file holds no PEM private key".to_owned())?;
     }
+    let charging = config.charging().map_err(|faults| faults.join("\n"))?;
     let destinations = destinations.iter().map(|loaded| loaded.info.clone()).collect();
     Ok(EdgeReload {
+        charging,
         certificate_pem,
         key_pem,
         tenants: tenants.to_vec(),

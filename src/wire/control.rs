@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::keeper::Verb;
 use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
+use crate::charging::Policy;
 use crate::clock::Time;
 
 /// To the edge. `Start` carries the API listener, the metrics listener and the keeper pair; `KeeperPair` a pair.
@@ -67,6 +68,8 @@ pub struct EdgeReload {
     pub exemptions: Exemptions,
     /// Destinations, as far as the edge needs to know them.
     pub destinations: Vec<DestinationInfo>,
+    /// How charges are tried again, and where they go.
+    pub charging: Policy,
 }
 
 /// Limits of the API listener; the example configuration says what each is for.
@@ -143,6 +146,8 @@ pub struct DestinationInfo {
     pub can_look_up: bool,
     /// Before this, in seconds, `not found` proves nothing.
     pub settle_seconds: u64,
+    /// Whether the codes of its answers are those of the card network, so that its rules go by them.
+    pub network_codes: bool,
     /// Whether a zero amount can be verified.
     pub can_verify: bool,
     /// What a verification holds where it cannot, by currency, in minor units.

@@ -258,6 +258,8 @@ pub struct ChargeRead {
     pub customer_initiated: bool,
     /// `agr_…`.
     pub agreement: Option<String>,
+    /// Whether it is tried again on a schedule; none if the body does not say.
+    pub retry: Option<bool>,
     /// Capture at once.
     pub capture: bool,
     /// Take a partial approval.

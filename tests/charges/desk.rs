@@ -93,6 +93,41 @@ impl Desk {
         charge
     }
 
+    /// A token with an agreement, and the body with which the merchant charges it.
+    pub(crate) async fn merchants(&self, key: &str, number: &str) -> (String, Value) {
+        let token = self.token(key, number).await;
+        self.agree(&token, &format!("agreement-{key}")).await;
+        let mut body = sale(&token, key);
+        body["initiator"] = "merchant".into();
+        (token, body)
+    }
+
+    /// Makes an agreement; gives its id.
+    pub(crate) async fn agree(&self, token: &str, key: &str) -> String {
+        let consent =
+            json!({"type": "recurring", "consent": {"by": "shopper", "at": "2026-11-01T00:00:00Z"}});
+        let made = self.post(&format!("/v1/tokens/{token}/agreements"), key, &consent).await;
+        assert_eq!(made.status, 201, "{}", text(&made));
+        word(&made.json(), "id").to_owned()
+    }
+
+    pub(crate) async fn patch(&self, token: &str, body: &Value) -> Answer {
+        self.client.request("PATCH", &format!("/v1/tokens/{token}"), &[], body).await.unwrap()
+    }
+
+    /// The charge when it is as it should be.
+    pub(crate) async fn until(&self, id: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let charge = self.get(&format!("/v1/charges/{id}")).await;
+            if is(&charge) {
+                return charge;
+            }
+            assert!(began.elapsed() < FINAL_MAX, "not {what}: {charge}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// What the sandbox's next requests meet.
     pub(crate) async fn script(&self, script: &Value) {
         let port = std::fs::read_to_string(self.vault.beside("sandbox.port")).unwrap();

@@ -14,9 +14,12 @@ mod agreements;
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;
 mod desk;
+mod dunning;
 mod keeping;
+mod network;
 mod refunds;
 mod refusals;
 mod rotation;
+mod routing;
 mod unknown;
 mod verbs;

@@ -12,6 +12,7 @@
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;
+mod retries;
 mod tokens;
 
 use std::collections::BTreeMap;

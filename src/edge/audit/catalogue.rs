@@ -46,6 +46,7 @@ actions! {
     CHARGE_OUTCOME "charge.outcome" [1] "What became of a charge, or of one of its attempts.";
     CHARGE_READ "charge.read" [1] "A charge was read.";
     CHARGE_RESOLVE "charge.resolve" [1, 2] "A person settled a charge whose outcome could not be found out.";
+    CHARGE_RETRY "charge.retry" [1] "The schedule of a charge's retries was moved, put off or ended without an attempt; `note` says how.";
     CHARGE_SEND "charge.send" [1] "A card is about to be disclosed to a processor; carries the keeper's `opening`.";
     CONFIG_RELOAD "config.reload" [2, 7] "Certificates, connectors, credentials or policies were loaded anew.";
     CREDENTIALS_REFUSED "credentials.refused" [5] "A processor refused the operator's credentials of a destination; requests go out with the other ones of the two.";

@@ -10,7 +10,8 @@ use super::machine;
 use crate::card::id::{AgreementId, AttemptId, ChargeId, Token};
 use crate::clock::Time;
 use crate::edge::store::{
-    Attempt, AttemptState, ChargeRow, ChargeStatus, Operation, OperationKind, Outbound,
+    Attempt, AttemptState, ChargeRow, ChargeStatus, NetworkRule, Operation, OperationKind, Outbound, Retries,
+    RetryState,
 };
 
 /// The word for a status.
@@ -116,6 +117,12 @@ pub struct ChargeAnswer<'a> {
     code: Option<&'a str>,
     decline_class: Option<&'a str>,
     message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_rule: Option<Rule<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retries: Option<Schedule<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "display_some")]
+    next_attempt_at: Option<Time>,
     outbound: Outbound,
     retryable: bool,
     processor_transaction_id: Option<&'a str>,
@@ -141,6 +148,28 @@ struct Avs<'a> {
     zip: Option<&'a str>,
 }
 
+/// What the card network's rules say of a decline.
+#[derive(Serialize)]
+struct Rule<'a> {
+    name: &'a str,
+    retry: &'a str,
+    #[serde(serialize_with = "display_some")]
+    retry_after: Option<Time>,
+    condition: Option<&'a str>,
+}
+
+/// The schedule of retries of a charge that asked for one.
+#[derive(Serialize)]
+struct Schedule<'a> {
+    status: &'static str,
+    /// Why it ended.
+    reason: Option<&'a str>,
+    /// Attempts that the schedule has made.
+    made: u32,
+    #[serde(serialize_with = "display")]
+    until: Time,
+}
+
 /// One try of one operation.
 #[derive(Serialize)]
 struct AttemptAnswer<'a> {
@@ -153,6 +182,11 @@ struct AttemptAnswer<'a> {
     processor_code: Option<&'a str>,
     decline_class: Option<&'a str>,
     message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_rule: Option<Rule<'a>>,
+    /// Where it went, if the charge did not stay there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<&'a str>,
     error: Option<&'a str>,
     #[serde(serialize_with = "display")]
     started_at: Time,
@@ -237,6 +271,9 @@ impl<'a> ChargeAnswer<'a> {
             code: charge.code.as_deref(),
             decline_class: last.and_then(|attempt| attempt.decline_class.as_deref()),
             message: last.and_then(|attempt| attempt.message.as_deref()),
+            network_rule: last.and_then(|attempt| attempt.rule.as_ref()).map(Rule::of),
+            retries: charge.retries().map(Schedule::of),
+            next_attempt_at: charge.retries().and_then(Schedule::next),
             outbound: outbound(first),
             retryable: is_retryable(charge.status, first),
             processor_transaction_id: last.and_then(|attempt| attempt.transaction_id.as_deref()),
@@ -344,6 +381,36 @@ impl<'a> Avs<'a> {
     }
 }
 
+impl<'a> Rule<'a> {
+    fn of(rule: &'a NetworkRule) -> Self {
+        Self {
+            name: &rule.name,
+            retry: &rule.retry,
+            retry_after: rule.retry_after,
+            condition: rule.condition.as_deref(),
+        }
+    }
+}
+
+impl<'a> Schedule<'a> {
+    fn of(retries: &'a Retries) -> Self {
+        let (status, reason) = match &retries.state {
+            RetryState::Running => ("running", None),
+            RetryState::Scheduled(_) => ("scheduled", None),
+            RetryState::Waiting => ("waiting", None),
+            RetryState::Ended(why) => ("ended", Some(why.as_str())),
+        };
+        Self { status, reason, made: retries.made, until: retries.until }
+    }
+
+    const fn next(retries: &Retries) -> Option<Time> {
+        match retries.state {
+            RetryState::Scheduled(at) => Some(at),
+            RetryState::Running | RetryState::Waiting | RetryState::Ended(_) => None,
+        }
+    }
+}
+
 impl<'a> AttemptAnswer<'a> {
     fn all(operation: &'a Operation) -> impl Iterator<Item = Self> {
         let kind = operation.kind;
@@ -356,6 +423,8 @@ impl<'a> AttemptAnswer<'a> {
             processor_code: attempt.processor_code.as_deref(),
             decline_class: attempt.decline_class.as_deref(),
             message: attempt.message.as_deref(),
+            network_rule: attempt.rule.as_ref().map(Rule::of),
+            destination: attempt.destination.as_deref(),
             error: attempt.error.as_deref(),
             started_at: attempt.started_at,
             finished_at: attempt.finished_at,

@@ -7,14 +7,14 @@ use tokio::sync::oneshot;
 
 use super::machine::{self, How};
 use super::send::{self, By, Claim};
-use super::{Answered, Error, Held, Hold, answer, resolve, working};
+use super::{Answered, Error, Held, Hold, answer, declines, resolve, route, schedule, working};
 use crate::card::id::{AgreementId, AttemptId, ChargeId, EventId, OperationId, Token};
 use crate::clock::Time;
 use crate::edge::App;
 use crate::edge::directory::Caller;
 use crate::edge::store::{
     AgreementRow, CardRow, CardStatus, Change, ChargeRow, ChargeStatus, CommitError, Operation,
-    OperationKind, StoreError, StoredAnswer, StoredIdempotency,
+    OperationKind, Plan, RouteLeft, StoreError, StoredAnswer, StoredIdempotency,
 };
 use crate::wire::control::DestinationInfo;
 use crate::wire::keeper::{ChargeRead, Prepare, ReadCharge, StoredCredential, Verb};
@@ -78,9 +78,14 @@ async fn begin(
         return Box::pin(replay(app, &claim, stored)).await;
     }
     let card = chargeable(card?)?;
-    let to = choose_destination(app, caller, read.destination.as_deref())?;
+    let (to, route) = choose_destination(app, caller, &card, &read)?;
     let agreement = choose_agreement(app, &card, &read).await?;
+    if !read.customer_initiated {
+        declines::refuse_forbidden(app, &card, &to.name, agreement.as_ref()).await?;
+    }
+    let plan = plan(app, &read, verification, route);
     let mut draft = draft(app, (read, verification), &card, &to, agreement.as_ref())?;
+    draft.charge.plan = plan;
     draft.charge.principal = Some(caller.principal.id);
     let taken = draft.charge.clone();
     app.charges.limits.take(&caller.principal, &taken)?;
@@ -197,7 +202,9 @@ pub(super) async fn send_first(
 
 /// Gives back what nobody wanted and finds out what is not known.
 async fn finish(app: &App, charge: ChargeRow, claim: &Claim) -> ChargeRow {
-    let open = machine::needs_reversal(&charge) || machine::unsettled(&charge).next().is_some();
+    let open = machine::needs_reversal(&charge)
+        || route::goes_on(&charge)
+        || machine::unsettled(&charge).next().is_some();
     // Boxed, as the rest of what is rare here: each charge would carry the room for it.
     if open { Box::pin(resolve::run(app, charge, Some(claim))).await } else { charge }
 }
@@ -246,6 +253,9 @@ async fn verdict(
                 | ChargeStatus::Pending
                 | ChargeStatus::Unknown
                 | ChargeStatus::Manual => Error::InFlight(id),
+                ChargeStatus::Declined | ChargeStatus::Failed if row.retry_due().is_some() => {
+                    Error::InFlight(id)
+                }
                 ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Voided => {
                     Error::InvoiceTaken(id)
                 }
@@ -256,7 +266,7 @@ async fn verdict(
     }
 }
 
-fn chargeable(card: Option<CardRow>) -> Result<CardRow, Error> {
+pub(super) fn chargeable(card: Option<CardRow>) -> Result<CardRow, Error> {
     let card = card.ok_or(Error::TokenUnknown)?;
     match card.status {
         CardStatus::Active => Ok(card),
@@ -266,17 +276,34 @@ fn chargeable(card: Option<CardRow>) -> Result<CardRow, Error> {
     }
 }
 
-fn choose_destination(app: &App, caller: &Caller, named: Option<&str>) -> Result<DestinationInfo, Error> {
+/// The destination that is named; else the one that a route leads to, with what is left of it; else the only one there is.
+fn choose_destination(
+    app: &App,
+    caller: &Caller,
+    card: &CardRow,
+    read: &ChargeRead,
+) -> Result<(DestinationInfo, Option<RouteLeft>), Error> {
     let mode = caller.tenant.map(|(_, mode)| mode);
     let all = app.directory.destinations();
     let mut fitting = all.iter().filter(|to| Some(to.mode) == mode);
-    match named {
-        Some(name) => fitting.find(|to| to.name == name).cloned().ok_or(Error::DestinationUnknown),
-        None => {
-            let first = fitting.next().cloned().ok_or(Error::DestinationUnknown)?;
-            if fitting.next().is_some() { Err(Error::DestinationRequired) } else { Ok(first) }
-        }
+    if let Some(name) = &read.destination {
+        let to = fitting.find(|to| to.name == *name).cloned().ok_or(Error::DestinationUnknown)?;
+        return Ok((to, None));
     }
+    if let Some((to, left)) = mode.map_or(Ok(None), |mode| route::choose(app, mode, card, read))? {
+        return Ok((to, Some(left)));
+    }
+    let first = fitting.next().cloned().ok_or(Error::DestinationUnknown)?;
+    if fitting.next().is_some() { Err(Error::DestinationRequired) } else { Ok((first, None)) }
+}
+
+/// What a charge is to try beyond its first attempt; nothing for most.
+fn plan(app: &App, read: &ChargeRead, verification: bool, route: Option<RouteLeft>) -> Option<Box<Plan>> {
+    let policy = &app.directory.charging().retries;
+    let asked = read.retry.unwrap_or(policy.by_default && !read.customer_initiated);
+    let retries = (asked && !verification).then(|| schedule::begin(policy, app.clock.now()));
+    let route = route.filter(|left| !left.destinations.is_empty());
+    (retries.is_some() || route.is_some()).then(|| Box::new(Plan { retries, route }))
 }
 
 /// The agreement that a charge falls under: the one named, or for a merchant's charge the only live one.

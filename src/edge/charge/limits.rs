@@ -50,6 +50,18 @@ impl DaySums {
         Ok(())
     }
 
+    /// Counts a charge again that is tried once more on the day it was made: its decline gave the amount back.
+    pub(super) fn count_again(&self, charge: &ChargeRow) {
+        let Some(principal) = charge.principal.filter(|_| moves_money(charge)) else { return };
+        let mut sums = lock(&self.0);
+        let Some(sums) = sums.as_mut() else { return };
+        if let Some((day, sum)) = sums.get_mut(&(principal, charge.currency.clone()))
+            && *day == day_of(charge.created_at)
+        {
+            *sum = sum.saturating_add(charge.amount);
+        }
+    }
+
     /// Gives the amount back of a charge that moved nothing.
     pub(super) fn give_back(&self, charge: &ChargeRow) {
         let Some(principal) = charge.principal.filter(|_| moves_money(charge)) else { return };

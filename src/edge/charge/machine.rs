@@ -4,6 +4,7 @@
 //! An attempt that is settled stays as it is. A charge's status and amounts follow from its operations; the first operation is the
 //! sale, authorization or verification itself.
 
+use super::route;
 use crate::card::id::AttemptId;
 use crate::clock::Time;
 use crate::edge::store::{
@@ -20,6 +21,8 @@ pub const HOLD_NOT_RELEASED: &str = "hold_not_released";
 
 /// The error of an attempt that was undone before it was known.
 const VOIDED: &str = "voided";
+/// The error of an attempt of which a person says that it was undone.
+pub(super) const VOIDED_BY_HAND: &str = "voided_by_hand";
 
 /// By which way something was learnt of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,7 +301,7 @@ fn approve(charge: &mut ChargeRow, kind: OperationKind, learnt: Learnt<'_>) {
 }
 
 /// What was undone without being known, or before its processor had answered, is known now: it moves no money.
-fn release_unknown(charge: &mut ChargeRow, now: Time) {
+pub(super) fn release_unknown(charge: &mut ChargeRow, now: Time) {
     let first = charge.operations.first_mut();
     for attempt in first.into_iter().flat_map(|operation| &mut operation.attempts) {
         if matches!(attempt.state, AttemptState::Unknown | AttemptState::Pending) {
@@ -312,6 +315,10 @@ fn release_unknown(charge: &mut ChargeRow, now: Time) {
 /// Whether an operation failed because it was undone; one that had failed before stays so.
 fn was_unknown(operation: &Operation) -> bool {
     operation.attempts.last().is_some_and(|attempt| attempt.error.as_deref() == Some(VOIDED))
+}
+
+fn is_voided_by_hand(operation: &Operation) -> bool {
+    operation.attempts.last().is_some_and(|attempt| attempt.error.as_deref() == Some(VOIDED_BY_HAND))
 }
 
 fn moved(charge: &mut ChargeRow, now: Time) {
@@ -348,6 +355,10 @@ pub fn restate(charge: &mut ChargeRow) {
         }
         ChargeStatus::Unknown | ChargeStatus::Manual if voided => (ChargeStatus::Voided, None),
         ChargeStatus::Failed if voided && was_unknown(first) => (ChargeStatus::Voided, None),
+        ChargeStatus::Failed if is_voided_by_hand(first) => (ChargeStatus::Voided, None),
+        ChargeStatus::Declined | ChargeStatus::Failed if route::goes_on(charge) => {
+            (ChargeStatus::Processing, None)
+        }
         status @ (ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Unknown) => {
             (status, why(first))
         }

@@ -3,6 +3,8 @@
 //! - [`machine`]: status and amounts as pure functions; [`rules`]: which capture, refund or void fits.
 //! - [`create`]: charges and verifications; [`follow`]: captures, refunds, voids; [`show`]: look-ups.
 //! - [`send`]: the order of one attempt: prepare, one change, release, one change.
+//! - [`again`]: one more attempt; [`schedule`], [`retries`]: when, and the task that makes it; [`route`]: where to, and where else.
+//! - [`declines`]: what the networks allow after a decline; [`settle`]: what a person says of a charge.
 //! - [`resolve`]: what to do when nobody knows; [`pending`]: when the processor answers later; [`recover`]: after a restart.
 //! - [`answer`]: a charge as the API writes it; [`limits`]: what a principal may charge; [`terms`]: how long an authorization holds.
 
@@ -10,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::keeper::KeeperError;
 use super::store::{CommitError, StoreError};
@@ -18,8 +20,10 @@ use crate::card::id::{ChargeId, IdBytes};
 use crate::clock::Time;
 use crate::random::NoRandomness;
 
+mod again;
 pub mod answer;
 mod create;
+mod declines;
 mod follow;
 mod limits;
 pub mod machine;
@@ -27,22 +31,31 @@ mod pending;
 mod recover;
 mod refundable;
 mod resolve;
+mod retries;
+mod route;
 pub mod rules;
+mod schedule;
 mod send;
+mod settle;
 mod show;
 mod terms;
 #[cfg(test)]
 pub(in crate::edge) mod tests;
 
 pub use create::create;
+pub use declines::Forbidden;
 pub use follow::{Follow, follow};
 pub use limits::add_up;
 pub use recover::recover;
 pub use refundable::check_erase;
+pub use retries::{run as run_retries, stop as stop_retries, wake};
+pub use settle::{Resolution, Word as ResolutionWord, settle};
 pub use show::{charge, charges, refund, refunds};
 
 /// Attempts that are looked into at the same time, whatever their number: a processor that is down is not hammered.
 const RESOLVES_AT_ONCE: usize = 32;
+/// Retries that are made at the same time: nobody waits for them, and callers come first.
+const RETRIES_AT_ONCE: usize = 64;
 
 /// How a verb on charges ends otherwise than asked; in all cases nothing was sent.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -104,6 +117,12 @@ pub enum Error {
     /// A merchant-initiated charge without a live agreement, or the one named is not live.
     #[error("there is no live agreement for it")]
     AgreementRequired,
+    /// The card network's rules forbid the merchant to try this card now.
+    #[error("the card network forbids this try")]
+    NetworkForbids(Forbidden),
+    /// More than one operation of the charge could be meant.
+    #[error("more than one operation could be meant")]
+    OperationRequired,
     /// No such charge, or another tenant's.
     #[error("there is no such charge")]
     ChargeUnknown,
@@ -173,6 +192,11 @@ pub struct Charges {
     resolving: Mutex<HashSet<ChargeId>>,
     /// Charges whose processor is asked again and again, with long waits between.
     polling: Mutex<HashSet<ChargeId>>,
+    /// Charges that a task tries again now.
+    retrying: Mutex<HashSet<ChargeId>>,
+    /// Woken when a schedule of retries has changed.
+    retry_due: Notify,
+    retry_slots: Semaphore,
     slots: Semaphore,
     limits: limits::DaySums,
 }
@@ -185,6 +209,9 @@ impl Charges {
             working: Mutex::default(),
             resolving: Mutex::default(),
             polling: Mutex::default(),
+            retrying: Mutex::default(),
+            retry_due: Notify::new(),
+            retry_slots: Semaphore::new(RETRIES_AT_ONCE),
             slots: Semaphore::new(RESOLVES_AT_ONCE),
             limits: limits::DaySums::default(),
         }
@@ -224,6 +251,10 @@ fn working(charges: &Charges) -> &Mutex<HashSet<[u8; 32]>> {
 
 fn resolving(charges: &Charges) -> &Mutex<HashSet<ChargeId>> {
     &charges.resolving
+}
+
+fn retrying(charges: &Charges) -> &Mutex<HashSet<ChargeId>> {
+    &charges.retrying
 }
 
 fn polling(charges: &Charges) -> &Mutex<HashSet<ChargeId>> {

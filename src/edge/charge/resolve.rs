@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::follow::{draft, prepare_for, verb_of};
 use super::machine::{self, How};
 use super::send::{self, By, Claim};
-use super::{Error, Held, create, pending, refundable, resolving};
+use super::{Error, Held, create, pending, refundable, resolving, route};
 use crate::card::id::{AttemptId, EventId};
 use crate::clock::Time;
 use crate::edge::App;
@@ -111,18 +111,22 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
     };
     let began = Instant::now();
     let mut memory: HashMap<AttemptId, Memory> = HashMap::new();
-    for round in 0.. {
+    for round in 0_u32.. {
         if !is_open(&charge) {
             return charge;
         }
         let seconds_max = seconds_max(app, &charge);
         let over = began.elapsed().as_secs() >= seconds_max;
         let half_over = began.elapsed().as_secs() >= seconds_max / 2;
-        if round > 0 || !machine::needs_reversal(&charge) {
+        if round > 0 || !(machine::needs_reversal(&charge) || route::goes_on(&charge)) {
             tokio::time::sleep(backoff(round)).await;
             charge = create::as_it_stands(app, charge).await;
         }
         let Ok(_slot) = app.charges.slots.acquire().await else { return charge };
+        if route::goes_on(&charge) {
+            charge = Box::pin(route::go_on(app, charge, claim, over)).await;
+            continue;
+        }
         if machine::needs_reversal(&charge) {
             charge = reverse(app, charge, claim, over).await;
             continue;
@@ -163,7 +167,7 @@ pub(super) async fn ask_pending(app: &App, charge: ChargeRow) {
 
 /// Whether a task must still look into a charge; what is being sent has a task of its own.
 fn is_open(charge: &ChargeRow) -> bool {
-    machine::needs_reversal(charge) || waiting(charge).next().is_some()
+    machine::needs_reversal(charge) || route::goes_on(charge) || waiting(charge).next().is_some()
 }
 
 fn waiting(charge: &ChargeRow) -> impl Iterator<Item = (&Operation, &Attempt)> {
@@ -479,7 +483,7 @@ async fn undo(
 }
 
 /// Whether the same may work a little later.
-fn is_passing(error: &Error) -> bool {
+pub(super) fn is_passing(error: &Error) -> bool {
     match error {
         Error::Keeper(KeeperError::Refused(refusal) | KeeperError::RefusedAfterOpening(refusal, _)) => {
             matches!(
@@ -509,6 +513,8 @@ fn is_passing(error: &Error) -> bool {
         | Error::LimitExceeded
         | Error::LimitsUnknown
         | Error::AgreementRequired
+        | Error::NetworkForbids(_)
+        | Error::OperationRequired
         | Error::ChargeUnknown
         | Error::AlreadyCharged(_)
         | Error::InFlight(_)
@@ -562,6 +568,7 @@ mod tests {
             idempotency_seconds: 1_000,
             can_look_up,
             settle_seconds: 5,
+            network_codes: false,
             can_verify: true,
             smallest_amounts: std::collections::BTreeMap::new(),
             undo_sale: Some(Verb::Void),

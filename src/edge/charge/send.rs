@@ -8,9 +8,10 @@ use super::Error;
 use super::answer;
 use super::limits;
 use super::machine::{self, How, Learnt};
-use super::terms;
+use super::{declines, retries, schedule, terms};
 use crate::card::id::{AttemptId, EventId, Token};
 use crate::card::tenant::TenantId;
+use crate::connector::network;
 use crate::edge::App;
 use crate::edge::attest::{opening_of, unused_event};
 use crate::edge::audit::catalogue;
@@ -248,7 +249,12 @@ pub(super) async fn record(
     let hold_seconds = terms::hold_seconds(app, &charge).await;
     loop {
         let learnt = Learnt { outcome, how, now: app.clock.now(), hold_seconds };
-        let Some(next) = machine::learn(&charge, attempt, learnt) else { return charge };
+        let Some(mut next) = machine::learn(&charge, attempt, learnt) else { return charge };
+        let declined = declines::note(app, &mut next, outcome, learnt.now).await;
+        if next.plan.is_some() {
+            machine::restate(&mut next);
+            schedule::proceed(&mut next, &app.directory.charging().retries, learnt.now);
+        }
         let Ok(event) = outcome_event(app, &next, attempt, by) else {
             tokio::time::sleep(COMMIT_AGAIN).await;
             continue;
@@ -258,12 +264,14 @@ pub(super) async fn record(
             events: vec![event],
             idempotency: claim.and_then(|claim| claim.frozen(&next)),
         };
+        change.rows.extend(declined);
         if with_agreement {
             update_agreement(app, &next, outcome, by, &mut change).await;
         }
         match app.store.commit(change).await {
             Ok(_) => {
                 count(app, &charge, &next);
+                retries::heard(app, &next, outcome);
                 return next;
             }
             // Somebody asked for the answer meanwhile and so froze it.
@@ -327,7 +335,7 @@ pub(super) async fn commit_moved(
     committed
 }
 
-fn count(app: &App, before: &ChargeRow, next: &ChargeRow) {
+pub(super) fn count(app: &App, before: &ChargeRow, next: &ChargeRow) {
     if before.status != next.status {
         app.metrics.charge(answer::status_word(next.status));
         if limits::is_freed(next.status) && !limits::is_freed(before.status) {
@@ -414,8 +422,27 @@ fn agreement_event(
 
 /// Visa R1 and R3 (stop this, stop all recurring payments), Mastercard advice 03 and 21 (do not try again, cancelled).
 fn is_stop(answer: &crate::wire::forwarder::Answer) -> bool {
-    matches!(answer.processor_code.as_deref(), Some("R1" | "R3"))
-        || matches!(answer.advice_code.as_deref(), Some("03" | "21"))
+    network::stops_agreement(answer.processor_code.as_deref(), answer.advice_code.as_deref())
+}
+
+/// An event about a charge as a whole, its outcome and facts still to be said.
+pub(super) fn event_about(
+    app: &App,
+    charge: &ChargeRow,
+    action: &'static str,
+    by: &By,
+) -> Result<EventDraft, crate::random::NoRandomness> {
+    Ok(EventDraft {
+        id: EventId::make(app.clock.now())?,
+        tenant: Some(charge.tenant),
+        actor: by.actor.clone(),
+        origin: by.origin.clone(),
+        action,
+        outcome: EventOutcome::Ok,
+        target: target(charge),
+        keys: Vec::new(),
+        facts: Facts::default(),
+    })
 }
 
 fn outcome_event(

@@ -112,6 +112,7 @@ codes! {
     AgreementRequired "agreement_required" 422 never, "A merchant-initiated charge needs a live agreement.", "Make one with a customer-initiated charge or verification; after a change of the number the customer pays or verifies under it first.";
     HeldGone "held_gone" 503 soon, "The request was not sent in time and is wiped.", "Nothing was sent: try again.";
     ForwarderDown "forwarder_down" 503 soon, "The forwarder is not there.", "Nothing was sent: try again.";
+    NetworkRule "network_rule" 422 never, "The card network's rules forbid the merchant to try this card now.", "retry_at says from when on it may be tried; without it never, or not before the customer has agreed anew.";
     // ourselves
     NotFound "not_found" 404 never, "There is no such thing.", "It may belong to somebody else; both look the same.";
     Conflict "conflict" 409 soon, "Another change came first.", "Read again, then try again.";

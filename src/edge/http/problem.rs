@@ -28,6 +28,7 @@ struct Inner {
     retry_after_seconds: Option<u64>,
     outbound: Outbound,
     scrubbed_at: Option<String>,
+    retry_at: Option<String>,
     subject: Option<String>,
     destinations: Vec<String>,
 }
@@ -42,6 +43,7 @@ impl Problem {
             retry_after_seconds: None,
             outbound: Outbound::NotSent,
             scrubbed_at: None,
+            retry_at: None,
             subject: None,
             destinations: Vec::new(),
         }))
@@ -82,6 +84,13 @@ impl Problem {
         self
     }
 
+    /// For what a network's rule forbids: from when on it may be tried.
+    #[must_use]
+    pub fn retry_at(mut self, at: Option<String>) -> Self {
+        self.0.retry_at = at;
+        self
+    }
+
     /// With the id of the thing of ours that it is about, such as the charge that has the invoice.
     #[must_use]
     pub fn subject(mut self, id: impl Into<String>) -> Self {
@@ -115,6 +124,7 @@ impl Problem {
             retryable: spec.retryable,
             outbound: inner.outbound,
             scrubbed_at: inner.scrubbed_at.as_deref(),
+            retry_at: inner.retry_at.as_deref(),
             subject: inner.subject.as_deref(),
             destinations: &inner.destinations,
             request_id: request,
@@ -148,6 +158,8 @@ struct Written<'a> {
     outbound: Outbound,
     #[serde(skip_serializing_if = "Option::is_none")]
     scrubbed_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_at: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -314,6 +326,10 @@ impl From<charge::Error> for Problem {
             Error::LimitsUnknown => Self::of(Code::NotReady),
             Error::LimitExceeded => Self::about(Code::LimitExceeded, "amount"),
             Error::AgreementRequired => Self::about(Code::AgreementRequired, "agreement"),
+            Error::NetworkForbids(forbidden) => {
+                Self::about(Code::NetworkRule, "token").retry_at(forbidden.until.map(|at| at.to_string()))
+            }
+            Error::OperationRequired => Self::about(Code::MissingField, "operation"),
             Error::ChargeUnknown => Self::of(Code::ChargeNotFound),
             Error::AlreadyCharged(charge) => Self::of(Code::AlreadyCharged).subject(charge.to_string()),
             Error::InFlight(charge) => Self::of(Code::InFlight).subject(charge.to_string()),

@@ -243,6 +243,25 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         method: "POST",
+        path: "/v1/charges/{id}/resolve",
+        scope: Some(Scope::ChargesResolve),
+        operation: "resolve_charge",
+        summary: "Settles what could not be found out, by a person's word.",
+        body: "NewResolution",
+        handler: || on(MethodFilter::POST, charges::resolve),
+        ..ROW
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/charges/{id}/retries",
+        scope: Some(Scope::ChargesCreate),
+        operation: "stop_retries",
+        summary: "Ends a charge's schedule of retries.",
+        handler: || on(MethodFilter::DELETE, charges::stop_retries),
+        ..ROW
+    },
+    Route {
+        method: "POST",
         path: "/v1/verifications",
         scope: Some(Scope::ChargesCreate),
         operation: "create_verification",

@@ -38,6 +38,10 @@ pub(super) async fn create(
     RawBody(body): RawBody,
 ) -> Result<Response, Problem> {
     let created = app.vault.create(&caller, &key, &body).await?;
+    if created.status == 200 && !created.replayed {
+        // It may have brought a new expiry.
+        charge::wake(&app, caller.tenant_id(), created.card.token);
+    }
     let status = StatusCode::from_u16(created.status).unwrap_or(StatusCode::OK);
     let answer = reply::json(status, &Answer::of(&created.card, created.differs.as_deref()));
     Ok(if created.replayed { reply::replayed(answer) } else { answer })
@@ -57,6 +61,7 @@ pub(super) async fn update(
     RawBody(body): RawBody,
 ) -> Result<Response, Problem> {
     let card = app.vault.update(&caller, path.token()?, &body).await?;
+    charge::wake(&app, caller.tenant_id(), card.token);
     Ok(reply::json(StatusCode::OK, &Answer::of(&card, None)))
 }
 

@@ -31,6 +31,7 @@ struct Body {
     period: Option<String>,
     initiator: Option<String>,
     agreement: Option<String>,
+    retry: Option<String>,
     capture: Option<bool>,
     allow_partial: Option<bool>,
     cvc: Secret,
@@ -111,6 +112,7 @@ pub(in crate::keeper) fn read_charge(
     let customer_initiated = read_initiator(&body, ask.verification)?;
     check(&body, ask.verification)?;
     check_words(&body, exempt)?;
+    let retry = read_retry(&body, customer_initiated)?;
     let token = Token::parse(&body.token);
     let holds = body.cvc.is_some() || body.three_d_secure.is_some() || body.billing.is_some();
     let cvc = body
@@ -133,6 +135,7 @@ pub(in crate::keeper) fn read_charge(
         period: body.period.unwrap_or_default(),
         customer_initiated,
         agreement: body.agreement,
+        retry,
         capture: body.capture.unwrap_or(true),
         allow_partial: body.allow_partial.unwrap_or(false),
         statement_descriptor: body.statement_descriptor,
@@ -169,6 +172,16 @@ fn read_initiator(body: &Body, verification: bool) -> Result<bool, Refusal> {
     }
 }
 
+/// Whether to try again on a schedule. Without the customer only the merchant can, so a customer's charge has none.
+fn read_retry(body: &Body, customer_initiated: bool) -> Result<Option<bool>, Refusal> {
+    match body.retry.as_deref() {
+        None => Ok(None),
+        Some("none") => Ok(Some(false)),
+        Some("schedule") if !customer_initiated => Ok(Some(true)),
+        Some(_) => Err(Refusal::about(RefusalCode::InvalidValue, "retry")),
+    }
+}
+
 fn check(body: &Body, verification: bool) -> Result<(), Refusal> {
     let currency = body.currency.as_deref();
     if currency.is_some_and(|c| c.len() != 3 || !c.bytes().all(|b| b.is_ascii_uppercase())) {
@@ -201,6 +214,7 @@ const fn is_of_a_charge(body: &Body) -> bool {
     body.amount.is_some()
         || body.invoice.is_some()
         || body.period.is_some()
+        || body.retry.is_some()
         || body.capture.is_some()
         || body.allow_partial.is_some()
         || body.installments.is_some()

@@ -32,6 +32,7 @@ use crate::wire::pair::make_pair;
 
 mod exports;
 mod refusals;
+mod resolutions;
 mod tokens;
 
 /// An edge with two tenants and a few principals.

@@ -1,0 +1,217 @@
+//! What the card networks allow after a decline: each is counted by number, merchant account and who asked, in the commit of its
+//! outcome; and what they forbid is not sent for a merchant.
+
+use super::Error;
+use crate::card::brand::Brand;
+use crate::clock::Time;
+use crate::connector::Word;
+use crate::connector::network::{self, COUNTED_SECONDS, Limit, Retry, Rule, Said};
+use crate::edge::App;
+use crate::edge::store::{
+    AgreementRow, AttemptState, Bar, CardRow, ChargeRow, DeclineRow, NetworkRule, OperationKind, RowChange,
+};
+use crate::wire::forwarder::{Answer, Outcome};
+
+const HOUR_SECONDS: i64 = 3_600;
+
+/// Why a merchant may not try a card now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forbidden {
+    /// From when on it may be tried; none if never, or not before the customer has agreed anew.
+    pub until: Option<Time>,
+}
+
+/// Refuses what the networks' rules forbid a merchant to send.
+pub(super) async fn refuse_forbidden(
+    app: &App,
+    card: &CardRow,
+    destination: &str,
+    agreement: Option<&AgreementRow>,
+) -> Result<(), Error> {
+    let rows = app.store.declines(card.fingerprint, destination, true).await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let brand = card.shown.as_ref().map_or(Brand::Unknown, |shown| shown.brand);
+    let agreed_at = agreement.map(|row| row.created_at);
+    match forbidden(&rows, network::limits(brand), agreed_at, app.clock.now()) {
+        Some(forbidden) => Err(Error::NetworkForbids(forbidden)),
+        None => Ok(()),
+    }
+}
+
+/// What is forbidden now, after these declines (oldest first); the longest of what several forbid.
+fn forbidden(rows: &[DeclineRow], limits: &[Limit], agreed_at: Option<Time>, now: Time) -> Option<Forbidden> {
+    let mut until = None;
+    for row in rows {
+        let one = match row.bar {
+            Bar::None => continue,
+            Bar::Until(at) => at,
+            Bar::Never => return Some(Forbidden { until: None }),
+            Bar::UntilAgreed if agreed_at.is_none_or(|at| at <= row.at) => {
+                return Some(Forbidden { until: None });
+            }
+            Bar::UntilAgreed => continue,
+        };
+        until = until.max(Some(one).filter(|at| *at > now));
+    }
+    for limit in limits {
+        let seconds = i64::from(limit.hours).saturating_mul(HOUR_SECONDS);
+        let after = |row: &&DeclineRow| row.at.plus_seconds(seconds) > now;
+        let counted: Vec<&DeclineRow> = rows.iter().filter(after).collect();
+        // With this one out of the window there is room for one again.
+        let first_out = counted.len().checked_sub(limit.declines).and_then(|at| counted.get(at));
+        until = until.max(first_out.map(|row| row.at.plus_seconds(seconds)));
+    }
+    until.map(|until| Forbidden { until: Some(until) })
+}
+
+/// Says on a declined attempt what the networks' rules make of it, and gives what is counted.
+pub(super) async fn note(
+    app: &App,
+    charge: &mut ChargeRow,
+    outcome: &Outcome,
+    now: Time,
+) -> Option<RowChange> {
+    let answer = outcome.answer.as_ref()?;
+    let first = charge.operations.first()?;
+    let with_card = match first.kind {
+        OperationKind::Sale | OperationKind::Authorize | OperationKind::Verify => true,
+        OperationKind::Capture | OperationKind::Refund | OperationKind::Void => false,
+    };
+    let attempt = first.attempts.iter().find(|attempt| attempt.id == outcome.attempt)?;
+    if !with_card || attempt.state != AttemptState::Declined {
+        return None;
+    }
+    let card = charged_card(app, charge).await?;
+    let brand = card.shown.as_ref().map_or(Brand::Unknown, |shown| shown.brand);
+    let destinations = app.directory.destinations();
+    let codes = destinations.iter().any(|to| to.name == charge.destination && to.network_codes);
+    let rule = network::rule(brand, said(answer, codes));
+    let row = DeclineRow {
+        fingerprint: card.fingerprint,
+        destination: charge.destination.clone(),
+        by_merchant: charge.initiator == "merchant",
+        attempt: outcome.attempt,
+        at: now,
+        bar: rule.map_or(Bar::None, |rule| bar_of(&rule, now)),
+    };
+    let first = charge.operations.first_mut()?;
+    let attempt = first.attempts.iter_mut().find(|attempt| attempt.id == outcome.attempt)?;
+    attempt.rule = rule.map(|rule| shown(&rule, now));
+    Some(RowChange::CountDecline(Box::new(row)))
+}
+
+fn said(answer: &Answer, network_codes: bool) -> Said<'_> {
+    Said {
+        network_code: answer.processor_code.as_deref().filter(|_| network_codes),
+        advice: answer.advice_code.as_deref(),
+        class: answer.decline_class.as_deref(),
+    }
+}
+
+const fn bar_of(rule: &Rule, now: Time) -> Bar {
+    match rule.retry {
+        Retry::Never if rule.stops_agreement => Bar::UntilAgreed,
+        Retry::Never => Bar::Never,
+        Retry::After => Bar::Until(now.plus_seconds(rule.after_seconds)),
+        // New data has another number, or is the caller's to judge.
+        Retry::When => Bar::None,
+    }
+}
+
+fn shown(rule: &Rule, now: Time) -> NetworkRule {
+    NetworkRule {
+        name: rule.name.to_owned(),
+        retry: rule.retry.text().to_owned(),
+        retry_after: (rule.retry == Retry::After).then(|| now.plus_seconds(rule.after_seconds)),
+        condition: rule.condition.map(|condition| condition.text().to_owned()),
+    }
+}
+
+/// The version of the card that was charged.
+pub(super) async fn charged_card(app: &App, charge: &ChargeRow) -> Option<CardRow> {
+    let current = app.store.card(charge.tenant, charge.token).await.ok()??;
+    if current.version == charge.card_version {
+        return Some(current);
+    }
+    app.store.card_version(charge.tenant, charge.token, charge.card_version).await.ok()?
+}
+
+/// Forgets what no limit reaches back to.
+pub(super) async fn prune(app: &App) {
+    let before = app.clock.now().plus_seconds(-COUNTED_SECONDS);
+    let rows = vec![RowChange::PruneDeclines(before)];
+    // What is not pruned now is pruned by the next round.
+    drop(app.store.commit(crate::edge::store::Change { rows, ..Default::default() }).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::id::{AttemptId, FingerprintId, IdBytes};
+
+    const NOW: Time = Time::from_micros(1_800_000_000_000_000);
+
+    fn declined(hours_ago: i64, bar: Bar) -> DeclineRow {
+        DeclineRow {
+            fingerprint: FingerprintId(IdBytes([3; 18])),
+            destination: "acquirer".to_owned(),
+            by_merchant: true,
+            attempt: AttemptId(IdBytes([4; 18])),
+            at: NOW.plus_seconds(-hours_ago * HOUR_SECONDS),
+            bar,
+        }
+    }
+
+    fn many(count: i64, hours_apart: i64) -> Vec<DeclineRow> {
+        (0..count).rev().map(|n| declined(n * hours_apart, Bar::None)).collect()
+    }
+
+    fn until(rows: &[DeclineRow], brand: Brand, hours_later: i64) -> Option<Option<i64>> {
+        let now = NOW.plus_seconds(hours_later * HOUR_SECONDS);
+        let hours = |at: Time| (at.seconds() - NOW.seconds()) / HOUR_SECONDS;
+        forbidden(rows, network::limits(brand), None, now).map(|forbidden| forbidden.until.map(hours))
+    }
+
+    #[test]
+    fn mastercard_takes_ten_declines_a_day_and_thirty_five_in_thirty() {
+        assert_eq!(until(&many(9, 1), Brand::Mastercard, 0), None);
+        assert_eq!(until(&many(10, 1), Brand::Mastercard, 0), Some(Some(15)));
+        assert_eq!(until(&many(10, 1), Brand::Mastercard, 14), Some(Some(15)));
+        assert_eq!(until(&many(10, 1), Brand::Mastercard, 15), None);
+        assert_eq!(until(&many(34, 12), Brand::Mastercard, 0), None);
+        assert_eq!(until(&many(35, 12), Brand::Mastercard, 0), Some(Some(720 - 34 * 12)));
+        assert_eq!(until(&many(35, 12), Brand::Mastercard, 720 - 34 * 12), None);
+    }
+
+    #[test]
+    fn visa_takes_twenty_reattempts_in_thirty_days() {
+        assert_eq!(until(&many(20, 1), Brand::Visa, 0), None, "the twentieth reattempt");
+        assert_eq!(until(&many(21, 1), Brand::Visa, 0), Some(Some(700)));
+        assert_eq!(until(&many(21, 1), Brand::Visa, 700), None);
+        assert_eq!(until(&many(100, 1), Brand::Amex, 0), None, "no published limit");
+    }
+
+    #[test]
+    fn what_a_decline_forbids_holds_until_its_time() {
+        let day = [declined(0, Bar::Until(NOW.plus_seconds(24 * HOUR_SECONDS)))];
+        assert_eq!(until(&day, Brand::Mastercard, 23), Some(Some(24)));
+        assert_eq!(until(&day, Brand::Mastercard, 24), None);
+        let lost = [declined(900, Bar::Never), declined(0, Bar::None)];
+        assert_eq!(until(&lost, Brand::Visa, 9_000), Some(None));
+        // The longest wait of several.
+        let rows = [day[0].clone(), declined(0, Bar::Until(NOW.plus_seconds(HOUR_SECONDS)))];
+        assert_eq!(until(&rows, Brand::Mastercard, 0), Some(Some(24)));
+    }
+
+    #[test]
+    fn a_stop_ends_with_a_new_agreement_and_not_with_an_old_one() {
+        let stopped = [declined(5, Bar::UntilAgreed)];
+        let with = |hours_ago: i64| {
+            forbidden(&stopped, &[], Some(NOW.plus_seconds(-hours_ago * HOUR_SECONDS)), NOW).is_some()
+        };
+        assert!(with(6) && with(5) && !with(4));
+        assert!(forbidden(&stopped, &[], None, NOW).is_some());
+    }
+}

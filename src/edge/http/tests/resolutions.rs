@@ -1,0 +1,179 @@
+//! What a person says of a charge that could not be found out: taken once, with a reason and an event, and only where nobody knows.
+
+use axum::http::Method;
+
+use super::{Got, Vault, card};
+use crate::card::id::{AttemptId, ChargeId, Token};
+use crate::clock::Clock;
+use crate::edge::charge::tests;
+use crate::edge::store::{
+    AttemptState, Change, ChargeRow, ChargeStatus, Operation, OperationKind, Outbound, RowChange,
+};
+
+impl Vault {
+    /// A charge whose own operation stands like this.
+    async fn stuck(&self, kind: OperationKind, state: AttemptState, status: ChargeStatus) -> ChargeRow {
+        let now = self.clock.now();
+        let mut charge = tests::charge(kind, false);
+        charge.id = ChargeId::make(now).unwrap();
+        charge.invoice = charge.id.to_string();
+        charge.token = Token::make(now).unwrap();
+        charge.status = status;
+        let attempt = &mut charge.operations[0].attempts[0];
+        (attempt.id, attempt.state) = (AttemptId::make(now).unwrap(), state);
+        attempt.finished_at = Some(now);
+        charge.operations[0].status = status;
+        charge
+    }
+
+    async fn put(&self, charge: &ChargeRow) {
+        let rows = vec![RowChange::PutCharge(Box::new(charge.clone()))];
+        self.app.store.commit(Change { rows, ..Change::default() }).await.unwrap();
+    }
+
+    async fn resolve(&self, who: &str, charge: &ChargeRow, key: &str, body: &str) -> Got {
+        let path = format!("/v1/charges/{}/resolve", charge.id);
+        self.ask(who, Method::POST, &path).key(key).json(body).send().await
+    }
+}
+
+const APPROVED: &str = r#"{"outcome":"approved","reason":"seen in the processor's back office","processor_transaction_id":"pay_77"}"#;
+
+#[tokio::test]
+async fn a_person_settles_a_charge_once_with_a_reason() {
+    let vault = Vault::start().await;
+    for (kind, outcome, status, amount) in [
+        (OperationKind::Sale, "approved", "approved", 1_000),
+        (OperationKind::Authorize, "approved", "authorized", 1_000),
+        (OperationKind::Sale, "declined", "declined", 0),
+        (OperationKind::Sale, "voided", "voided", 0),
+    ] {
+        let charge = vault.stuck(kind, AttemptState::Manual, ChargeStatus::Manual).await;
+        vault.put(&charge).await;
+        let body = APPROVED.replace("approved", outcome);
+        let key = format!("k-{kind:?}-{outcome}");
+        let settled = vault.resolve("person", &charge, &key, &body).await;
+        assert_eq!(
+            (settled.status, settled.body["status"].as_str()),
+            (201, Some(status)),
+            "{}",
+            settled.text
+        );
+        assert_eq!(settled.body["amount_authorized"], amount, "{}", settled.text);
+        assert_eq!(settled.body["message"], "seen in the processor's back office");
+        assert_eq!(settled.body["processor_transaction_id"], "pay_77");
+        assert_eq!(settled.body["expires_at"].is_string(), status == "authorized", "{}", settled.text);
+        // The same again is the same answer; another word comes too late.
+        let again = vault.resolve("person", &charge, &key, &body).await;
+        assert_eq!((again.status, &again.text), (201, &settled.text));
+        let reused = vault.resolve("person", &charge, &key, &body.replace("back", "front")).await;
+        assert_eq!(reused.code(), (422, "idempotency_key_reused"));
+        let late = vault.resolve("person", &charge, &format!("{key}-late"), APPROVED).await;
+        assert_eq!(late.code(), (409, "charge_state"));
+    }
+    let actions = vault.actions().await;
+    assert_eq!(actions.iter().filter(|action| *action == "charge.resolve").count(), 4);
+    let events = vault.app.store.events(None, 0, 10_000).await.unwrap();
+    for event in events {
+        let text = String::from_utf8(event.leaf).unwrap();
+        assert!(!text.contains("back office"), "what a caller wrote is in no event");
+        if text.contains("\"charge.resolve\"") {
+            assert!(text.contains("\"person"), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_what_nobody_knows_can_be_settled_by_hand() {
+    let vault = Vault::start().await;
+    let states = [
+        (AttemptState::Approved, ChargeStatus::Approved),
+        (AttemptState::Declined, ChargeStatus::Declined),
+        (AttemptState::Failed, ChargeStatus::Failed),
+    ];
+    for (state, status) in states {
+        let charge = vault.stuck(OperationKind::Sale, state, status).await;
+        vault.put(&charge).await;
+        let refused = vault.resolve("person", &charge, "k", APPROVED).await;
+        assert_eq!(refused.code(), (409, "charge_state"), "{status:?}");
+    }
+    let id = vault.create("billing", "t", &card("4242424242424242", "")).await.id();
+    let mut lost = vault.stuck(OperationKind::Sale, AttemptState::Unknown, ChargeStatus::Unknown).await;
+    lost.token = Token::parse(&id).unwrap();
+    vault.put(&lost).await;
+    // It is being looked up still.
+    assert_eq!(vault.resolve("person", &lost, "early", APPROVED).await.code(), (409, "charge_state"));
+    vault.clock.advance_seconds(61);
+    let settled = vault.resolve("person", &lost, "in-time", APPROVED).await;
+    assert_eq!(settled.body["status"], "approved", "{}", settled.text);
+
+    let manual = vault.stuck(OperationKind::Sale, AttemptState::Manual, ChargeStatus::Manual).await;
+    vault.put(&manual).await;
+    for (body, code, param) in [
+        (r#"{"outcome":"approved"}"#, (422, "missing_field"), "reason"),
+        (r#"{"outcome":"approved","reason":" "}"#, (422, "invalid_value"), "reason"),
+        (r#"{"outcome":"paid","reason":"because"}"#, (422, "invalid_value"), ""),
+        (r#"{"outcome":"approved","reason":"card 4242424242424242"}"#, (422, "stray_number"), "reason"),
+        (
+            r#"{"outcome":"approved","reason":"because","processor_transaction_id":"4242424242424242"}"#,
+            (422, "stray_number"),
+            "processor_transaction_id",
+        ),
+        (r#"{"outcome":"approved","reason":"because","operation":"rf_none"}"#, (409, "charge_state"), ""),
+    ] {
+        let refused = vault.resolve("person", &manual, "k", body).await;
+        assert_eq!(refused.code(), code, "{body}");
+        assert_eq!(refused.body["param"].as_str().unwrap_or_default(), param, "{body}");
+    }
+    assert_eq!(vault.resolve("reader", &manual, "k", APPROVED).await.code(), (403, "scope_missing"));
+    assert_eq!(vault.resolve("other", &manual, "k", APPROVED).await.code(), (404, "charge_not_found"));
+}
+
+#[tokio::test]
+async fn a_refund_and_a_reversal_are_settled_too() {
+    let vault = Vault::start().await;
+    let with = |kind, state, status| {
+        Operation {
+            kind,
+            id: format!("{}{}", if kind == OperationKind::Refund { "rf_" } else { "op_" }, "x"),
+            amount: 400,
+            status,
+            ..tests::charge(OperationKind::Sale, false).operations[0].clone()
+        }
+        .with_state(state)
+    };
+    let mut sold = vault.stuck(OperationKind::Sale, AttemptState::Approved, ChargeStatus::Approved).await;
+    (sold.amount_authorized, sold.amount_captured) = (1_000, 1_000);
+    sold.operations.push(with(OperationKind::Refund, AttemptState::Manual, ChargeStatus::Manual));
+    vault.put(&sold).await;
+    let settled = vault.resolve("person", &sold, "k", APPROVED).await;
+    assert_eq!(settled.body["amount_refunded"], 400, "{}", settled.text);
+    assert_eq!(
+        (&settled.body["status"], &settled.body["amount_captured"]),
+        (&"approved".into(), &1_000.into())
+    );
+
+    // A part that nobody wanted, and whose void was refused: given back by hand, or kept.
+    for (outcome, status, captured) in [("voided", "declined", 0), ("approved", "approved", 300)] {
+        let mut offered =
+            vault.stuck(OperationKind::Sale, AttemptState::Approved, ChargeStatus::Manual).await;
+        offered.operations[0].status = ChargeStatus::Approved;
+        (offered.amount_offered, offered.amount_authorized) = (Some(300), 300);
+        offered.operations.push(with(OperationKind::Void, AttemptState::Declined, ChargeStatus::Declined));
+        vault.put(&offered).await;
+        let body = APPROVED.replace("approved", outcome);
+        let settled = vault.resolve("person", &offered, outcome, &body).await;
+        assert_eq!(settled.body["status"], status, "{}", settled.text);
+        assert_eq!(settled.body["amount_captured"], captured, "{}", settled.text);
+    }
+}
+
+impl Operation {
+    fn with_state(mut self, state: AttemptState) -> Self {
+        for attempt in &mut self.attempts {
+            attempt.state = state;
+            attempt.outbound = Outbound::Sent;
+        }
+        self
+    }
+}
