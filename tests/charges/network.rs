@@ -82,6 +82,35 @@ async fn twenty_reattempts_of_a_visa_card_are_the_most() {
     assert!(Time::parse(word(&refused.json(), "retry_at")).is_some(), "{}", text(&refused));
 }
 
+/// A customer with many invoices in one run: what is under way may be declined as well.
+#[tokio::test]
+async fn many_at_once_stay_within_the_limit_too() {
+    let desk = Desk::open();
+    let (_, body) = desk.merchants("run", &behaving(1, 902)).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let (client, mut body) = (desk.client.clone(), body.clone());
+        body["invoice"] = format!("run-{n}").into();
+        tasks.spawn(async move { client.post("/v1/charges", &format!("k-{n}"), &body).await.unwrap() });
+    }
+    let answers = tasks.join_all().await;
+    let refused = answers.iter().filter(|answer| answer.status == 422).count();
+    let declined = answers.iter().filter(|answer| answer.status == 201).count();
+    assert_eq!((declined, refused), (21, 19));
+    assert_eq!(desk.ledger().iter().filter(|entry| entry["kind"] == "sale").count(), 21);
+    // A good card takes them all.
+    let (_, body) = desk.merchants("good", &behaving(2, 0)).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let (client, mut body) = (desk.client.clone(), body.clone());
+        body["invoice"] = format!("good-{n}").into();
+        tasks.spawn(async move { client.post("/v1/charges", &format!("g-{n}"), &body).await.unwrap() });
+    }
+    for answer in tasks.join_all().await {
+        assert_eq!((answer.status, word(&answer.json(), "status")), (201, "approved"), "{}", text(&answer));
+    }
+}
+
 #[test]
 fn the_code_table_is_printed_from_the_data() {
     let (code, said) = run(&["codes", "--list", "mastercard_advice"]);

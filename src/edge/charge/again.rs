@@ -32,9 +32,10 @@ pub(super) async fn attempt(
     let info = destinations.iter().find(|known| known.name == to).ok_or(Error::DestinationUnknown)?;
     let card = chargeable(app.store.card(charge.tenant, charge.token).await?)?;
     let agreement = live_agreement(app, charge).await?;
-    if charge.initiator == "merchant" {
-        declines::refuse_forbidden(app, &card, to, agreement.as_ref()).await?;
-    }
+    let slot = match charge.initiator.as_str() {
+        "merchant" => declines::enter(app, &card, to, agreement.as_ref()).await?,
+        _ => None,
+    };
     let now = app.clock.now();
     let (id, event) = (AttemptId::make(now)?, EventId::make(now)?);
     let mut next = with_attempt(charge, id, to, now);
@@ -53,6 +54,7 @@ pub(super) async fn attempt(
     app.charges.limits.count_again(&next);
     let outcome = send::release(app, prepared.held, grant, id).await;
     let next = send::record(app, next, &outcome, How::Sent, by, claim).await;
+    drop(slot);
     let openings = prepared.opening.iter().map(|_| event).collect();
     send::acknowledge(app, vec![id], openings);
     Ok(next)

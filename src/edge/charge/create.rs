@@ -80,12 +80,15 @@ async fn begin(
     let card = chargeable(card?)?;
     let (to, route) = choose_destination(app, caller, &card, &read)?;
     let agreement = choose_agreement(app, &card, &read).await?;
-    if !read.customer_initiated {
-        declines::refuse_forbidden(app, &card, &to.name, agreement.as_ref()).await?;
-    }
+    let slot = if read.customer_initiated {
+        None
+    } else {
+        declines::enter(app, &card, &to.name, agreement.as_ref()).await?
+    };
     let plan = plan(app, &read, verification, route);
     let mut draft = draft(app, (read, verification), &card, &to, agreement.as_ref())?;
     draft.charge.plan = plan;
+    draft.slot = slot;
     draft.charge.principal = Some(caller.principal.id);
     let taken = draft.charge.clone();
     app.charges.limits.take(&caller.principal, &taken)?;
@@ -111,6 +114,8 @@ pub(super) struct Draft {
     pub(super) attempt: AttemptId,
     pub(super) prepare: Box<Prepare>,
     pub(super) keys: Vec<u32>,
+    /// What is held until the outcome is counted.
+    pub(super) slot: Option<declines::Slot>,
 }
 
 /// What a task that sends gives at its end.
@@ -170,7 +175,7 @@ pub(super) async fn send_first(
     (claim, guard): (Claim, Arc<Held<[u8; 32]>>),
     begun: oneshot::Sender<Result<ChargeRow, Error>>,
 ) -> Option<Sent> {
-    let Draft { mut charge, attempt, prepare, keys } = draft;
+    let Draft { mut charge, attempt, prepare, keys, slot } = draft;
     let event = prepare.event;
     let prepared = match send::prepare(&app, prepare).await {
         Ok(prepared) => prepared,
@@ -194,7 +199,7 @@ pub(super) async fn send_first(
     let charge = send::record(&app, charge, &outcome, How::Sent, &by, Some(&claim)).await;
     let openings = prepared.opening.iter().map(|_| event).collect();
     send::acknowledge(&app, vec![attempt], openings);
-    drop(guard);
+    drop((guard, slot));
     let processor_us = outcome.answer.as_ref().and_then(|answer| answer.processor_us);
     let charge = finish(&app, charge, &claim).await;
     Some(Sent { charge, upstream_us: outcome.upstream_us, processor_us })
@@ -426,7 +431,7 @@ fn draft(
         operations: vec![operation],
         plan: None,
     };
-    Ok(Draft { charge, attempt, prepare, keys })
+    Ok(Draft { charge, attempt, prepare, keys, slot: None })
 }
 
 /// How a destination verifies: with a zero amount, else with its smallest, which is released again.

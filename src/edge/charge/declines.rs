@@ -1,12 +1,22 @@
 //! What the card networks allow after a decline: each is counted by number, merchant account and who asked, in the commit of its
 //! outcome; and what they forbid is not sent for a merchant.
 
-use super::Error;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::{Error, lock};
 use crate::card::brand::Brand;
+use crate::card::id::FingerprintId;
 use crate::clock::Time;
 use crate::connector::Word;
 use crate::connector::network::{self, COUNTED_SECONDS, Limit, Retry, Rule, Said};
 use crate::edge::App;
+use crate::edge::keeper::KeeperError;
 use crate::edge::store::{
     AgreementRow, AttemptState, Bar, CardRow, ChargeRow, DeclineRow, NetworkRule, OperationKind, RowChange,
 };
@@ -21,23 +31,100 @@ pub struct Forbidden {
     pub until: Option<Time>,
 }
 
-/// Refuses what the networks' rules forbid a merchant to send.
-pub(super) async fn refuse_forbidden(
+/// How long a try waits for others of the same card that are under way, before it is told to come again.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A merchant's tries that are under way, by number and destination: each may be declined, so that together they stay within the
+/// limits only if no more are under way than may still be declined.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay {
+    counts: Mutex<HashMap<Place, usize>>,
+    ended: Notify,
+}
+
+/// A number at a destination.
+type Place = (FingerprintId, u64);
+
+/// A try that is under way until this is dropped, when its outcome is counted.
+pub(super) struct Slot {
+    app: App,
+    place: Place,
+}
+
+impl Slot {
+    /// `None` if as many are under way as may be.
+    fn take(app: &App, place: Place, room: usize) -> Option<Self> {
+        let mut counts = lock(&app.charges.under_way.counts);
+        let count = counts.entry(place).or_default();
+        if *count >= room {
+            return None;
+        }
+        *count += 1;
+        Some(Self { app: Arc::clone(app), place })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let under_way = &self.app.charges.under_way;
+        if let Entry::Occupied(mut entry) = lock(&under_way.counts).entry(self.place) {
+            *entry.get_mut() = entry.get().saturating_sub(1);
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+        under_way.ended.notify_waiters();
+    }
+}
+
+/// Refuses what the networks' rules forbid a merchant to send. While as many tries of the card are under way as may still be
+/// declined, another waits for them. Gives what has to be held until the outcome is counted; nothing where no limit is known.
+pub(super) async fn enter(
     app: &App,
     card: &CardRow,
     destination: &str,
     agreement: Option<&AgreementRow>,
-) -> Result<(), Error> {
-    let rows = app.store.declines(card.fingerprint, destination, true).await?;
-    if rows.is_empty() {
-        return Ok(());
-    }
+) -> Result<Option<Slot>, Error> {
     let brand = card.shown.as_ref().map_or(Brand::Unknown, |shown| shown.brand);
+    let limits = network::limits(brand);
     let agreed_at = agreement.map(|row| row.created_at);
-    match forbidden(&rows, network::limits(brand), agreed_at, app.clock.now()) {
-        Some(forbidden) => Err(Error::NetworkForbids(forbidden)),
-        None => Ok(()),
+    let place = place_of(card.fingerprint, destination);
+    let began = Instant::now();
+    loop {
+        // Made before the count is looked at, so that no end is missed in between.
+        let ended = app.charges.under_way.ended.notified();
+        let rows = app.store.declines(card.fingerprint, destination, true).await?;
+        let now = app.clock.now();
+        if let Some(forbidden) = forbidden(&rows, limits, agreed_at, now) {
+            return Err(Error::NetworkForbids(forbidden));
+        }
+        let Some(room) = room(&rows, limits, now) else { return Ok(None) };
+        if let Some(slot) = Slot::take(app, place, room) {
+            return Ok(Some(slot));
+        }
+        let left = WAIT_MAX.saturating_sub(began.elapsed());
+        if left.is_zero() || tokio::time::timeout(left, ended).await.is_err() {
+            return Err(KeeperError::Busy.into());
+        }
     }
+}
+
+fn place_of(fingerprint: FingerprintId, destination: &str) -> Place {
+    let mut hasher = DefaultHasher::new();
+    destination.hash(&mut hasher);
+    (fingerprint, hasher.finish())
+}
+
+/// How many more declines the limits leave; none where there are no limits.
+fn room(rows: &[DeclineRow], limits: &[Limit], now: Time) -> Option<usize> {
+    let left = |limit: &Limit| limit.declines.saturating_sub(within(rows, limit, now).count());
+    limits.iter().map(left).min()
+}
+
+/// The declines that a limit still counts.
+fn within<'a>(rows: &'a [DeclineRow], limit: &Limit, now: Time) -> impl Iterator<Item = &'a DeclineRow> {
+    let seconds = i64::from(limit.hours).saturating_mul(HOUR_SECONDS);
+    rows.iter().filter(move |row| row.at.plus_seconds(seconds) > now)
 }
 
 /// What is forbidden now, after these declines (oldest first); the longest of what several forbid.
@@ -57,8 +144,7 @@ fn forbidden(rows: &[DeclineRow], limits: &[Limit], agreed_at: Option<Time>, now
     }
     for limit in limits {
         let seconds = i64::from(limit.hours).saturating_mul(HOUR_SECONDS);
-        let after = |row: &&DeclineRow| row.at.plus_seconds(seconds) > now;
-        let counted: Vec<&DeclineRow> = rows.iter().filter(after).collect();
+        let counted: Vec<&DeclineRow> = within(rows, limit, now).collect();
         // With this one out of the window there is room for one again.
         let first_out = counted.len().checked_sub(limit.declines).and_then(|at| counted.get(at));
         until = until.max(first_out.map(|row| row.at.plus_seconds(seconds)));
@@ -149,7 +235,7 @@ pub(super) async fn prune(app: &App) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::card::id::{AttemptId, FingerprintId, IdBytes};
+    use crate::card::id::{AttemptId, IdBytes};
 
     const NOW: Time = Time::from_micros(1_800_000_000_000_000);
 
@@ -191,6 +277,15 @@ mod tests {
         assert_eq!(until(&many(21, 1), Brand::Visa, 0), Some(Some(700)));
         assert_eq!(until(&many(21, 1), Brand::Visa, 700), None);
         assert_eq!(until(&many(100, 1), Brand::Amex, 0), None, "no published limit");
+    }
+
+    #[test]
+    fn no_more_may_be_under_way_than_may_be_declined() {
+        let mastercard = network::limits(Brand::Mastercard);
+        assert_eq!(room(&[], mastercard, NOW), Some(10));
+        assert_eq!(room(&many(7, 1), mastercard, NOW), Some(3));
+        assert_eq!(room(&many(33, 20), mastercard, NOW), Some(2), "the narrower of two");
+        assert_eq!(room(&many(7, 1), network::limits(Brand::Amex), NOW), None);
     }
 
     #[test]

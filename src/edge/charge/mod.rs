@@ -197,6 +197,8 @@ pub struct Charges {
     /// Woken when a schedule of retries has changed.
     retry_due: Notify,
     retry_slots: Semaphore,
+    /// Merchants' tries that are under way.
+    under_way: declines::UnderWay,
     slots: Semaphore,
     limits: limits::DaySums,
 }
@@ -212,6 +214,7 @@ impl Charges {
             retrying: Mutex::default(),
             retry_due: Notify::new(),
             retry_slots: Semaphore::new(RETRIES_AT_ONCE),
+            under_way: declines::UnderWay::default(),
             slots: Semaphore::new(RESOLVES_AT_ONCE),
             limits: limits::DaySums::default(),
         }
