@@ -119,7 +119,8 @@ async fn wrong_data_waits_for_a_card_update_and_a_hard_decline_for_nothing() {
 
 #[tokio::test]
 async fn a_schedule_is_stopped_by_hand_and_by_what_takes_the_card_away() {
-    let desk = open("soft = [\"3s\"]");
+    // Long before it would be due.
+    let desk = open("soft = [\"1h\"]");
     let assessor = desk.vault.assessor();
     let mut ids = Vec::new();
     for (at, name) in ["stopped", "suspended", "erased", "ended"].into_iter().enumerate() {

@@ -21,11 +21,7 @@ pub(super) async fn attempt(
     edit: impl FnOnce(&mut ChargeRow),
 ) -> Result<ChargeRow, Error> {
     // Whatever the caller thinks: with an attempt that may have moved money there is no other.
-    let moved_nothing = charge.operations.first().is_some_and(|first| {
-        let nothing = |state| matches!(state, AttemptState::Declined | AttemptState::Failed);
-        charge.operations.len() == 1 && first.attempts.iter().all(|attempt| nothing(attempt.state))
-    });
-    if !moved_nothing {
+    if !has_moved_nothing(charge) {
         return Err(Error::State);
     }
     let destinations = app.directory.destinations();
@@ -60,8 +56,15 @@ pub(super) async fn attempt(
     Ok(next)
 }
 
+/// Whether every attempt so far certainly moved no money, and nothing was done on top.
+pub(super) fn has_moved_nothing(charge: &ChargeRow) -> bool {
+    let [first] = charge.operations.as_slice() else { return false };
+    let nothing = |state| matches!(state, AttemptState::Declined | AttemptState::Failed);
+    first.attempts.iter().all(|attempt| nothing(attempt.state))
+}
+
 /// The charge with one more attempt, about to be sent. What went before says where it went.
-fn with_attempt(charge: &ChargeRow, id: AttemptId, to: &str, now: Time) -> ChargeRow {
+pub(super) fn with_attempt(charge: &ChargeRow, id: AttemptId, to: &str, now: Time) -> ChargeRow {
     let mut next = charge.clone();
     if let Some(first) = next.operations.first_mut() {
         for attempt in &mut first.attempts {

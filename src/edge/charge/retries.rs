@@ -10,11 +10,14 @@ use super::{Error, Held, again, answer, declines, machine, resolve, retrying, sc
 use crate::card::id::{ChargeId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
+use crate::connector::network;
 use crate::edge::App;
 use crate::edge::audit::catalogue;
 use crate::edge::audit::event::{Actor, Facts, Origin};
 use crate::edge::directory::Caller;
-use crate::edge::store::{AgreementRow, Change, ChargeRow, CommitError, RetryState, RowChange};
+use crate::edge::store::{
+    AgreementRow, CardRow, CardStatus, Change, ChargeRow, CommitError, RetryState, RowChange,
+};
 use crate::wire::forwarder::{Outcome, Verdict};
 
 /// Charges that are looked at together.
@@ -32,7 +35,7 @@ const TRIES_MAX: u32 = 8;
 
 /// Works on what is due until the process ends.
 pub async fn run(app: App) {
-    move_up_all(&app).await;
+    review_all(&app).await;
     let mut pruned: Option<tokio::time::Instant> = None;
     loop {
         if pruned.is_none_or(|at| at.elapsed() >= PRUNE) {
@@ -203,51 +206,47 @@ pub async fn stop(app: &App, caller: &Caller, id: &str) -> Result<ChargeRow, Err
     Err(CommitError::Conflict.into())
 }
 
-/// The card or its agreement was renewed: what waits for it, or for a later time, is tried at once, if so configured.
+/// A card or one of its agreements has changed: what waits for that, or for a later time, is tried at once, if so configured; and what
+/// cannot be tried any more ends.
 pub fn wake(app: &App, tenant: TenantId, token: Token) {
-    if !app.directory.charging().retries.at_card_update {
-        return;
-    }
     let app = Arc::clone(app);
     tokio::spawn(async move {
         for id in app.store.retries_of(token).await.unwrap_or_default() {
-            move_up(&app, tenant, id).await;
+            review(&app, tenant, id).await;
         }
     });
 }
 
-/// An outcome was committed: what it scheduled is looked at in time, and an approval of a customer may have renewed an agreement.
+/// An outcome was committed: what it scheduled is looked at in time, and it may have renewed or ended an agreement.
 pub(super) fn heard(app: &App, charge: &ChargeRow, outcome: &Outcome) {
     if charge.retry_due().is_some() {
         app.charges.retry_due.notify_one();
     }
-    let approved = outcome.answer.as_ref().is_some_and(|answer| answer.verdict == Verdict::Approved);
-    if approved && charge.initiator == "customer" && charge.agreement.is_some() {
+    let Some(answer) = outcome.answer.as_ref().filter(|_| charge.agreement.is_some()) else { return };
+    let renews = answer.verdict == Verdict::Approved && charge.initiator == "customer";
+    let stops = network::stops_agreement(answer.processor_code.as_deref(), answer.advice_code.as_deref());
+    if renews || stops {
         wake(app, charge.tenant, charge.token);
     }
 }
 
-/// After a start: cards that were updated while nobody could be told.
-async fn move_up_all(app: &App) {
-    if !app.directory.charging().retries.at_card_update {
-        return;
-    }
+/// After a start: cards that changed while nobody could be told.
+async fn review_all(app: &App) {
     for (_, tenant, id) in app.store.retries(usize::MAX).await.unwrap_or_default() {
-        move_up(app, tenant, id).await;
+        review(app, tenant, id).await;
     }
 }
 
-/// Makes a charge due if its card or agreement is another than its last attempt had.
-async fn move_up(app: &App, tenant: TenantId, id: ChargeId) {
+/// Looks at a charge that is not due yet: its card may be gone, or another than its last attempt had.
+async fn review(app: &App, tenant: TenantId, id: ChargeId) {
     for _ in 0..TRIES_MAX {
         let Ok(Some(charge)) = app.store.charge(tenant, &id.to_string()).await else { return };
         let now = app.clock.now();
-        let is_waiting = charge.retries().is_some_and(|retries| retries.state == RetryState::Waiting);
-        let is_later = charge.retry_due().is_some_and(|due| due > now);
-        if !is_later || !is_renewed(app, &charge, is_waiting).await {
+        if charge.retry_due().is_none_or(|due| due <= now) {
             return;
         }
-        if put(app, &charge, RetryState::Scheduled(now), &vault()).await.is_ok() {
+        let Some(state) = state_now(app, &charge, now).await else { return };
+        if put(app, &charge, state, &vault()).await.is_ok() {
             return;
         }
         // Another change came first, or the store cannot write now.
@@ -255,19 +254,35 @@ async fn move_up(app: &App, tenant: TenantId, id: ChargeId) {
     }
 }
 
-async fn is_renewed(app: &App, charge: &ChargeRow, is_waiting: bool) -> bool {
-    let Ok(Some(card)) = app.store.card(charge.tenant, charge.token).await else { return false };
+/// Where the schedule of a charge stands now that its card or agreement has changed; none if it stays as it is.
+async fn state_now(app: &App, charge: &ChargeRow, now: Time) -> Option<RetryState> {
+    let card = app.store.card(charge.tenant, charge.token).await.ok()??;
+    match card.status {
+        CardStatus::Erasing | CardStatus::Erased => return Some(schedule::ended("token_erased")),
+        CardStatus::Suspended => return Some(schedule::ended("token_suspended")),
+        CardStatus::Active => {}
+    }
+    let agreements = app.store.agreements(charge.tenant, charge.token).await.ok()?;
+    let agreement = agreements.iter().find(|row| Some(row.id) == charge.agreement);
+    let is_over = |row: &&AgreementRow| row.ended_at.is_some() && !row.awaits_customer();
+    if agreement.filter(is_over).is_some() {
+        return Some(schedule::ended("agreement_ended"));
+    }
+    let is_waiting = charge.retries().is_some_and(|retries| retries.state == RetryState::Waiting);
+    // A new number waits for its customer: to try before would only put it back.
+    let in_vain = is_waiting && agreement.is_some_and(AgreementRow::awaits_customer);
+    let tries = app.directory.charging().retries.at_card_update && !in_vain;
+    (tries && is_another(app, charge, &card).await).then_some(RetryState::Scheduled(now))
+}
+
+/// Whether number, expiry or zip are others than the last attempt had.
+async fn is_another(app: &App, charge: &ChargeRow, card: &CardRow) -> bool {
     let before = declines::charged_card(app, charge).await;
-    let versions = |card: &crate::edge::store::CardRow| {
+    let versions = |card: &CardRow| {
         let sealed = card.sealed.as_ref()?;
         Some((sealed.pan.version, sealed.expiry.version, sealed.zip.as_ref().map(|zip| zip.version)))
     };
-    let other = before.as_ref().is_none_or(|before| versions(before) != versions(&card));
-    if !other || charge.agreement.is_none() {
-        return other;
-    }
-    // A new number waits for its customer: to try before would only put it back.
-    !(is_waiting && awaits_customer(app, charge).await)
+    before.is_none_or(|before| versions(&before) != versions(card))
 }
 
 /// Ends a schedule whose attempt a person settled.

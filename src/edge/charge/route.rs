@@ -98,7 +98,8 @@ pub(super) async fn go_on(app: &App, charge: ChargeRow, claim: Option<&Claim>, o
     }
 }
 
-fn pass_over(charge: &mut ChargeRow) {
+/// What is left of the route without its next destination.
+pub(super) fn pass_over(charge: &mut ChargeRow) {
     if let Some(left) = charge.plan.as_mut().and_then(|plan| plan.route.as_mut())
         && !left.destinations.is_empty()
     {

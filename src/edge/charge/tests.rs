@@ -3,12 +3,13 @@
 use proptest::prelude::*;
 
 use super::machine::{self, How, Learnt};
-use super::{Error, create, rules, send};
+use super::{Error, again, create, route, rules, schedule, send};
 use crate::card::id::{AgreementId, AttemptId, ChargeId, IdBytes, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::edge::store::{
     AgreementRow, AttemptState, ChargeRow, ChargeStatus, FirstPayment, Operation, OperationKind, Outbound,
+    Plan, RetryState, RouteLeft,
 };
 use crate::wire::forwarder::{Answer, Outcome, Sent, Verdict};
 
@@ -454,6 +455,53 @@ proptest! {
             machine::restate(&mut again);
             prop_assert_eq!(&again, &next);
             now = next;
+        }
+    }
+
+    /// However outcomes, restarts and persons come: there is another attempt only where none before it can have moved money.
+    #[test]
+    fn no_walk_tries_again_what_may_have_moved_money(
+        after_soft_decline: bool,
+        walk in proptest::collection::vec((moves(), any::<bool>(), 0..3_usize), 0..40),
+    ) {
+        let mut now = charge(OperationKind::Sale, false);
+        let policy = crate::charging::RetriesConfig::default().policy().unwrap();
+        let destinations = vec!["second".to_owned(), "third".to_owned()];
+        now.plan = Some(Box::new(Plan {
+            retries: Some(schedule::begin(&policy, NOW)),
+            route: Some(RouteLeft { destinations, after_soft_decline }),
+        }));
+        for (at, (one, tries, class)) in walk.into_iter().enumerate() {
+            let id_of_next = u8::try_from(at).unwrap() + 2;
+            let due = route::goes_on(&now) || now.retry_due().is_some();
+            if tries && due && again::has_moved_nothing(&now) {
+                let mut next = again::with_attempt(&now, id(id_of_next), "second", NOW);
+                route::pass_over(&mut next);
+                next.retries_mut().unwrap().state = RetryState::Running;
+                machine::restate(&mut next);
+                prop_assert_eq!(next.status, ChargeStatus::Processing);
+                now = next;
+            } else if let Some(mut next) = step(&now, one, id_of_next) {
+                for attempt in &mut next.operations[0].attempts {
+                    if attempt.state == AttemptState::Declined {
+                        attempt.decline_class.get_or_insert_with(|| ["soft", "generic", "hard"][class].to_owned());
+                    }
+                }
+                machine::restate(&mut next);
+                schedule::proceed(&mut next, &policy, NOW);
+                now = next;
+            }
+            let (last, before) = now.operations[0].attempts.split_last().unwrap();
+            let nothing = |state| matches!(state, AttemptState::Declined | AttemptState::Failed);
+            prop_assert!(before.iter().all(|attempt| nothing(attempt.state)), "{:?}", now);
+            prop_assert!(now.amount_captured <= AMOUNT);
+            if !nothing(last.state) {
+                prop_assert!(!route::goes_on(&now) && now.retry_due().is_none());
+            }
+            // Nothing is due of a charge that somebody could take for undecided or paid.
+            if now.retry_due().is_some() {
+                prop_assert!(matches!(now.status, ChargeStatus::Declined | ChargeStatus::Failed), "{:?}", now);
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::card::id::{AgreementId, Token};
 use crate::card::stray;
 use crate::clock::Time;
 use crate::edge::App;
+use crate::edge::charge;
 use crate::edge::directory::Caller;
 use crate::edge::store::AgreementRow;
 use crate::edge::vault::{Consent, NewAgreement, Replayable};
@@ -90,7 +91,9 @@ pub(super) async fn end(
         let _nothing: EndBody = read_json(&body)?;
     }
     let which = (path.token()?, path.agreement()?);
-    Ok(answer(app.vault.end_agreement(&caller, which, (&key, &body), &write).await?))
+    let ended = app.vault.end_agreement(&caller, which, (&key, &body), &write).await?;
+    charge::wake(&app, caller.tenant_id(), which.0);
+    Ok(answer(ended))
 }
 
 fn answer(made: Replayable) -> Response {

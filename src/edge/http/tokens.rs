@@ -89,6 +89,7 @@ pub(super) async fn erase(
         charge::check_erase(&app, &caller, token).await?;
     }
     let erased = app.vault.erase(&caller, token).await?;
+    charge::wake(&app, caller.tenant_id(), erased.token);
     app.important.notify_one();
     let (status, code) = match erased.erasure {
         Erasure::Done => (StatusCode::OK, None),
@@ -124,6 +125,7 @@ pub(super) async fn release(
 async fn set_legal_hold(app: &App, caller: &Caller, token: Token, held: bool) -> Result<Response, Problem> {
     let hold = app.vault.set_legal_hold(caller, token, held).await?;
     app.important.notify_one();
+    charge::wake(app, caller.tenant_id(), hold.token);
     let body = HoldAnswer {
         id: hold.token,
         legal_hold: hold.held,
