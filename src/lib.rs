@@ -13,6 +13,7 @@
 //! - [`card`]: what anyone may know of a card: ids, brand, truncated PAN, expiry, the sealed layout.
 //! - [`wire`]: the doors between roles: messages and framing.
 //! - [`connector`]: the declarative language that says how to talk to one processor, and the connectors in it.
+//! - [`forwarding`]: callers' own requests to a forward destination: what it declares, placeholders, bodies.
 //! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
 //! - [`charging`]: how charges are tried again and where they go, as configured.
 //! - [`config`], [`clock`], [`object`], [`random`], [`telemetry`]; `wiping`, which clears the read buffers of TLS and HTTP.
@@ -47,6 +48,7 @@ pub mod config;
 pub mod connector;
 pub mod edge;
 pub mod forwarder;
+pub mod forwarding;
 pub mod keeper;
 pub mod object;
 pub mod random;
