@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::card::stray::Exemptions;
 use crate::card::tenant::Mode;
 use crate::charging::{self, Policy, RetriesConfig, RouteConfig};
+use crate::forwarding::spec::{ForwardSpec, Place};
 use crate::wire::control::Limits;
 
 /// Whether development conveniences are allowed.
@@ -66,6 +67,9 @@ pub struct Config {
     /// Processors that cards may be sent to, by name.
     #[serde(default)]
     pub destination: BTreeMap<String, DestinationConfig>,
+    /// Where callers may send requests of their own with a card in them, by name.
+    #[serde(default)]
+    pub forward: BTreeMap<String, ForwardConfig>,
 }
 
 fn default_node() -> String {
@@ -183,6 +187,68 @@ pub struct DestinationConfig {
     pub authorization_days: Option<u32>,
 }
 
+/// Where callers may send requests of their own with a card in them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardConfig {
+    /// Base URL: scheme, host, port, path prefix. `https://`, but for development.
+    pub endpoint: String,
+    /// Which tenants may use it: `test` or `live`.
+    pub mode: Mode,
+    /// The certificates it must chain to, PEM; the machine's own if absent.
+    pub trust: Option<PathBuf>,
+    /// Whether its host may have a private address; development needs no leave.
+    #[serde(default)]
+    pub private_address: bool,
+    /// The destination sets it belongs to; cards are bound to a set when they are stored.
+    #[serde(default = "default_policies")]
+    pub policies: Vec<u32>,
+    /// What it takes; everything else is refused.
+    pub takes: ForwardSpec,
+    /// What the keeper fills in, by a name of the operator's.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, ForwardCredential>,
+}
+
+/// A credential of a forward destination, and where it goes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardCredential {
+    /// The path of the file that holds it.
+    pub file: PathBuf,
+    /// The header that it goes into.
+    pub header: Option<String>,
+    /// The leaf of the body that it goes into.
+    pub leaf: Option<String>,
+    /// What stands before it, such as `Bearer ` with its blank.
+    #[serde(default)]
+    pub prefix: String,
+}
+
+impl ForwardConfig {
+    /// What it takes, with the places of its credentials.
+    pub fn spec(&self) -> ForwardSpec {
+        let place = |(name, from): (&String, &ForwardCredential)| {
+            let (header, leaf, prefix) = (from.header.clone(), from.leaf.clone(), from.prefix.clone());
+            (name.clone(), Place { header, leaf, prefix })
+        };
+        ForwardSpec { credentials: self.credentials.iter().map(place).collect(), ..self.takes.clone() }
+    }
+
+    fn faults(&self, environment: Environment) -> Vec<String> {
+        let mut faults = self.spec().faults();
+        if !self.takes.credentials.is_empty() {
+            faults.push("takes.credentials: write [forward.NAME.credentials.…] instead".to_owned());
+        }
+        if environment == Environment::Production && !self.endpoint.starts_with("https://") {
+            faults.push(
+                "endpoint: production does not send cards over plain HTTP; use an https:// URL".to_owned(),
+            );
+        }
+        faults
+    }
+}
+
 fn default_policies() -> Vec<u32> {
     vec![DEFAULT_POLICY]
 }
@@ -243,6 +309,10 @@ impl Config {
             paths.extend(destination.credentials.values_mut());
             paths.extend(destination.next_credentials.values_mut());
         }
+        for forward in self.forward.values_mut() {
+            paths.extend(forward.trust.as_mut());
+            paths.extend(forward.credentials.values_mut().map(|credential| &mut credential.file));
+        }
         for path in paths {
             if path.is_relative() {
                 *path = base.join(&*path);
@@ -293,11 +363,19 @@ impl Config {
             "destination: a name has letters, digits, dashes, dots or underscores",
         );
         fault(
+            self.forward.keys().any(|name| !named(name) || self.destination.contains_key(name)),
+            "forward: a name has letters, digits, dashes, dots or underscores, and is no destination's",
+        );
+        fault(
             !self.exempt.are_sound(),
             "exempt: patterns are for customer, idempotency_key, invoice, period or processor_transaction_id, with at least 6 characters that are \
              fixed and 4 that are #",
         );
         faults.extend(self.charging().err().unwrap_or_default());
+        for (name, forward) in &self.forward {
+            let of_it = forward.faults(self.environment);
+            faults.extend(of_it.into_iter().map(|fault| format!("forward.{name}.{fault}")));
+        }
         if self.environment == Environment::Production {
             faults.extend(self.development_conveniences());
         }
@@ -389,6 +467,7 @@ mod tests {
         assert_eq!(full.charging().unwrap().routes.len(), 1);
         assert!(full.faults().is_empty() && !full.exempt.0.is_empty());
         assert!(full.connectors.directory.is_some() && full.destination.values().any(|d| d.trust.is_some()));
+        assert_eq!(full.forward["tokenizer"].spec().credentials.len(), 2);
     }
 
     #[test]
@@ -413,6 +492,31 @@ mod tests {
         assert_eq!(faults.len(), 6, "{faults:?}");
         let development = text.replace("\"production\"", "\"development\"");
         assert_eq!(Config::parse(&development, "example").unwrap().faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_forward_destination_with_a_fault_is_refused_by_its_name() {
+        let good = "\n[forward.x]\nendpoint = \"http://127.0.0.1:1\"\nmode = \"test\"\n[forward.x.takes]\nmethods = [\"POST\"]\n\
+                    paths = [\"/v1/*\"]\n";
+        let faults = |text: String| Config::parse(&text, "example").unwrap().faults();
+        assert_eq!(faults(format!("{EXAMPLE}{good}")), Vec::<String>::new());
+        for (wrong, starts) in [
+            (good.replace("POST", "post"), "forward.x.methods:"),
+            (good.replace("/v1/*", "v1"), "forward.x.paths:"),
+            (good.replace("forward.x", "forward.sandbox"), "forward:"),
+            (format!("{good}headers = [\"authorization\"]\n"), "forward.x.headers,"),
+            (format!("{good}[forward.x.credentials.a]\nfile = \"a\"\n"), "forward.x.credentials:"),
+            (
+                format!("{good}[forward.x.takes.credentials.a]\nheader = \"a\"\n"),
+                "forward.x.takes.credentials:",
+            ),
+        ] {
+            let faults = faults(format!("{EXAMPLE}{wrong}"));
+            assert!(faults.len() == 1 && faults[0].starts_with(starts), "{faults:?}");
+        }
+        let production =
+            EXAMPLE.replace("environment = \"development\"", "environment = \"production\"") + good;
+        assert!(faults(production).iter().any(|fault| fault.starts_with("forward.x.endpoint:")));
     }
 
     #[test]

@@ -32,6 +32,8 @@
 //! - Invariant: a change and its events are committed together or not at all (`refused_changes_leave_no_event`).
 //! - Invariant: an opening that a statement counts has one event (`an_opening_that_a_statement_counts_has_exactly_one_event`).
 //! - Invariant: no request is sent twice on the quiet (`no_request_is_sent_twice`).
+//! - Invariant: no forward is sent twice (`a_forward_that_was_being_sent_is_unknown_and_never_sent_again`).
+//! - Invariant: a value never changes the shape of a forward (`no_value_changes_the_shape_of_a_body`).
 //! - Invariant: an invoice and period are charged once (`an_invoice_is_claimed_once`).
 //! - Invariant: a retry or failover that was begun is never begun again (`the_edge_dies_while_retries_are_made`,
 //!   `the_edge_dies_while_routes_move_on`).

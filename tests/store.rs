@@ -9,6 +9,8 @@ mod charges;
 #[cfg(test)]
 #[path = "store/customers.rs"]
 mod customers;
+#[path = "store/forwards.rs"]
+mod forwards;
 #[cfg(test)]
 #[path = "store/harness.rs"]
 mod harness;
@@ -75,6 +77,11 @@ mod contract {
             a_card_that_moves_takes_the_name_of_its_new_customer,
             no_event_names_a_customer_by_the_keyed_hash,
             first_cards_at_once_agree_on_a_name,
+        ],
+        forwards: [
+            a_forward_counts_its_revisions_and_is_the_tenants_own,
+            a_card_that_may_not_be_used_takes_no_forward,
+            the_answer_of_a_forward_goes_with_its_card,
         ],
         keys: [
             a_key_is_claimed_once,

@@ -188,6 +188,10 @@ impl AttemptId {
 }
 
 id! {
+    /// A caller's own request to a forward destination.
+    ForwardId, "fwd_"
+}
+id! {
     /// An audit event.
     EventId, "evt_"
 }

@@ -42,6 +42,8 @@ enum Refusal {
     TenantMissing,
     #[error("there is no such tenant, or it is disabled; see `cardvault tenant list`")]
     TenantUnknown,
+    #[error("there is no such destination; see the configuration")]
+    DestinationUnknown,
     #[error("the expiry is past")]
     Expired,
     #[error("limits are positive amounts by three-letter currency")]
@@ -132,6 +134,7 @@ async fn add_principal(app: &App, order: PrincipalOrder, actor: String) -> Resul
         created_at: now,
         expires_at: order.expires_at,
         disabled: false,
+        destinations: order.destinations,
     };
     let id = row.id.to_string();
     let mut event = event(app, catalogue::PRINCIPAL_CREATE, actor, "principal", id.clone())?;
@@ -167,6 +170,13 @@ fn check(app: &App, order: &PrincipalOrder, now: Time) -> Result<Option<TenantId
     };
     if !order.charge_max.iter().chain(&order.day_max).all(good) {
         return Err(Refusal::Limits);
+    }
+    let known = |name: &String| {
+        app.directory.destinations().iter().any(|to| to.name == *name)
+            || app.directory.forwards().iter().any(|to| to.name == *name)
+    };
+    if !order.destinations.iter().all(known) {
+        return Err(Refusal::DestinationUnknown);
     }
     match &order.tenant {
         None if scopes.iter().any(|scope| scope.needs_tenant()) => Err(Refusal::TenantMissing),

@@ -19,7 +19,7 @@ use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
 use crate::clock::Time;
-use crate::wire::control::{DestinationInfo, Limits, TenantInfo};
+use crate::wire::control::{DestinationInfo, ForwardInfo, Limits, TenantInfo};
 
 /// A principal, ready for the fast path.
 #[derive(Debug)]
@@ -114,6 +114,7 @@ pub struct Directory {
     principals: RwLock<Arc<Vec<Arc<Principal>>>>,
     tenants: RwLock<Arc<HashMap<TenantId, TenantInfo>>>,
     destinations: RwLock<Arc<Vec<DestinationInfo>>>,
+    forwards: RwLock<Arc<Vec<ForwardInfo>>>,
     exemptions: RwLock<Arc<Exemptions>>,
     charging: RwLock<Arc<Policy>>,
 }
@@ -130,6 +131,7 @@ impl Directory {
             principals: RwLock::default(),
             tenants: RwLock::default(),
             destinations: RwLock::default(),
+            forwards: RwLock::default(),
             exemptions: RwLock::default(),
             charging: RwLock::default(),
         }
@@ -163,6 +165,11 @@ impl Directory {
     /// Puts all destinations in place.
     pub fn set_destinations(&self, destinations: Vec<DestinationInfo>) {
         replace(&self.destinations, destinations);
+    }
+
+    /// Puts all forward destinations in place.
+    pub fn set_forwards(&self, forwards: Vec<ForwardInfo>) {
+        replace(&self.forwards, forwards);
     }
 
     /// Puts all exemptions from the stray-number guard in place.
@@ -200,6 +207,11 @@ impl Directory {
     /// All destinations.
     pub fn destinations(&self) -> Arc<Vec<DestinationInfo>> {
         snapshot(&self.destinations)
+    }
+
+    /// All forward destinations.
+    pub fn forwards(&self) -> Arc<Vec<ForwardInfo>> {
+        snapshot(&self.forwards)
     }
 
     /// The principal behind a credential. The look-up is by SHA-256, so its time says nothing about a credential.
@@ -246,6 +258,11 @@ impl Principal {
             actor,
             limiter,
         }
+    }
+
+    /// Whether it may send cards to this destination.
+    pub fn may_send_to(&self, destination: &str) -> bool {
+        self.row.destinations.is_empty() || self.row.destinations.iter().any(|name| name == destination)
     }
 
     /// How the audit log names it.

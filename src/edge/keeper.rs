@@ -20,8 +20,9 @@ use crate::card::id::{AttemptId, EventId};
 use crate::wire::forwarder::Outcome;
 use crate::wire::frame::{self, FrameError};
 use crate::wire::keeper::{
-    ChargeRead, CompareZip, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Opened, Prepare,
-    Prepared, ReadCharge, Refusal, Seal, Sealed, SignCheckpoint, Stated, ToKeeper, Unacknowledged,
+    ChargeRead, CompareZip, Digest, Digested, ForwardRead, FromKeeper, Hello, LookUp, OpenExpiry, Opened,
+    Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, Refusal, Seal, Sealed, ShowForward,
+    SignCheckpoint, Stated, ToKeeper, Unacknowledged,
 };
 
 /// Calls that may wait at once; past it the edge is asking more than a keeper can ever answer in time.
@@ -192,6 +193,32 @@ impl Keeper {
     /// Opens, renders, holds the bytes, answers with their MAC.
     pub async fn prepare(&self, prepare: Box<Prepare>) -> Result<Box<Prepared>, KeeperError> {
         let answer = self.call(ToKeeper::Prepare(prepare)).await?;
+        if let FromKeeper::RefusedAfterOpening(refusal, opened) = answer {
+            return Err(KeeperError::RefusedAfterOpening(refusal, opened));
+        }
+        let FromKeeper::Prepared(prepared) = answer else { return Err(KeeperError::Confused) };
+        Ok(prepared)
+    }
+
+    /// Reads a caller's own request; it stays there.
+    pub async fn read_forward(&self, read: ReadForward) -> Result<Box<ForwardRead>, KeeperError> {
+        let FromKeeper::ForwardRead(read) = self.call(ToKeeper::ReadForward(read)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(read)
+    }
+
+    /// Shows a request that is held, the card masked and credentials named: JSON.
+    pub async fn show_forward(&self, show: Box<ShowForward>) -> Result<Vec<u8>, KeeperError> {
+        let FromKeeper::ForwardShown(shown) = self.call(ToKeeper::ShowForward(show)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(shown)
+    }
+
+    /// Opens the card, fills a request that is held, answers with its MAC.
+    pub async fn prepare_forward(&self, prepare: Box<PrepareForward>) -> Result<Box<Prepared>, KeeperError> {
+        let answer = self.call(ToKeeper::PrepareForward(prepare)).await?;
         if let FromKeeper::RefusedAfterOpening(refusal, opened) = answer {
             return Err(KeeperError::RefusedAfterOpening(refusal, opened));
         }

@@ -1,7 +1,7 @@
 //! The edge: TLS, HTTP, who may do what, charges, store, audit. It holds no keys and opens no card.
 //!
 //! - [`http`]: connections, routes, problems.
-//! - [`vault`]: the verbs on tokens; [`charge`]: those on charges.
+//! - [`vault`]: the verbs on tokens; [`charge`]: those on charges; [`forward`]: callers' own requests with a card in them.
 //! - [`store`]: what is kept; [`audit`]: what is logged.
 //! - [`keeper`]: the line to the keeper.
 //! - [`attest`]: statements and checkpoints; `admin`: what administrators have done here.
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use self::charge::Charges;
 use self::directory::Directory;
+use self::forward::Forwards;
 use self::keeper::Keeper;
 use self::metrics::Metrics;
 use self::store::Store;
@@ -30,6 +31,7 @@ pub mod audit;
 pub mod charge;
 pub mod directory;
 mod erasures;
+pub mod forward;
 pub mod http;
 pub mod keeper;
 pub mod metrics;
@@ -53,6 +55,8 @@ pub struct Edge {
     pub vault: Vault,
     /// What the verbs on charges keep in memory.
     pub charges: Charges,
+    /// What the verbs on forwards keep in memory.
+    pub forwards: Forwards,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Limits of the listener.
@@ -77,6 +81,7 @@ impl Edge {
         Self {
             vault: Vault::new(Arc::clone(&store), keeper.clone(), Arc::clone(&clock)),
             charges: Charges::new(clock.now()),
+            forwards: Forwards::default(),
             store,
             keeper,
             clock,

@@ -17,7 +17,7 @@ use super::http::{health, routes};
 use super::keeper::Keeper;
 use super::store::Store;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::{App, Edge, admin, attest, charge, erasures};
+use super::{App, Edge, admin, attest, charge, erasures, forward};
 use crate::clock::{Clock, SystemClock};
 use crate::telemetry;
 use crate::wire::control::{EdgeReload, EdgeSettings, FromEdge, Limits, ToEdge};
@@ -95,6 +95,7 @@ async fn serve(
     app.directory.set_exemptions(settings.reload.exemptions);
     app.directory.set_destinations(settings.reload.destinations);
     app.directory.set_charging(settings.reload.charging);
+    app.directory.set_forwards(settings.reload.forwards);
     if !attest::bind(&app).await.map_err(|error| error.to_string())? {
         return Err("the key store is of another environment than the database: use the two that belong together, or \
                     restore the one that is wrong"
@@ -178,6 +179,11 @@ async fn recover(app: App) {
         tracing::warn!(code = "recovery_waits", "the keeper could not be asked what it opened");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    // Before the charges: those acknowledge every outcome that nobody is known to wait for.
+    while forward::recover(&app).await.is_err() {
+        tracing::warn!(code = "recovery_waits", "what was being forwarded could not be taken up yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     while charge::recover(&app).await.is_err() {
         tracing::warn!(code = "recovery_waits", "what was in flight could not be taken up yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -235,4 +241,5 @@ fn take_reload(app: &App, tls: &Tls, reload: EdgeReload) {
     app.directory.set_exemptions(reload.exemptions);
     app.directory.set_destinations(reload.destinations);
     app.directory.set_charging(reload.charging);
+    app.directory.set_forwards(reload.forwards);
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::CONTENT_ENCODING;
+use hyper::header::{CONTENT_ENCODING, HeaderMap};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustix::net::{RecvFlags, Shutdown};
@@ -23,7 +23,7 @@ use super::fault::Fault;
 use crate::wiping::Wiping;
 
 /// An answer's body holds no more: answers are a few kilobytes.
-const BODY_BYTES_MAX: usize = 256 << 10;
+pub(super) const BODY_BYTES_MAX: usize = 256 << 10;
 /// An answer's head holds no more; also the size of hyper's buffers.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
@@ -190,6 +190,8 @@ pub(super) struct Got {
     pub(super) status: u16,
     /// Whether the body is as it is, not compressed.
     pub(super) is_identity: bool,
+    /// The head's fields.
+    pub(super) headers: HeaderMap,
     /// The body.
     pub(super) body: Vec<u8>,
 }
@@ -216,31 +218,39 @@ impl Connection {
         self.meter.clone()
     }
 
-    /// Sends a request and reads its answer.
-    pub(super) async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Got, Fault> {
+    /// Sends a request and reads its answer, whose body holds at most `body_bytes_max`.
+    pub(super) async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        body_bytes_max: usize,
+    ) -> Result<Got, Fault> {
         self.meter.restart();
         if drive(&mut self.driver, self.sender.ready()).await.is_err() {
             return Err(Fault::Closed);
         }
         let response = self.sender.send_request(request);
         let response = drive(&mut self.driver, response).await.map_err(|error| head_fault(&error))?;
-        self.read(response).await
+        self.read(response, body_bytes_max).await
     }
 
-    async fn read(&mut self, response: Response<hyper::body::Incoming>) -> Result<Got, Fault> {
+    async fn read(
+        &mut self,
+        response: Response<hyper::body::Incoming>,
+        body_bytes_max: usize,
+    ) -> Result<Got, Fault> {
         let (head, mut body) = response.into_parts();
         if head.status.is_informational() {
             return Err(Fault::Protocol);
         }
         let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if declared > BODY_BYTES_MAX {
+        if declared > body_bytes_max {
             return Err(Fault::TooLarge);
         }
         let mut bytes = Vec::with_capacity(declared);
         while let Some(frame) = drive(&mut self.driver, body.frame()).await {
             let frame = frame.map_err(|error| body_fault(&error))?;
             if let Ok(data) = frame.into_data() {
-                if bytes.len() + data.len() > BODY_BYTES_MAX {
+                if bytes.len() + data.len() > body_bytes_max {
                     return Err(Fault::TooLarge);
                 }
                 bytes.extend_from_slice(&data);
@@ -248,7 +258,7 @@ impl Connection {
         }
         let mut encodings = head.headers.get_all(CONTENT_ENCODING).into_iter();
         let is_identity = encodings.all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
-        Ok(Got { status: head.status.as_u16(), is_identity, body: bytes })
+        Ok(Got { status: head.status.as_u16(), is_identity, headers: head.headers, body: bytes })
     }
 
     /// Whether another request may be written: nothing was received that nobody asked for, and the other side has not

@@ -1,6 +1,6 @@
 //! Dialing: the endpoint of the settings and nothing else. No redirect, no proxy, no other host, no other trust.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -36,8 +36,47 @@ pub(super) async fn dial(target: &Target, until: Instant) -> Result<Connection, 
 
 async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, Fault> {
     let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
-    let addresses: Vec<_> = found.map_err(|_| Fault::Dns)?.take(ADDRESSES_MAX).collect();
+    let found: Vec<SocketAddr> = found.map_err(|_| Fault::Dns)?.collect();
+    // All of them: a name that leads inside as well as outside is not the one that was declared.
+    if target.public_only && !found.iter().all(|address| is_public(address.ip())) {
+        return Err(Fault::PrivateAddress);
+    }
+    let addresses: Vec<_> = found.into_iter().take(ADDRESSES_MAX).collect();
     if addresses.is_empty() { Err(Fault::Dns) } else { Ok(addresses) }
+}
+
+/// Whether an address is of the public internet (the registries of special-purpose addresses, RFC 6890): what is not leads to this
+/// machine, its network, or nowhere.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            !(address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_broadcast()
+                || address.is_documentation()
+                || address.is_multicast()
+                || a == 0
+                || a >= 240
+                // Shared by carriers, protocol assignments, benchmarks.
+                || (a == 100 && (64..128).contains(&b))
+                || (a == 192 && b == 0 && c == 0)
+                || (a == 198 && (b == 18 || b == 19)))
+        }
+        IpAddr::V6(address) => {
+            if let Some(inner) = address.to_ipv4() {
+                return is_public(IpAddr::V4(inner));
+            }
+            let [a, b, c, ..] = address.segments();
+            // Global unicast is 2000::/3; in it stand documentation and what carries an address of version 4 (Teredo, 6to4).
+            (0x2000..0x4000).contains(&a)
+                && a != 0x2002
+                && !(a == 0x2001 && (b == 0xdb8 || b < 0x200))
+                && !(a == 0x3fff && b < 0x1000)
+                && !(a == 0x64 && b == 0xff9b && c <= 1)
+        }
+    }
 }
 
 /// One address after the other; each has its share of the time that is left.
@@ -52,4 +91,43 @@ async fn connect(addresses: &[SocketAddr], until: Instant) -> Option<TcpStream> 
         left = left.saturating_sub(1);
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_of_the_public_internet_is_told() {
+        for address in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "198.18.0.1",
+            "192.0.0.8",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "::ffff:127.0.0.1",
+            "2001:db8::1",
+            "2002:a00:1::",
+            "64:ff9b::a00:1",
+        ] {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+        for address in ["8.8.8.8", "1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00:1450::1"]
+        {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! Invariant: a request is written again only if that is so (`no_request_is_sent_twice`).
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -17,7 +17,8 @@ use super::answer;
 use super::connection::{Connection, Got};
 use super::dial::dial;
 use super::fault::{Fault, failed};
-use super::routes::{Route, Target};
+use super::forward;
+use super::routes::{Limits, Reads, Route, Target};
 use super::steps;
 use crate::wire::forwarder::{Exchange, Outcome, Sent};
 
@@ -47,18 +48,18 @@ pub(super) struct Ended {
 /// Carries out an exchange within its destination's time.
 pub(super) async fn run(route: &Route, mut exchange: Exchange) -> Outcome {
     let attempt = exchange.attempt;
-    if !exchange.steps.is_empty() {
-        let operation = answer::operation_of(&route.connector, &exchange);
-        if let Err(outcome) = Box::pin(steps::carry_out(route, operation, &mut exchange)).await {
-            return outcome;
-        }
+    if let Reads::Mapped(connector) = &route.reads
+        && !exchange.steps.is_empty()
+        && let Err(outcome) = Box::pin(steps::carry_out(route, connector, &mut exchange)).await
+    {
+        return outcome;
     }
     let body = Bytes::from(std::mem::take(&mut exchange.body));
     let parts = (exchange.method.as_str(), exchange.path.as_str(), exchange.headers.as_slice());
     let Some(request) = build(&route.target, parts, body) else {
         return failed(attempt, Sent::Not, Fault::Request, 0);
     };
-    let Ended { got, first_write } = send(&route.target, route.timeout, request, exchange.pooled).await;
+    let Ended { got, first_write } = send(&route.target, route.limits(), request, exchange.pooled).await;
     let upstream_us = first_write.map_or(0, |at| u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX));
     let got = match (got, first_write) {
         (Ok(got), _) => got,
@@ -70,41 +71,50 @@ pub(super) async fn run(route: &Route, mut exchange: Exchange) -> Outcome {
             step.forget().await;
         }
     }
-    let (answer, fault) = answer::read(&route.connector, &exchange, got);
+    let (answer, forwarded, fault) = match &route.reads {
+        Reads::Mapped(connector) => {
+            let (answer, fault) = answer::read(connector, &exchange, got);
+            (Some(answer), None, fault)
+        }
+        Reads::Whole(rules) => {
+            let (forwarded, fault) = forward::read(rules, std::mem::take(&mut exchange.scrub), got).await;
+            (None, forwarded, fault)
+        }
+    };
     let error = fault.map(|fault| fault.word().to_owned());
-    Outcome { attempt, sent: Sent::Yes, answer: Some(answer), error, credentials_changed: false, upstream_us }
+    Outcome { attempt, sent: Sent::Yes, answer, error, credentials_changed: false, upstream_us, forwarded }
 }
 
 /// Over a waiting connection if there is one and it may be used, else over a fresh one. A waiting connection that turns out
 /// to be dead before anything was written is replaced by a fresh one, once.
 pub(super) async fn send(
     target: &Target,
-    within: Duration,
+    limits: Limits,
     request: Request<Full<Bytes>>,
     pooled: bool,
 ) -> Ended {
-    let until = tokio::time::Instant::now() + within;
+    let until = tokio::time::Instant::now() + limits.within;
     if let Some(connection) = pooled.then(|| target.pool.take()).flatten() {
-        let ended = over(connection, target, request.clone(), until).await;
+        let ended = over(connection, (target, limits.body_bytes_max), request.clone(), until).await;
         let is_unsent = ended.first_write.is_none() && tokio::time::Instant::now() < until;
         if ended.got.is_ok() || !is_unsent {
             return ended;
         }
     }
     match dial(target, until).await {
-        Ok(connection) => over(connection, target, request, until).await,
+        Ok(connection) => over(connection, (target, limits.body_bytes_max), request, until).await,
         Err(fault) => Ended { got: Err(fault), first_write: None },
     }
 }
 
 async fn over(
     mut connection: Connection,
-    target: &Target,
+    (target, body_bytes_max): (&Target, usize),
     request: Request<Full<Bytes>>,
     until: tokio::time::Instant,
 ) -> Ended {
     let meter = connection.meter();
-    let got = in_time(until, connection.exchange(request)).await;
+    let got = in_time(until, connection.exchange(request, body_bytes_max)).await;
     match got {
         Ok(_) => target.pool.give_back(connection),
         // Before the meter is read: what hyper or TLS still hold must never be written.

@@ -16,6 +16,8 @@ pub(super) enum Fault {
     Request,
     /// The host has no address.
     Dns,
+    /// The host has an address that is not of the public internet, and is not allowed one.
+    PrivateAddress,
     /// No address took the connection.
     Connect,
     /// No TLS: no common version, or a certificate that is not trusted, not valid now, or another host's.
@@ -51,6 +53,7 @@ impl Fault {
             Self::Stopping => "stopping",
             Self::Request => "request",
             Self::Dns => "dns",
+            Self::PrivateAddress => "private_address",
             Self::Connect => "connect",
             Self::Tls => "tls",
             Self::Timeout => "timeout",
@@ -76,5 +79,6 @@ pub(super) fn failed(attempt: AttemptId, sent: Sent, fault: Fault, upstream_us: 
         error: Some(fault.word().to_owned()),
         credentials_changed: false,
         upstream_us,
+        forwarded: None,
     }
 }

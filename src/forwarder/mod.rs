@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! supervisor ─► mod (start, reload, stop)      keeper ◄─► line ─► exchange ─► pool | dial ─► connection
-//!                 └─► routes (destinations)                ├─► steps └─► answer ─► scrub
+//!                 └─► routes (destinations)                ├─► steps └─► answer | forward ─► scrub
 //! ```
 //! Invariant: it dials what `routes` holds and nothing else; no redirect is followed, no proxy is read.
 
@@ -14,6 +14,7 @@ mod connection;
 mod dial;
 mod exchange;
 mod fault;
+mod forward;
 mod line;
 mod pool;
 mod routes;

@@ -10,15 +10,17 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsConnector;
 
+use super::connection::BODY_BYTES_MAX;
 use super::pool::Pool;
 use super::steps::Step;
 use crate::connector::Connector;
+use crate::forwarding::spec::Rules;
 use crate::wire::control::Destination;
 
 /// A destination, ready for exchanges.
 pub(super) struct Route {
     /// How its answers are read.
-    pub(super) connector: Connector,
+    pub(super) reads: Reads,
     /// How long one exchange may take, dialing included.
     pub(super) timeout: Duration,
     /// Where it is.
@@ -28,8 +30,40 @@ pub(super) struct Route {
 }
 
 impl Route {
+    /// What one exchange may take.
+    pub(super) fn limits(&self) -> Limits {
+        Limits { within: self.timeout, body_bytes_max: self.reads.body_bytes_max() }
+    }
+
     fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
         std::iter::once(&self.target).chain(self.steps.iter().filter_map(|step| step.target.as_ref()))
+    }
+}
+
+/// What one exchange may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Time, dialing included.
+    pub(super) within: Duration,
+    /// Bytes of the answer's body.
+    pub(super) body_bytes_max: usize,
+}
+
+/// How a destination's answers are read.
+pub(super) enum Reads {
+    /// Mapped by a connector to a few fields.
+    Mapped(Box<Connector>),
+    /// Given back to the caller, redacted.
+    Whole(Arc<Rules>),
+}
+
+impl Reads {
+    /// Bytes of an answer's body.
+    pub(super) fn body_bytes_max(&self) -> usize {
+        match self {
+            Self::Mapped(_) => BODY_BYTES_MAX,
+            Self::Whole(rules) => usize::try_from(rules.spec.answer_bytes_max).unwrap_or(BODY_BYTES_MAX),
+        }
     }
 }
 
@@ -43,6 +77,8 @@ pub(super) struct Target {
     pub(super) port: u16,
     /// The `Host` header.
     pub(super) host_header: HeaderValue,
+    /// Whether only public addresses are dialed.
+    pub(super) public_only: bool,
     /// What stands before every path; no slash at its end.
     pub(super) prefix: String,
     /// Trust and the name that the certificate must have; `None` for plain HTTP, which only settings can ask for.
@@ -85,31 +121,49 @@ impl Routes {
 }
 
 fn compile(one: Destination, known: Option<Arc<Target>>) -> Result<Route, String> {
-    let connector = Connector::parse(&one.connector, &one.connector_toml)
-        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-    let same = known.filter(|t| t.endpoint == one.endpoint && t.trust_pem == one.trust_pem);
+    let public_only = one.forward.as_ref().is_some_and(|to| to.public_only);
+    let reads = match one.forward {
+        Some(to) => Rules::compile(to.spec).map(|rules| Reads::Whole(Arc::new(rules))),
+        None => Connector::parse(&one.connector, &one.connector_toml)
+            .map(|connector| Reads::Mapped(Box::new(connector)))
+            .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    };
+    let reads = reads.map_err(|fault| format!("destination {}: {fault}", one.name))?;
+    let is_same = |target: &Arc<Target>| {
+        target.endpoint == one.endpoint
+            && target.trust_pem == one.trust_pem
+            && target.public_only == public_only
+    };
+    let same = known.filter(is_same);
     let target = match same {
         Some(target) => target,
         None => Arc::new(
-            Target::new(one.endpoint, one.trust_pem)
+            Target::new(one.endpoint, one.trust_pem, public_only)
                 .map_err(|what| format!("destination {}: {what}", one.name))?,
         ),
     };
+    let connector = match &reads {
+        Reads::Mapped(connector) => Some(connector),
+        Reads::Whole(_) => None,
+    };
     let steps: Result<Vec<Step>, String> = connector
-        .steps()
+        .into_iter()
+        .flat_map(|connector| connector.steps())
         .map(|(name, ..)| {
             let endpoint = one.step_endpoints.get(name).cloned();
-            let target = endpoint.map(|endpoint| Target::new(endpoint, target.trust_pem.clone())).transpose();
+            let target = endpoint
+                .map(|endpoint| Target::new(endpoint, target.trust_pem.clone(), public_only))
+                .transpose();
             let target = target.map_err(|what| format!("destination {}, step {name}: {what}", one.name))?;
             Ok(Step::new(target.map(Arc::new)))
         })
         .collect();
     let steps = steps?;
-    Ok(Route { connector, timeout: Duration::from_secs(one.timeout_seconds.max(1)), target, steps })
+    Ok(Route { reads, timeout: Duration::from_secs(one.timeout_seconds.max(1)), target, steps })
 }
 
 impl Target {
-    fn new(endpoint: String, trust_pem: String) -> Result<Self, &'static str> {
+    fn new(endpoint: String, trust_pem: String, public_only: bool) -> Result<Self, &'static str> {
         const URL: &str = "the endpoint must be https://host[:port][/path], without credentials or query";
         let url: Uri = endpoint.parse().map_err(|_| URL)?;
         let authority = url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or(URL)?;
@@ -129,6 +183,7 @@ impl Target {
             port: authority.port_u16().unwrap_or(default_port),
             host_header: HeaderValue::from_str(authority.as_str()).map_err(|_| URL)?,
             prefix: url.path().trim_end_matches('/').to_owned(),
+            public_only,
             host,
             tls,
             endpoint,

@@ -106,6 +106,59 @@ impl Scrubber {
     }
 }
 
+impl Scrubber {
+    /// A text of any length without any of the values; with `strays` also without any run of digits that could be a card number,
+    /// whosever it is, in whatever form it is written.
+    pub(super) fn redact(&self, text: String, strays: bool) -> String {
+        let field = Field::Message { chars_max: usize::MAX };
+        let mut view: Vec<Seen> = text
+            .char_indices()
+            .map(|(start, char)| Seen { char: plain_digit(char), start, end: start + char.len_utf8() })
+            .collect();
+        let mut found = Vec::new();
+        for _ in 0..=UNESCAPES_MAX {
+            for needle in &self.needles {
+                needle.find(&view, false, field, &mut found);
+            }
+            if strays {
+                find_strays(&view, &mut found);
+            }
+            match unescape(&view) {
+                Some(unescaped) => view = unescaped,
+                None => break,
+            }
+        }
+        replace(text, found)
+    }
+}
+
+/// Notes each run of digits, with single blanks and dashes in it, that holds what could be a card number.
+fn find_strays(view: &[Seen], found: &mut Vec<Range<usize>>) {
+    let is_digit = |at: usize| view.get(at).is_some_and(|seen| seen.char.is_ascii_digit());
+    let mut at = 0;
+    while at < view.len() {
+        if !is_digit(at) {
+            at += 1;
+            continue;
+        }
+        let start = at;
+        let mut run = String::new();
+        while let Some(seen) = view.get(at) {
+            let joins = matches!(seen.char, ' ' | '-') && is_digit(at + 1);
+            if !is_digit(at) && !joins {
+                break;
+            }
+            run.push(seen.char);
+            at += 1;
+        }
+        if stray::in_free_text(&run)
+            && let (Some(first), Some(last)) = (view.get(start), view.get(at - 1))
+        {
+            found.push(first.start..last.end);
+        }
+    }
+}
+
 fn add_forms(value: &str, needles: &mut Vec<Needle>) {
     let is_short = value.chars().count() < LONG_CHARS_MIN;
     let is_digits = value.bytes().all(|byte| byte.is_ascii_digit());

@@ -13,7 +13,7 @@ use super::answer;
 use super::exchange::{self, Ended};
 use super::fault::{Fault, failed};
 use super::routes::{Route, Target};
-use crate::connector::{Operation, Part, StepOutputs};
+use crate::connector::{Connector, Operation, Part, StepOutputs};
 use crate::wire::forwarder::{Exchange, Outcome, Sent, StepRequest};
 
 /// Shorter values stand in any text by chance.
@@ -46,28 +46,34 @@ impl Step {
 /// Carries out the steps and fills what they gave into the request.
 pub(super) async fn carry_out(
     route: &Route,
-    operation: Operation,
+    connector: &Connector,
     exchange: &mut Exchange,
 ) -> Result<(), Outcome> {
+    let operation = answer::operation_of(connector, exchange);
     let mut given: Vec<Arc<StepOutputs>> = Vec::with_capacity(exchange.steps.len());
     for mut step in std::mem::take(&mut exchange.steps) {
         let (whose, mark) = ((operation, Some(step.index)), exchange.mark.as_str());
         (step.path, step.headers, step.body) =
-            filled(route, whose, mark, (&step.path, &step.headers, &step.body), &given)
+            filled(connector, whose, mark, (&step.path, &step.headers, &step.body), &given)
                 .ok_or_else(|| failed(exchange.attempt, Sent::Not, Fault::Request, 0))?;
-        given.push(outputs_of(route, exchange, step).await?);
+        given.push(outputs_of((route, connector), exchange, step).await?);
     }
     let mark = exchange.mark.clone();
-    (exchange.path, exchange.headers, exchange.body) =
-        filled(route, (operation, None), &mark, (&exchange.path, &exchange.headers, &exchange.body), &given)
-            .ok_or_else(|| failed(exchange.attempt, Sent::Not, Fault::Request, 0))?;
+    (exchange.path, exchange.headers, exchange.body) = filled(
+        connector,
+        (operation, None),
+        &mark,
+        (&exchange.path, &exchange.headers, &exchange.body),
+        &given,
+    )
+    .ok_or_else(|| failed(exchange.attempt, Sent::Not, Fault::Request, 0))?;
     let secrets = given.iter().flat_map(|outputs| &outputs.values);
     exchange.scrub.extend(secrets.filter(|v| v.len() >= SCRUBBED_CHARS_MIN).map(|v| v.to_string()));
     Ok(())
 }
 
 async fn outputs_of(
-    route: &Route,
+    (route, connector): (&Route, &Connector),
     exchange: &Exchange,
     request: StepRequest,
 ) -> Result<Arc<StepOutputs>, Outcome> {
@@ -77,15 +83,16 @@ async fn outputs_of(
     if let Some(kept) = kept.as_ref().filter(|kept| Instant::now() < kept.until) {
         return Ok(Arc::clone(&kept.outputs));
     }
-    let (index, outputs) = ask(route, step, exchange, request).await.map(|(i, o)| (i, Arc::new(o)))?;
-    if let Some(keep) = outputs.keep.filter(|_| !route.connector.step_has_card(index)) {
+    let (index, outputs) =
+        ask((route, connector), step, exchange, request).await.map(|(i, o)| (i, Arc::new(o)))?;
+    if let Some(keep) = outputs.keep.filter(|_| !connector.step_has_card(index)) {
         *kept = Some(Kept { outputs: Arc::clone(&outputs), until: Instant::now() + keep });
     }
     Ok(outputs)
 }
 
 async fn ask(
-    route: &Route,
+    (route, connector): (&Route, &Connector),
     step: &Step,
     exchange: &Exchange,
     mut request: StepRequest,
@@ -97,19 +104,17 @@ async fn ask(
     let Some(built) = built else {
         return Err(failed(exchange.attempt, Sent::Not, Fault::Request, 0));
     };
-    let Ended { got, first_write } = exchange::send(target, route.timeout, built, true).await;
-    let has_card = route.connector.step_has_card(index);
+    let Ended { got, first_write } = exchange::send(target, route.limits(), built, true).await;
+    let has_card = connector.step_has_card(index);
     let sent = |sent| if has_card { sent } else { Sent::Not };
     match got {
-        Ok(got) => {
-            route.connector.read_step(index, got.status, &got.body).map(|outputs| (index, outputs)).map_err(
-                |mapped| {
-                    let answer = answer::of_a_step(*mapped, got.status, &exchange.scrub);
-                    let outcome = failed(exchange.attempt, sent(Sent::Yes), Fault::Step, 0);
-                    Outcome { answer: Some(answer), ..outcome }
-                },
-            )
-        }
+        Ok(got) => connector.read_step(index, got.status, &got.body).map(|outputs| (index, outputs)).map_err(
+            |mapped| {
+                let answer = answer::of_a_step(*mapped, got.status, &exchange.scrub);
+                let outcome = failed(exchange.attempt, sent(Sent::Yes), Fault::Step, 0);
+                Outcome { answer: Some(answer), ..outcome }
+            },
+        ),
         Err(fault) => {
             let sent = sent(if first_write.is_some() { Sent::Maybe } else { Sent::Not });
             // Perhaps the card left; the charge itself certainly did not.
@@ -124,14 +129,14 @@ type Filled = (String, Vec<(String, String)>, Vec<u8>);
 
 /// A request with what earlier steps gave in the place of its marks; `None` if that is no text where it must be one.
 fn filled(
-    route: &Route,
+    connector: &Connector,
     whose: (Operation, Option<usize>),
     mark: &str,
     (path, headers, body): (&str, &[(String, String)], &[u8]),
     given: &[Arc<StepOutputs>],
 ) -> Option<Filled> {
     let given: Vec<&StepOutputs> = given.iter().map(AsRef::as_ref).collect();
-    let place = |part, text: &[u8]| route.connector.place_outputs(whose, part, text, mark, &given);
+    let place = |part, text: &[u8]| connector.place_outputs(whose, part, text, mark, &given);
     let text = |mut bytes: Zeroizing<Vec<u8>>| String::from_utf8(std::mem::take(&mut *bytes)).ok();
     let headers: Option<Vec<_>> = headers
         .iter()

@@ -106,5 +106,6 @@ pub(super) fn failed(attempt: AttemptId, sent: Sent, error: &str) -> Outcome {
         error: Some(error.to_owned()),
         credentials_changed: false,
         upstream_us: 0,
+        forwarded: None,
     }
 }

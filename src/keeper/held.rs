@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::cleartext::charge_body::PassThrough;
+use crate::forwarding::request::Request;
 use crate::wire::forwarder::Exchange;
 
 const HELD_FOR: Duration = Duration::from_secs(5);
@@ -16,6 +17,18 @@ pub(in crate::keeper) enum Held {
     PassThrough(Box<PassThrough>),
     /// A rendered request.
     Request(Box<Exchange>),
+    /// A caller's own request, checked, not filled.
+    Forward(Box<HeldForward>),
+}
+
+/// A caller's own request, and where it goes.
+pub(in crate::keeper) struct HeldForward {
+    /// The destination's name.
+    pub(in crate::keeper) destination: String,
+    /// SHA-256 of what it declared when the request was checked.
+    pub(in crate::keeper) version: [u8; 32],
+    /// The request.
+    pub(in crate::keeper) request: Request,
 }
 
 /// All that is held.

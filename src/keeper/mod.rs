@@ -8,6 +8,7 @@ mod budget;
 pub mod cleartext;
 mod destinations;
 mod exchanges;
+mod forwards;
 mod held;
 pub mod keys;
 mod openings;

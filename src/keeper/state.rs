@@ -10,6 +10,7 @@ use super::cleartext::render::{self, ClearCard};
 use super::cleartext::submitted::Submitted;
 use super::destinations::{self, KeptDestination};
 use super::exchanges::{Asker, Exchanges};
+use super::forwards::{self, KeptForward};
 use super::held::{Held, Holding};
 use super::keys::{Kek, KeyError, KeyRing};
 use super::openings::Openings;
@@ -36,7 +37,8 @@ pub(super) struct State {
     exemptions: Exemptions,
     destinations: HashMap<String, KeptDestination>,
     pub(super) ranges: Ranges,
-    openings: Openings,
+    pub(super) forwards: HashMap<String, KeptForward>,
+    pub(super) openings: Openings,
     pub(super) budget: Budget,
     serving: bool,
     pub(super) holding: Holding,
@@ -71,13 +73,15 @@ impl State {
             keys.add(&kek, key).map_err(|error| error.to_string())?;
         }
         let boot = random::make_bytes::<8>().map_err(|error| error.to_string())?;
+        let (forwards, destinations) = forwards::apart(settings.destinations);
         Ok(Self {
             environment: settings.environment,
             kek,
             keys,
             tenants: by_id(settings.tenants),
             exemptions: settings.exemptions,
-            destinations: destinations::compile(settings.destinations)?,
+            destinations: destinations::compile(destinations)?,
+            forwards: forwards::compile(forwards)?,
             ranges: Ranges::default(),
             openings: Openings::new(data_encoding::HEXLOWER.encode(&boot)),
             budget: Budget::new(settings.fingerprints_per_hour_max, settings.restarts_last_hour, now),
@@ -95,13 +99,16 @@ impl State {
         exemptions: Exemptions,
         all: Vec<crate::wire::control::Destination>,
     ) -> Result<(), String> {
-        let mut all = destinations::compile(all)?;
+        let (forwards, destinations) = forwards::apart(all);
+        let forwards = forwards::compile(forwards)?;
+        let mut all = destinations::compile(destinations)?;
         for (name, one) in &mut all {
             if let Some(before) = self.destinations.get(name) {
                 one.go_on_from(before);
             }
         }
         self.destinations = all;
+        self.forwards = forwards;
         self.tenants = by_id(tenants);
         self.exemptions = exemptions;
         Ok(())
@@ -155,6 +162,11 @@ impl State {
                 self.openings.acknowledge(&openings);
                 Ok(FromKeeper::Done)
             }
+            ToKeeper::ReadForward(ask) => {
+                self.read_forward(&ask).map(|read| FromKeeper::ForwardRead(Box::new(read)))
+            }
+            ToKeeper::ShowForward(ask) => self.show_forward(&ask).map(FromKeeper::ForwardShown),
+            ToKeeper::PrepareForward(ask) => self.prepare_forward(&ask),
         };
         Reply::Now(answer.unwrap_or_else(FromKeeper::Refused))
     }
@@ -233,7 +245,7 @@ impl State {
             if !self.openings.may_open(ask.event) {
                 return Err(Refusal::of(RefusalCode::Busy));
             }
-            card = Some(self.open(ask, sealed)?);
+            card = Some(self.open(ask.tenant, ask.token, sealed)?);
         }
         let opening = card
             .as_ref()
@@ -261,8 +273,13 @@ impl State {
         }
     }
 
-    fn open(&self, ask: &Prepare, sealed: &SealedCard) -> Result<ClearCard, Refusal> {
-        let place = self.place(ask.tenant, ask.token, sealed.policy);
+    pub(super) fn open(
+        &self,
+        tenant: TenantId,
+        token: crate::card::id::Token,
+        sealed: &SealedCard,
+    ) -> Result<ClearCard, Refusal> {
+        let place = self.place(tenant, token, sealed.policy);
         let unreadable = |_| Refusal::of(RefusalCode::CardUnreadable);
         let pan = place.open_pan(&self.keys, &sealed.pan).map_err(unreadable)?;
         Ok(ClearCard {
@@ -299,7 +316,7 @@ impl State {
     fn release(&mut self, held: u64) -> Reply {
         match self.holding.take(held, Instant::now()) {
             Some(Held::Request(exchange)) => Reply::Later(Later::Exchange(exchange)),
-            Some(Held::PassThrough(_)) | None => {
+            Some(Held::PassThrough(_) | Held::Forward(_)) | None => {
                 Reply::Now(FromKeeper::Refused(Refusal::of(RefusalCode::HeldGone)))
             }
         }
@@ -328,6 +345,7 @@ impl State {
         self.exchanges.finish(number, outcome)
     }
 
+    /// Keyed hashes of an idempotency key and a body that holds no card.
     fn digest(&self, ask: &Digest) -> Result<Digested, Refusal> {
         digests(&self.keys, ask.tenant, &ask.route, &ask.idempotency_key, &ask.body)
     }
@@ -347,7 +365,7 @@ fn epoch(now: Time) -> u32 {
     u32::try_from(i32::from(year) * 12 + i32::from(month) - 1).unwrap_or(0)
 }
 
-fn digests(
+pub(super) fn digests(
     keys: &KeyRing,
     tenant: TenantId,
     route: &str,

@@ -79,6 +79,7 @@ fn destination(name: &str, next: &BTreeMap<String, String>) -> Destination {
         mode: Mode::Test,
         endpoint: "https://127.0.0.1:1".to_owned(),
         step_endpoints: BTreeMap::new(),
+        forward: None,
         trust_pem: String::new(),
         credentials: BTreeMap::from([("secret_key".to_owned(), "sk_test_canary".to_owned())]),
         next_credentials: next.clone(),
@@ -448,6 +449,7 @@ fn answered(attempt: AttemptId, http_status: u16, verdict: Verdict) -> Outcome {
         error: None,
         credentials_changed: false,
         upstream_us: 1,
+        forwarded: None,
     }
 }
 

@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 
 use super::{ranges, setup};
 use crate::card::tenant::Mode;
-use crate::config::{Config, DestinationConfig, Environment};
+use crate::config::{Config, DestinationConfig, Environment, ForwardConfig};
 use crate::connector::{self, Connector, Endpoint, IdempotencyKind, Operation};
-use crate::wire::control::{Destination, DestinationInfo, EdgeReload, TenantInfo};
+use crate::wire::control::{Destination, DestinationInfo, EdgeReload, ForwardInfo, ForwardTo, TenantInfo};
 use crate::wire::keeper::Verb;
 
 /// Where Debian and most others keep the machine's trusted certificates.
@@ -21,20 +21,66 @@ const MACHINE_TRUST: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pk
 /// A destination as every role but the caller's needs it.
 pub(super) struct Loaded {
     pub(super) kept: Destination,
-    pub(super) info: DestinationInfo,
+    pub(super) info: Info,
     pub(super) ports: Vec<u16>,
+}
+
+/// What the edge is told of a destination.
+pub(super) enum Info {
+    /// One that is charged through its connector.
+    Charged(Box<DestinationInfo>),
+    /// One that callers send their own requests to.
+    Forward(ForwardInfo),
 }
 
 /// Reads connectors, credentials and trust of all destinations. The sentences name settings and files, never their content.
 pub(super) fn load_destinations(config: &Config) -> Result<Vec<Loaded>, String> {
-    config
-        .destination
-        .iter()
-        .map(|(name, destination)| {
-            load_destination(config, name, destination)
-                .map_err(|fault| format!("destination.{name}: {fault}"))
-        })
-        .collect()
+    let charged = config.destination.iter().map(|(name, destination)| {
+        load_destination(config, name, destination).map_err(|fault| format!("destination.{name}: {fault}"))
+    });
+    let forwards = config.forward.iter().map(|(name, forward)| {
+        load_forward(config, name, forward).map_err(|fault| format!("forward.{name}: {fault}"))
+    });
+    charged.chain(forwards).collect()
+}
+
+/// A forward destination: its declaration was checked with the configuration.
+fn load_forward(config: &Config, name: &str, from: &ForwardConfig) -> Result<Loaded, String> {
+    let endpoint = checked_endpoint(config, from.endpoint.clone())?;
+    let spec = from.spec();
+    let credentials = from.credentials.iter().map(|(field, credential)| {
+        let text = Zeroizing::new(read(&credential.file)?);
+        let value = text.trim();
+        let is_plain = !value.is_empty() && value.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+        if is_plain {
+            return Ok((field.clone(), value.to_owned()));
+        }
+        Err(format!("credentials.{field}: the file holds no line of visible characters"))
+    });
+    let kept = Destination {
+        name: name.to_owned(),
+        connector: String::new(),
+        connector_toml: String::new(),
+        mode: from.mode,
+        trust_pem: trust(config, from.trust.as_deref())?,
+        credentials: credentials.collect::<Result<_, String>>()?,
+        next_credentials: BTreeMap::new(),
+        step_endpoints: BTreeMap::new(),
+        policies: from.policies.clone(),
+        timeout_seconds: spec.timeout_s,
+        forward: Some(Box::new(ForwardTo {
+            spec,
+            public_only: config.environment == Environment::Production && !from.private_address,
+        })),
+        endpoint,
+    };
+    let ports = vec![port_of(&kept.endpoint)?];
+    Ok(Loaded { kept, info: Info::Forward(ForwardInfo { name: name.to_owned(), mode: from.mode }), ports })
+}
+
+fn port_of(endpoint: &str) -> Result<u16, String> {
+    let url: axum::http::Uri = endpoint.parse().map_err(|_| "endpoint: not a URL".to_owned())?;
+    Ok(url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 }))
 }
 
 fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Result<Loaded, String> {
@@ -79,18 +125,14 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         mode: from.mode,
         endpoint,
         step_endpoints,
-        trust_pem: trust(config, from)?,
+        trust_pem: trust(config, from.trust.as_deref())?,
         credentials: credentials(from, &connector)?,
         next_credentials: next_credentials(from, &connector)?,
         policies: from.policies.clone(),
         timeout_seconds: connector.timeout().as_secs(),
+        forward: None,
     };
-    Ok(Loaded { kept, info, ports: ports? })
-}
-
-fn port_of(endpoint: &str) -> Result<u16, String> {
-    let url: axum::http::Uri = endpoint.parse().map_err(|_| "endpoint: not a URL".to_owned())?;
-    Ok(url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 }))
+    Ok(Loaded { kept, info: Info::Charged(Box::new(info)), ports: ports? })
 }
 
 /// Where steps go that do not go where the operations go; a destination with an endpoint of its own takes them all.
@@ -144,6 +186,10 @@ fn endpoint(config: &Config, from: &DestinationConfig, connector: &Connector) ->
             Some(Endpoint::Operator) | None => None,
         })
         .ok_or_else(|| "endpoint: the connector has none for this mode; give one".to_owned())?;
+    checked_endpoint(config, endpoint)
+}
+
+fn checked_endpoint(config: &Config, endpoint: String) -> Result<String, String> {
     let plain = endpoint.starts_with("http://");
     if !plain && !endpoint.starts_with("https://") {
         return Err("endpoint: use an https:// URL".to_owned());
@@ -163,9 +209,8 @@ const fn idempotency_word(kind: IdempotencyKind) -> &'static str {
     }
 }
 
-fn trust(config: &Config, from: &DestinationConfig) -> Result<String, String> {
-    let path =
-        from.trust.as_deref().or_else(|| MACHINE_TRUST.iter().map(Path::new).find(|path| path.exists()));
+fn trust(config: &Config, own: Option<&Path>) -> Result<String, String> {
+    let path = own.or_else(|| MACHINE_TRUST.iter().map(Path::new).find(|path| path.exists()));
     let path =
         path.ok_or_else(|| "trust: this machine has no certificates of its own; give a PEM file".to_owned())?;
     let text = read(path)?;
@@ -255,14 +300,22 @@ pub(super) fn edge_reload(
             .map_err(|_| "listen.key: the file holds no PEM private key".to_owned())?;
     }
     let charging = config.charging().map_err(|faults| faults.join("\n"))?;
-    let destinations = destinations.iter().map(|loaded| loaded.info.clone()).collect();
+    let mut forwards = Vec::new();
+    let mut charged = Vec::with_capacity(destinations.len());
+    for loaded in destinations {
+        match &loaded.info {
+            Info::Charged(info) => charged.push(DestinationInfo::clone(info)),
+            Info::Forward(info) => forwards.push(info.clone()),
+        }
+    }
     Ok(EdgeReload {
         charging,
         certificate_pem,
         key_pem,
         tenants: tenants.to_vec(),
         exemptions: config.exempt.clone(),
-        destinations,
+        destinations: charged,
+        forwards,
     })
 }
 
@@ -326,11 +379,13 @@ mod tests {
         config.listen.key = Some(directory.path().join("server.key"));
         let mut destination = config.destination.values().next().unwrap().clone();
         destination.trust = Some(directory.path().join("ca.pem"));
-        assert!(edge_reload(&config, &[], &[]).is_ok() && trust(&config, &destination).is_ok());
+        assert!(
+            edge_reload(&config, &[], &[]).is_ok() && trust(&config, destination.trust.as_deref()).is_ok()
+        );
         config.environment = Environment::Production;
         let refused = edge_reload(&config, &[], &[]).err().unwrap();
         assert!(refused.starts_with("listen.certificate: production"), "{refused}");
-        let refused = trust(&config, &destination).unwrap_err();
+        let refused = trust(&config, destination.trust.as_deref()).unwrap_err();
         assert!(refused.starts_with("trust: production"), "{refused}");
         // One of another authority is taken.
         let other = rcgen::generate_simple_self_signed(vec!["vault.example".to_owned()]).unwrap();
@@ -340,6 +395,8 @@ mod tests {
             std::fs::write(directory.path().join(name), text).unwrap();
         }
         destination.trust = Some(directory.path().join("server.pem"));
-        assert!(edge_reload(&config, &[], &[]).is_ok() && trust(&config, &destination).is_ok());
+        assert!(
+            edge_reload(&config, &[], &[]).is_ok() && trust(&config, destination.trust.as_deref()).is_ok()
+        );
     }
 }

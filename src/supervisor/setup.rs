@@ -92,6 +92,7 @@ pub fn init(args: &InitArgs) -> Result<Made, String> {
         expires_at: None,
         charge_max: std::collections::BTreeMap::new(),
         day_max: std::collections::BTreeMap::new(),
+        destinations: Vec::new(),
     };
     let answers = admin::ask(&config, &[AdminRequest::PrincipalAdd(administrator), AdminRequest::PublicKey])?;
     let mut answers = answers.into_iter();

@@ -181,6 +181,7 @@ impl Vault {
         let new_ports = destinations.iter().flat_map(|new| &new.ports).any(|new| !self.ports().contains(new));
         // Only what can be reloaded is taken over; listeners, store and keys need a restart.
         self.config.destination = config.destination;
+        self.config.forward = config.forward;
         self.config.connectors = config.connectors;
         self.config.exempt = config.exempt;
         self.config.ranges = config.ranges;

@@ -57,6 +57,9 @@ pub enum PrincipalCommand {
         /// The sum of charges a day, such as USD=10000000 (minor units); give it more than once
         #[arg(long = "day-max", value_parser = money)]
         day_max: Vec<(String, i64)>,
+        /// A destination that it may send cards to, if not all of its tenant's; give it more than once
+        #[arg(long = "destination")]
+        destinations: Vec<String>,
     },
     /// List principals
     List,
@@ -90,17 +93,25 @@ pub fn tenant(config: &Path, command: TenantCommand) -> Result<(), String> {
 /// Carries out a verb on principals.
 pub fn principal(config: &Path, command: PrincipalCommand) -> Result<(), String> {
     let request = match command {
-        PrincipalCommand::Add { name, tenant, scopes, person, expires_days, charge_max, day_max } => {
-            AdminRequest::PrincipalAdd(PrincipalOrder {
-                name,
-                person,
-                tenant,
-                scopes,
-                expires_at: expires_days.map(in_days),
-                charge_max: charge_max.into_iter().collect::<BTreeMap<_, _>>(),
-                day_max: day_max.into_iter().collect::<BTreeMap<_, _>>(),
-            })
-        }
+        PrincipalCommand::Add {
+            name,
+            tenant,
+            scopes,
+            person,
+            expires_days,
+            charge_max,
+            day_max,
+            destinations,
+        } => AdminRequest::PrincipalAdd(PrincipalOrder {
+            name,
+            person,
+            tenant,
+            scopes,
+            expires_at: expires_days.map(in_days),
+            charge_max: charge_max.into_iter().collect::<BTreeMap<_, _>>(),
+            day_max: day_max.into_iter().collect::<BTreeMap<_, _>>(),
+            destinations,
+        }),
         PrincipalCommand::List => AdminRequest::PrincipalList,
         PrincipalCommand::Disable { principal } => AdminRequest::PrincipalDisable { principal },
         PrincipalCommand::Rotate { principal, overlap_hours } => {

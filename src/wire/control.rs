@@ -9,6 +9,7 @@ use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
 use crate::clock::Time;
+use crate::forwarding::spec::ForwardSpec;
 
 /// To the edge. `Start` carries the API listener, the metrics listener and the keeper pair; `KeeperPair` a pair.
 #[derive(Serialize, Deserialize)]
@@ -70,6 +71,8 @@ pub struct EdgeReload {
     pub destinations: Vec<DestinationInfo>,
     /// How charges are tried again, and where they go.
     pub charging: Policy,
+    /// Forward destinations, as far as the edge needs to know them.
+    pub forwards: Vec<ForwardInfo>,
 }
 
 /// Limits of the API listener; the example configuration says what each is for.
@@ -332,6 +335,26 @@ pub struct Destination {
     pub policies: Vec<u32>,
     /// Seconds for one exchange.
     pub timeout_seconds: u64,
+    /// What callers may send there themselves; such a destination has no connector and takes no charges.
+    pub forward: Option<Box<ForwardTo>>,
+}
+
+/// What a forward destination takes, and where it may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardTo {
+    /// What it declares.
+    pub spec: ForwardSpec,
+    /// Whether only public addresses are dialed.
+    pub public_only: bool,
+}
+
+/// A forward destination, as far as the edge needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardInfo {
+    /// Its name.
+    pub name: String,
+    /// Which tenants may use it.
+    pub mode: Mode,
 }
 
 /// To the forwarder. `Start` and `KeeperPair` carry the keeper pair.
@@ -420,6 +443,8 @@ pub struct PrincipalOrder {
     pub charge_max: BTreeMap<String, i64>,
     /// The sum of charges a day by currency, in minor units.
     pub day_max: BTreeMap<String, i64>,
+    /// The destinations that it may send cards to; all of its tenant's if empty.
+    pub destinations: Vec<String>,
 }
 
 /// What came of a command.

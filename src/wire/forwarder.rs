@@ -19,7 +19,7 @@ pub struct Exchange {
     pub destination: String,
     /// The attempt it belongs to.
     pub attempt: AttemptId,
-    /// What the attempt does.
+    /// What the attempt does; a forward does what its own request says, and the forwarder does not read this.
     pub verb: Verb,
     /// Whether this asks what became of the attempt, instead of making it.
     pub look_up: bool,
@@ -93,6 +93,21 @@ pub struct Outcome {
     pub credentials_changed: bool,
     /// From the request's first byte to the answer's last, in microseconds.
     pub upstream_us: u64,
+    /// The answer to a forward, redacted; a charge has none.
+    pub forwarded: Option<Box<Forwarded>>,
+}
+
+/// The answer to a forward, bounded and redacted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarded {
+    /// HTTP status.
+    pub http_status: u16,
+    /// The headers that the destination lets go back, and the content type.
+    pub headers: Vec<(String, String)>,
+    /// Whether `body` is JSON; else it is text.
+    pub is_json: bool,
+    /// The body.
+    pub body: String,
 }
 
 /// The outcome that a connector's rules gave.

@@ -55,6 +55,12 @@ pub enum ToKeeper {
         /// Events of openings that are committed.
         openings: Vec<EventId>,
     },
+    /// Read and check a caller's own request, and hold it.
+    ReadForward(ReadForward),
+    /// Show a request that is held, the card masked and credentials named; nothing is opened.
+    ShowForward(Box<ShowForward>),
+    /// Open, fill a request that is held, hold the bytes, answer with their MAC.
+    PrepareForward(Box<PrepareForward>),
 }
 
 /// An answer of the keeper.
@@ -88,6 +94,10 @@ pub enum FromKeeper {
     Refused(Refusal),
     /// To [`ToKeeper::Prepare`]: the PAN was opened, and then the request could not be rendered.
     RefusedAfterOpening(Refusal, Box<Opened>),
+    /// To [`ToKeeper::ReadForward`].
+    ForwardRead(Box<ForwardRead>),
+    /// To [`ToKeeper::ShowForward`]: JSON.
+    ForwardShown(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// Who the keeper is.
@@ -353,6 +363,75 @@ pub struct Prepare {
     pub previous_amount: Option<i64>,
 }
 
+/// A caller's own request to a forward destination.
+#[derive(Serialize, Deserialize)]
+pub struct ReadForward {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The route, as the body MAC names it.
+    pub route: String,
+    /// The caller's idempotency key.
+    pub idempotency_key: String,
+    /// The body as it came.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for ReadForward {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadForward").field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}
+
+/// What a forward's body said, less what is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardRead {
+    /// The request is held under this number.
+    pub held: u64,
+    /// Whether the body said `tok_…` rightly.
+    pub token: Option<Token>,
+    /// Where to, by name.
+    pub destination: String,
+    /// HTTP method.
+    pub method: String,
+    /// Path below the destination's endpoint.
+    pub path: String,
+    /// Whether only to show what would be sent.
+    pub dry_run: bool,
+    /// The keyed hashes.
+    pub digests: Digested,
+}
+
+/// A request that is held, to be shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShowForward {
+    /// What [`ForwardRead::held`] said.
+    pub held: u64,
+    /// What may be shown of the number.
+    pub shown: TruncatedPan,
+    /// Whether the card has a zip.
+    pub has_zip: bool,
+    /// The destination set that is bound into the card's envelopes.
+    pub policy: u32,
+}
+
+/// A request that is held, to be filled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PrepareForward {
+    /// What [`ForwardRead::held`] said.
+    pub held: u64,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The card.
+    pub token: Token,
+    /// Its sealed fields.
+    pub sealed: SealedCard,
+    /// The forward, as the forwarder and the outcome name it.
+    pub attempt: AttemptId,
+    /// The event that will record the opening.
+    pub event: EventId,
+}
+
 /// Bytes that are held, ready to leave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepared {
@@ -545,6 +624,16 @@ pub enum RefusalCode {
     OperationUnsupported,
     /// The connector requires a field that is not there.
     RequiredByConnector,
+    /// A placeholder that is none of ours, or is not closed.
+    PlaceholderUnknown,
+    /// A placeholder where the destination takes none.
+    PlaceholderMisplaced,
+    /// A part of a forward that its destination does not declare.
+    NotDeclared,
+    /// A credential of the caller's own in a forward.
+    CredentialNotAccepted,
+    /// Nothing to fill a placeholder or a credential's place with.
+    NothingToFill,
     /// What was held is gone: it waited longer than five seconds, or the keeper restarted.
     HeldGone,
     /// Too much is held or under way.

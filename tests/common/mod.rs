@@ -376,6 +376,7 @@ pub(crate) fn order(name: &str, tenant: Option<&str>, scopes: &[&str]) -> Princi
         expires_at: None,
         charge_max: std::collections::BTreeMap::new(),
         day_max: std::collections::BTreeMap::new(),
+        destinations: Vec::new(),
     }
 }
 

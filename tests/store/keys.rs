@@ -148,6 +148,7 @@ pub(crate) async fn rows_of_people_and_tenants_are_kept(harness: Harness) {
         created_at: NOW,
         expires_at: None,
         disabled: false,
+        destinations: Vec::new(),
     };
     store.commit(change(RowChange::PutPrincipal(Box::new(principal.clone())))).await.unwrap();
     principal.credentials.pop();

@@ -52,6 +52,7 @@ actions! {
     CREDENTIALS_REFUSED "credentials.refused" [5] "A processor refused the operator's credentials of a destination; requests go out with the other ones of the two.";
     FINGERPRINT_LIMIT "fingerprint.limit" [4] "The keeper refused more fingerprint answers for one BIN and last four.";
     FORWARD_OUTCOME "forward.outcome" [1] "What became of a forward.";
+    FORWARD_READ "forward.read" [1] "A forward was read, with its redacted answer.";
     FORWARD_SEND "forward.send" [1] "A card is about to be disclosed to a destination; carries the keeper's `opening`.";
     KEEPER_STARTED "keeper.started" [2, 7] "A keeper started and was unsealed: `note` is its boot.";
     KEEPER_STATEMENT "keeper.statement" [1] "The keeper's signed account of what it has opened.";

@@ -290,7 +290,7 @@ fn choose_destination(
 ) -> Result<(DestinationInfo, Option<RouteLeft>), Error> {
     let mode = caller.tenant.map(|(_, mode)| mode);
     let all = app.directory.destinations();
-    let mut fitting = all.iter().filter(|to| Some(to.mode) == mode);
+    let mut fitting = all.iter().filter(|to| Some(to.mode) == mode && caller.principal.may_send_to(&to.name));
     if let Some(name) = &read.destination {
         let to = fitting.find(|to| to.name == *name).cloned().ok_or(Error::DestinationUnknown)?;
         return Ok((to, None));

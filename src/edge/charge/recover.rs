@@ -28,7 +28,8 @@ pub async fn recover(app: &App) -> Result<(), Error> {
         resolve::spawn(app, charge);
     }
     // What is not open any more was committed before its acknowledgement got lost.
-    let ours = |attempt: &AttemptId| app.charges.is_from_before(attempt.0);
+    let ours =
+        |attempt: &AttemptId| app.charges.is_from_before(attempt.0) && !app.forwards.awaits_outcome(*attempt);
     let attempts: Vec<_> = outcomes.into_keys().filter(ours).collect();
     if !attempts.is_empty() {
         app.keeper.acknowledge(attempts, Vec::new()).await?;

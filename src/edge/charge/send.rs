@@ -108,8 +108,17 @@ pub(super) fn make_attempt(id: AttemptId, now: crate::clock::Time) -> Attempt {
 
 /// Has a request rendered and held. An opening that led nowhere is accounted for.
 pub(super) async fn prepare(app: &App, ask: Box<Prepare>) -> Result<Box<Prepared>, Error> {
-    let (tenant, token, attempt) = (ask.tenant, ask.token, ask.attempt);
-    match app.keeper.prepare(ask).await {
+    let of = (ask.tenant, ask.token, ask.attempt);
+    accounted(app, of, app.keeper.prepare(ask).await).await
+}
+
+/// What the keeper prepared; an opening that led nowhere, or a card that did not open, is told in the log.
+pub(in crate::edge) async fn accounted(
+    app: &App,
+    (tenant, token, attempt): (TenantId, Token, AttemptId),
+    prepared: Result<Box<Prepared>, KeeperError>,
+) -> Result<Box<Prepared>, Error> {
+    match prepared {
         Ok(prepared) => Ok(prepared),
         Err(KeeperError::Refused(refusal)) if refusal.code == RefusalCode::CardUnreadable => {
             let event = EventDraft {
@@ -136,7 +145,7 @@ pub(super) async fn prepare(app: &App, ask: Box<Prepare>) -> Result<Box<Prepared
 }
 
 /// Wipes what is held and accounts for its opening.
-pub(super) async fn discard(app: &App, prepared: Prepared) {
+pub(in crate::edge) async fn discard(app: &App, prepared: Prepared) {
     // If the keeper does not answer, what it held goes after five seconds.
     drop(app.keeper.discard(prepared.held).await);
     if let Some(opened) = prepared.opening {
@@ -154,7 +163,7 @@ async fn account_unused(app: &App, opened: Opened) {
 }
 
 /// Tells the keeper what is in the log; nobody waits for it.
-pub(super) fn acknowledge(app: &App, outcomes: Vec<AttemptId>, openings: Vec<EventId>) {
+pub(in crate::edge) fn acknowledge(app: &App, outcomes: Vec<AttemptId>, openings: Vec<EventId>) {
     let app = Arc::clone(app);
     tokio::spawn(async move {
         // Lost acknowledgements are asked for again after a restart.
@@ -211,7 +220,7 @@ pub(super) async fn commit_sending(
 }
 
 /// Releases what is held and waits for what becomes of it.
-pub(super) async fn release(app: &App, held: u64, grant: u64, attempt: AttemptId) -> Outcome {
+pub(in crate::edge) async fn release(app: &App, held: u64, grant: u64, attempt: AttemptId) -> Outcome {
     let without_answer = |sent, error: &str| Outcome {
         attempt,
         sent,
@@ -219,6 +228,7 @@ pub(super) async fn release(app: &App, held: u64, grant: u64, attempt: AttemptId
         error: Some(error.to_owned()),
         credentials_changed: false,
         upstream_us: 0,
+        forwarded: None,
     };
     match app.keeper.release(held, grant).await {
         Ok(outcome) => *outcome,

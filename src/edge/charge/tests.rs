@@ -91,6 +91,7 @@ pub(super) fn said(attempt: u8, answer: Answer) -> Outcome {
         error: None,
         credentials_changed: false,
         upstream_us: 5,
+        forwarded: None,
     }
 }
 
@@ -102,6 +103,7 @@ fn silent(attempt: u8, sent: Sent) -> Outcome {
         error: Some("timeout".to_owned()),
         credentials_changed: false,
         upstream_us: 0,
+        forwarded: None,
     }
 }
 
@@ -374,6 +376,7 @@ fn step(charge: &ChargeRow, step: Move, next: u8) -> Option<ChargeRow> {
         error: None,
         credentials_changed: false,
         upstream_us: 1,
+        forwarded: None,
     };
     match step {
         Move::Learn(at, verdict, unknown, partial, part, how) => {

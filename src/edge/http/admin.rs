@@ -28,6 +28,7 @@ struct PrincipalAnswer<'a> {
     credentials: usize,
     charge_max: &'a BTreeMap<String, i64>,
     day_max: &'a BTreeMap<String, i64>,
+    destinations: &'a [String],
     #[serde(serialize_with = "display")]
     created_at: Time,
     #[serde(serialize_with = "display_some")]
@@ -57,6 +58,13 @@ struct DestinationAnswer<'a> {
     can_verify: bool,
 }
 
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Shown<'a> {
+    Charged(DestinationAnswer<'a>),
+    Forward { name: &'a str, kind: &'static str, mode: Mode },
+}
+
 /// `GET /v1/admin/principals`
 pub(super) async fn principals(State(app): State<App>, caller: Caller) -> Response {
     let tenants = app.directory.tenants();
@@ -74,6 +82,7 @@ pub(super) async fn principals(State(app): State<App>, caller: Caller) -> Respon
             credentials: principal.row.credentials.len(),
             charge_max: &principal.row.charge_max,
             day_max: &principal.row.day_max,
+            destinations: &principal.row.destinations,
             created_at: principal.row.created_at,
             expires_at: principal.row.expires_at,
             disabled: principal.row.disabled,
@@ -106,6 +115,11 @@ pub(super) async fn tenants(State(app): State<App>, caller: Caller) -> Response 
 pub(super) async fn destinations(State(app): State<App>, caller: Caller) -> Response {
     let destinations = app.directory.destinations();
     let own = caller.tenant.map(|(_, mode)| mode);
+    let forwards = app.directory.forwards();
+    let forwards = forwards
+        .iter()
+        .filter(|forward| own.is_none_or(|mode| forward.mode == mode))
+        .map(|forward| Shown::Forward { name: &forward.name, kind: "forward", mode: forward.mode });
     let data: Vec<_> = destinations
         .iter()
         .filter(|destination| own.is_none_or(|mode| destination.mode == mode))
@@ -118,6 +132,8 @@ pub(super) async fn destinations(State(app): State<App>, caller: Caller) -> Resp
             can_look_up: destination.can_look_up,
             can_verify: destination.can_verify,
         })
+        .map(Shown::Charged)
+        .chain(forwards)
         .collect();
     reply::json(StatusCode::OK, &List { data, has_more: false })
 }

@@ -109,6 +109,12 @@ codes! {
     DestinationRequired "destination_required" 422 never, "More than one destination is possible.", "Name one.";
     OperationUnsupported "operation_unsupported" 422 never, "The destination's connector has no such operation.", "See the connector.";
     RequiredByConnector "required_by_connector" 422 never, "The destination's connector requires a field that is missing.", "Send the field that param names.";
+    PlaceholderUnknown "placeholder_unknown" 422 never, "A placeholder is not known.", "See the placeholders and their filters in the README; nothing was sent.";
+    PlaceholderMisplaced "placeholder_misplaced" 422 never, "A placeholder stands where the destination takes none.", "The destination's card_leaves and card_headers say where the card may stand; nothing was sent.";
+    NotDeclared "not_declared" 422 never, "The destination does not declare this.", "Its methods, paths, headers and leaves stand in the configuration; param says which of them; nothing was sent.";
+    CredentialNotAccepted "credential_not_accepted" 422 never, "A forward takes no credential of the caller's.", "The vault fills in the destination's own: leave it out; nothing was sent.";
+    NothingToFill "nothing_to_fill" 422 never, "There is nothing to fill a place of the request with.", "The card lacks what a placeholder names, or an element that the vault fills is not there, or not empty; nothing was sent.";
+    ForwardNotFound "forward_not_found" 404 never, "There is no such forward.", "It may belong to another tenant; both look the same.";
     AgreementRequired "agreement_required" 422 never, "A merchant-initiated charge needs a live agreement.", "Make one with a customer-initiated charge or verification; after a change of the number the customer pays or verifies under it first.";
     HeldGone "held_gone" 503 soon, "The request was not sent in time and is wiped.", "Nothing was sent: try again.";
     ForwarderDown "forwarder_down" 503 soon, "The forwarder is not there.", "Nothing was sent: try again.";

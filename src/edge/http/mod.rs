@@ -13,6 +13,7 @@ mod charges;
 pub mod code;
 mod export;
 pub mod extract;
+mod forwards;
 pub mod guard;
 pub mod health;
 pub mod listener;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::code::Code;
 use crate::edge::charge;
 use crate::edge::directory::Denied;
+use crate::edge::forward;
 use crate::edge::keeper::KeeperError;
 use crate::edge::store::{CommitError, Outbound, StoreError};
 use crate::edge::vault;
@@ -245,6 +246,11 @@ const fn code_of(code: RefusalCode) -> Code {
         RefusalCode::DestinationUnknown => Code::DestinationUnknown,
         RefusalCode::OperationUnsupported => Code::OperationUnsupported,
         RefusalCode::RequiredByConnector => Code::RequiredByConnector,
+        RefusalCode::PlaceholderUnknown => Code::PlaceholderUnknown,
+        RefusalCode::PlaceholderMisplaced => Code::PlaceholderMisplaced,
+        RefusalCode::NotDeclared => Code::NotDeclared,
+        RefusalCode::CredentialNotAccepted => Code::CredentialNotAccepted,
+        RefusalCode::NothingToFill => Code::NothingToFill,
         RefusalCode::HeldGone => Code::HeldGone,
         RefusalCode::Busy => Code::Busy,
         RefusalCode::ForwarderDown => Code::ForwarderDown,
@@ -340,6 +346,32 @@ impl From<charge::Error> for Problem {
             Error::State => Self::of(Code::ChargeState),
             Error::AmountTooLarge => Self::about(Code::AmountTooLarge, "amount"),
             Error::AmountInvalid => Self::about(Code::AmountInvalid, "amount"),
+            Error::LogLagging => Self::of(Code::LogLagging),
+        }
+    }
+}
+
+impl From<forward::Error> for Problem {
+    fn from(error: forward::Error) -> Self {
+        use forward::Error;
+        match error {
+            Error::Keeper(error) => Self::from(error),
+            Error::Commit(error) => Self::from(error),
+            Error::Store(error) => Self::from(error),
+            Error::Randomness(error) => Self::from(error),
+            Error::Prepare(error) => Self::from(error),
+            Error::TokenUnknown => Self::of(Code::TokenNotFound),
+            Error::TokenErased { scrubbed_at } => {
+                Self::of(Code::TokenErased).scrubbed_at(scrubbed_at.map(|at| at.to_string()))
+            }
+            Error::TokenErasing => Self::of(Code::TokenErasing),
+            Error::TokenSuspended => Self::of(Code::TokenSuspended),
+            Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
+            // What the other request sent is not known to this one.
+            Error::InProgress => Self::of(Code::RequestInProgress).outbound(Outbound::MaybeSent),
+            Error::BrokenOff => Self::of(Code::Internal).outbound(Outbound::MaybeSent),
+            Error::DestinationUnknown => Self::about(Code::DestinationUnknown, "destination"),
+            Error::ForwardUnknown => Self::of(Code::ForwardNotFound),
             Error::LogLagging => Self::of(Code::LogLagging),
         }
     }

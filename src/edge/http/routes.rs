@@ -7,7 +7,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::code::Code;
 use super::guard::{self, Guarded};
-use super::{admin, agreements, charges, health, log, openapi, tokens};
+use super::{admin, agreements, charges, forwards, health, log, openapi, tokens};
 use crate::edge::App;
 use crate::edge::scope::Scope;
 
@@ -285,6 +285,24 @@ pub const ROUTES: &[Route] = &[
         operation: "read_refund",
         summary: "Shows a refund.",
         handler: || on(MethodFilter::GET, charges::read_refund),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/forwards",
+        scope: Some(Scope::ForwardsCreate),
+        operation: "create_forward",
+        summary: "Sends a request of the caller's to a forward destination, with the card filled in; or shows it.",
+        body: "NewForward",
+        handler: || on(MethodFilter::POST, forwards::create),
+        ..ROW
+    },
+    Route {
+        path: "/v1/forwards/{id}",
+        scope: Some(Scope::ForwardsCreate),
+        operation: "read_forward",
+        summary: "Shows a forward and its redacted answer.",
+        handler: || on(MethodFilter::GET, forwards::read),
         ..ROW
     },
     Route {

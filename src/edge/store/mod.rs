@@ -22,7 +22,8 @@ pub mod sqlite;
 pub use plan::{Bar, DeclineRow, NetworkRule, Plan, Retries, RetryState, RouteLeft};
 pub use rows::{
     AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, FirstPayment,
-    Installation, Operation, OperationKind, Outbound, PrincipalKind, PrincipalRow, TenantRow,
+    ForwardAnswer, ForwardRow, ForwardStatus, Installation, Operation, OperationKind, Outbound,
+    PrincipalKind, PrincipalRow, TenantRow,
 };
 
 /// What a store call gives back later.
@@ -109,6 +110,11 @@ pub enum RowChange {
     /// unresolved attempt or an open authorization needs an active card ([`CommitError::Conflict`] if it is suspended,
     /// [`CommitError::NotFound`] if it is going or gone) of which `card_version` is the current version (else `Conflict`).
     PutCharge(Box<ChargeRow>),
+    /// A forward as it shall be: `forward.revision` must be the stored one plus one, or 1 for a new one, else
+    /// [`CommitError::Conflict`]. A new one needs an active card ([`CommitError::Conflict`] if it is suspended,
+    /// [`CommitError::NotFound`] if it is going or gone) of which `card_version` is the current version (else `Conflict`). The answer
+    /// of one whose card is gone meanwhile is not kept.
+    PutForward(Box<ForwardRow>),
     /// A principal as it shall be (new or changed).
     PutPrincipal(Box<PrincipalRow>),
     /// A tenant as it shall be (new or changed).
@@ -381,6 +387,16 @@ pub trait Store: Send + Sync + 'static {
         destination: &'a str,
         by_merchant: bool,
     ) -> Reply<'a, Result<Vec<DeclineRow>, StoreError>>;
+
+    /// A forward of this tenant.
+    fn forward(
+        &self,
+        tenant: TenantId,
+        id: crate::card::id::ForwardId,
+    ) -> Reply<'_, Result<Option<ForwardRow>, StoreError>>;
+
+    /// All forwards that are `sending`, without their answers.
+    fn open_forwards(&self, limit: usize) -> Reply<'_, Result<Vec<ForwardRow>, StoreError>>;
 
     /// The agreements of a card.
     fn agreements(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Vec<AgreementRow>, StoreError>>;

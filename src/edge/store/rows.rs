@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{NetworkRule, Plan, Retries};
 use crate::attest::merkle;
-use crate::card::id::{AgreementId, AttemptId, ChargeId, FingerprintId, PrincipalId, Token};
+use crate::card::id::{AgreementId, AttemptId, ChargeId, FingerprintId, ForwardId, PrincipalId, Token};
 use crate::card::sealed::SealedCard;
 use crate::card::tenant::{Mode, TenantId};
 use crate::card::truncated::TruncatedPan;
@@ -294,6 +294,76 @@ impl ChargeRow {
     }
 }
 
+/// Where a forward stands. All but the first are final: nobody can ask what became of a request that is the caller's own, and it is
+/// never sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForwardStatus {
+    /// Durable before the first byte leaves.
+    Sending,
+    /// An answer came, whatever it says.
+    Answered,
+    /// Certainly not sent.
+    Failed,
+    /// Sent or perhaps sent, and no answer came that could be given back.
+    Unknown,
+}
+
+/// A caller's own request to a forward destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardRow {
+    /// Its id.
+    pub id: ForwardId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Counts the changes of the row, from 1.
+    pub revision: u32,
+    /// The card.
+    pub token: Token,
+    /// The version of the card that is sent.
+    pub card_version: u32,
+    /// Where to.
+    pub destination: String,
+    /// HTTP method.
+    pub method: String,
+    /// Path below the destination's endpoint.
+    pub path: String,
+    /// Who asked.
+    pub principal: PrincipalId,
+    /// Where it stands.
+    pub status: ForwardStatus,
+    /// What is known of whether bytes left.
+    pub outbound: Outbound,
+    /// SHA-256 of what the destination declared, hex.
+    pub rules_version: String,
+    /// Keyed hash of the rendered request, hex.
+    pub mac: String,
+    /// Our own word where no answer could be given back.
+    pub error: Option<String>,
+    /// HTTP status of the answer.
+    pub upstream_status: Option<u16>,
+    /// What the destination took, as seen from here, in microseconds.
+    pub upstream_us: Option<u64>,
+    /// When it was asked for.
+    pub created_at: Time,
+    /// When its outcome was learnt.
+    pub finished_at: Option<Time>,
+    /// The answer; it goes when the card is erased. Kept beside the row, not in it.
+    #[serde(skip)]
+    pub answer: Option<ForwardAnswer>,
+}
+
+/// What a forward destination answered, redacted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardAnswer {
+    /// Headers.
+    pub headers: Vec<(String, String)>,
+    /// Whether `body` is JSON; else it is text.
+    pub is_json: bool,
+    /// The body.
+    pub body: String,
+}
+
 /// A person or an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -329,6 +399,9 @@ pub struct PrincipalRow {
     pub expires_at: Option<Time>,
     /// Whether it was switched off.
     pub disabled: bool,
+    /// The destinations that it may send cards to; all of its tenant's if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<String>,
 }
 
 /// A tenant, as the edge knows it; its keys and mode are the supervisor's.

@@ -118,6 +118,7 @@ fn destination(name: &str, endpoint: &str, trust_pem: &str) -> Destination {
         credentials: std::collections::BTreeMap::new(),
         policies: Vec::new(),
         timeout_seconds: 1,
+        forward: None,
     }
 }
 

@@ -20,7 +20,7 @@ pub(in crate::keeper) const REFERENCE_CHARS_MAX: usize = 128;
 const CODE_NAMES: [&str; 6] = ["cvc", "cvv", "cvc2", "cvv2", "cav2", "securitycode"];
 
 /// Our names of fields, with the path that a problem names.
-const FIELDS: [(&str, &str); 25] = [
+const FIELDS: [(&str, &str); 32] = [
     ("card", "card"),
     ("number", "card.number"),
     ("exp_month", "card.exp_month"),
@@ -46,6 +46,13 @@ const FIELDS: [(&str, &str); 25] = [
     ("installments", "installments"),
     ("statement_descriptor", "statement_descriptor"),
     ("description", "description"),
+    ("method", "method"),
+    ("path", "path"),
+    ("headers", "headers"),
+    ("body", "body"),
+    ("body_form", "body_form"),
+    ("body_xml", "body_xml"),
+    ("dry_run", "dry_run"),
 ];
 
 /// Reads a body, or says why not without a word of it.

@@ -4,7 +4,7 @@
 //! - a sealed field ([`envelope`]),
 //! - a keyed hash ([`fingerprint`]),
 //! - a [`TruncatedPan`](crate::card::truncated::TruncatedPan),
-//! - a rendered request for the forwarder ([`render`]), which is released only against the grant of a commit.
+//! - a rendered request for the forwarder ([`render`], [`forward`]), which is released only against the grant of a commit.
 //!
 //! Invariant: no type here that holds a number or a CVC is `Clone`, `Display` or `Serialize`; its `Debug` is a constant.
 //! Invariant: nothing here logs, and no error carries a value.
@@ -12,6 +12,7 @@
 pub(in crate::keeper) mod charge_body;
 pub(in crate::keeper) mod envelope;
 pub(in crate::keeper) mod fingerprint;
+pub(in crate::keeper) mod forward;
 pub(in crate::keeper) mod json;
 mod pan;
 pub(in crate::keeper) mod render;

@@ -220,6 +220,7 @@ fn make_principal(config: &Path) -> Result<String, String> {
         expires_at: None,
         charge_max: std::collections::BTreeMap::new(),
         day_max: std::collections::BTreeMap::new(),
+        destinations: Vec::new(),
     };
     let tenant = AdminRequest::TenantAdd { name: "bench".to_owned(), mode: Mode::Test };
     for answer in admin::ask(config, &[tenant, AdminRequest::PrincipalAdd(order)])? {

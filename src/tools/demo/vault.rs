@@ -168,6 +168,7 @@ impl Installation {
                 expires_at: None,
                 charge_max: BTreeMap::new(),
                 day_max: BTreeMap::new(),
+                destinations: Vec::new(),
             })
         }));
         let names = [TENANT].into_iter().chain(PRINCIPALS.map(|(name, _, _)| name));

@@ -123,6 +123,7 @@ impl Vault {
             created_at: now,
             expires_at: None,
             disabled: false,
+            destinations: Vec::new(),
         };
         let change = Change { rows: vec![RowChange::PutPrincipal(Box::new(row))], ..Change::default() };
         self.app.store.commit(change).await.unwrap();
@@ -244,7 +245,10 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
             | ToKeeper::State
             | ToKeeper::SignCheckpoint(_)
             | ToKeeper::Unacknowledged
-            | ToKeeper::Acknowledge { .. } => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
+            | ToKeeper::Acknowledge { .. }
+            | ToKeeper::ReadForward(_)
+            | ToKeeper::ShowForward(_)
+            | ToKeeper::PrepareForward(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
         };
         frame::write(&mut &*pair, id, &answer).unwrap();
     }

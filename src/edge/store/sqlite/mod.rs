@@ -19,10 +19,10 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{
     AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, DeclineRow, DueRetry,
-    Installation, Page, PrincipalRow, Reply, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency,
-    TenantRow,
+    ForwardRow, Installation, Page, PrincipalRow, Reply, Store, StoreError, StoreHealth, StoredEvent,
+    StoredIdempotency, TenantRow,
 };
-use crate::card::id::{ChargeId, EventId, FingerprintId, Token};
+use crate::card::id::{ChargeId, EventId, FingerprintId, ForwardId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Clock;
 use crate::edge::audit::event::EventDraft;
@@ -231,6 +231,14 @@ impl Store for SqliteStore {
         by_merchant: bool,
     ) -> Reply<'a, Result<Vec<DeclineRow>, StoreError>> {
         ready(self.readers.declines(fingerprint, destination, by_merchant))
+    }
+
+    fn forward(&self, tenant: TenantId, id: ForwardId) -> Reply<'_, Result<Option<ForwardRow>, StoreError>> {
+        ready(self.readers.forward(tenant, id))
+    }
+
+    fn open_forwards(&self, limit: usize) -> Reply<'_, Result<Vec<ForwardRow>, StoreError>> {
+        ready(self.readers.open_forwards(limit))
     }
 
     fn agreements(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Vec<AgreementRow>, StoreError>> {

@@ -6,19 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use rusqlite::{Connection, OptionalExtension};
 use serde::de::DeserializeOwned;
 
-use super::apply::{declines_of, load_card, load_charge, needs_card_yet, read_charge, read_key, status_word};
+use super::apply::{
+    declines_of, load_card, load_charge, load_forward, load_open_forwards, needs_card_yet, read_charge,
+    read_key, status_word,
+};
 use super::codec::{self, ReadError, StoredCard, StoredKey};
 use super::index::{self, Order, Span};
 use super::keys::{self, Key};
 use super::log::{self, StoredNodes};
 use super::schema;
 use super::writer::Common;
-use crate::card::id::{ChargeId, EventId, FingerprintId, IdBytes, Token};
+use crate::card::id::{ChargeId, EventId, FingerprintId, ForwardId, IdBytes, Token};
 use crate::card::tenant::TenantId;
 use crate::edge::audit::tree::{Frontier, TreeError, consistency_path, inclusion_path};
 use crate::edge::store::{
-    AgreementRow, CardRow, CardStatus, ChargeFilter, ChargeRow, DeclineRow, DueRetry, Page, StoreError,
-    StoredEvent, StoredIdempotency,
+    AgreementRow, CardRow, CardStatus, ChargeFilter, ChargeRow, DeclineRow, DueRetry, ForwardRow, Page,
+    StoreError, StoredEvent, StoredIdempotency,
 };
 
 /// Connections kept open; as many threads read at once here.
@@ -283,6 +286,14 @@ impl Readers {
         by_merchant: bool,
     ) -> Result<Vec<DeclineRow>, StoreError> {
         self.with_rows(|conn| declines_of(conn, fingerprint, destination, by_merchant))
+    }
+
+    pub(super) fn forward(&self, tenant: TenantId, id: ForwardId) -> Result<Option<ForwardRow>, StoreError> {
+        self.with(|conn| Ok(load_forward(conn, id)?.filter(|row| row.tenant == tenant)))
+    }
+
+    pub(super) fn open_forwards(&self, limit: usize) -> Result<Vec<ForwardRow>, StoreError> {
+        self.with(|conn| load_open_forwards(conn, limit))
     }
 
     pub(super) fn agreements(&self, tenant: TenantId, token: Token) -> Result<Vec<AgreementRow>, StoreError> {

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 const FILE_NAME: &str = "vault.db";
 /// `card`, so that `file` and a person can tell the database from any other.
 const APPLICATION_ID: i32 = 0x6361_7264;
-const MIGRATIONS: [(&str, &str); 7] = [
+const MIGRATIONS: [(&str, &str); 8] = [
     ("0001_first", include_str!("migrations/0001_first.sql")),
     ("0002_installation", include_str!("migrations/0002_installation.sql")),
     ("0003_log_segments", include_str!("migrations/0003_log_segments.sql")),
@@ -20,6 +20,7 @@ const MIGRATIONS: [(&str, &str); 7] = [
     ("0005_index_runs", include_str!("migrations/0005_index_runs.sql")),
     ("0006_customer_salts", include_str!("migrations/0006_customer_salts.sql")),
     ("0007_network_declines", include_str!("migrations/0007_network_declines.sql")),
+    ("0008_forwards", include_str!("migrations/0008_forwards.sql")),
 ];
 const STATEMENTS_CACHED: usize = 64;
 

@@ -225,6 +225,9 @@ impl Applying<'_> {
             }
             self.index.delete(&key);
         }
+        self.conn
+            .prepare_cached(include_str!("../sql/forward_answers_erase.sql"))?
+            .execute((token.bytes(),))?;
         self.index.delete(&keys::customer(customer, token));
         self.index.delete(&keys::unlisted(token));
         self.index.put(&keys::scrub(token), &[]);

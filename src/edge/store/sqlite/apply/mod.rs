@@ -17,10 +17,12 @@ mod cards;
 mod charges;
 mod customers;
 mod declines;
+mod forwards;
 
 pub(super) use charges::{load_charge, needs_card_yet, read_charge, status_word};
 pub(super) use customers::Salt;
 pub(super) use declines::declines_of;
+pub(super) use forwards::{load_forward, load_open_forwards};
 
 /// What a change needs of the writer.
 pub(super) struct Applying<'a> {
@@ -101,6 +103,7 @@ impl Applying<'_> {
                     self.erase_card(*tenant, *token, *held_seen)?;
                 }
                 RowChange::PutCharge(charge) => self.put_charge(charge)?,
+                RowChange::PutForward(row) => self.put_forward(row)?,
                 RowChange::PutPrincipal(row) => self.put_principal(row)?,
                 RowChange::PutTenant(row) => self.put_tenant(row)?,
                 RowChange::PutAgreement(row) => self.put_agreement(row)?,

@@ -1,0 +1,1 @@
+insert into forward_answers (answer) values (?1)

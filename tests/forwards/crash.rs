@@ -1,0 +1,85 @@
+//! A forward that was being sent when a process died is told as it is, and never sent again.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::text;
+use crate::desk::{Desk, VISA, request, word};
+
+/// The forward when it is final.
+async fn settled(desk: &Desk, id: &str) -> Value {
+    let began = Instant::now();
+    loop {
+        let forward = desk.read(id).await.json();
+        if word(&forward, "status") != "sending" {
+            return forward;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{forward}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn begin(desk: &Desk, key: &str, path: &str, token: &str) -> (Value, String) {
+    let mut body = request(token);
+    body["path"] = path.into();
+    let answer = desk.forward_prefer(key, "respond-async", &body).await;
+    let forward = answer.json();
+    assert_eq!((answer.status, word(&forward, "status")), (202, "sending"), "{}", text(&answer));
+    assert_eq!(word(&forward, "outbound"), "maybe_sent");
+    let location = answer.header("location").unwrap();
+    assert_eq!(location, format!("/v1/forwards/{}", word(&forward, "id")));
+    let began = Instant::now();
+    while !desk.upstream.arrived().iter().any(|one| one.line.contains(path)) {
+        assert!(began.elapsed() < Duration::from_secs(20), "nothing arrived");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let id = word(&forward, "id").to_owned();
+    (body, id)
+}
+
+#[tokio::test]
+async fn a_forward_that_was_being_sent_is_unknown_and_never_sent_again() {
+    let mut desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let (body, id) = begin(&desk, "k-1", "/v1/hang", &token).await;
+    desk.vault.kill();
+    desk.vault.serve();
+    desk.reconnect();
+    let forward = settled(&desk, &id).await;
+    assert_eq!((word(&forward, "status"), word(&forward, "outbound")), ("unknown", "maybe_sent"));
+    assert_eq!(word(&forward, "error"), "restarted");
+    let again = desk.forward("k-1", &body).await;
+    assert_eq!((again.status, again.json()), (201, forward));
+    assert_eq!(desk.upstream.arrived().len(), 1);
+    desk.vault.stop();
+    let (code, said) = desk.vault.verify();
+    assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn whichever_role_dies_the_forward_is_sent_once_and_its_outcome_is_told() {
+    let mut desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    // With the edge gone the keeper still learns the answer; with another gone nobody does.
+    for (role, status) in [("edge", "answered"), ("forwarder", "unknown"), ("keeper", "unknown")] {
+        let before = desk.upstream.arrived().len();
+        let mut body = request(&token);
+        body["path"] = "/v1/slow".into();
+        let answer = desk.forward_prefer(role, "respond-async", &body).await;
+        assert_eq!(answer.status, 202, "{}", text(&answer));
+        let id = word(&answer.json(), "id").to_owned();
+        let began = Instant::now();
+        while desk.upstream.arrived().len() == before {
+            assert!(began.elapsed() < Duration::from_secs(20), "nothing arrived");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        desk.vault.kill_role(role);
+        desk.reconnect();
+        let forward = settled(&desk, &id).await;
+        assert_eq!(word(&forward, "status"), status, "{role}: {forward}");
+        let again = desk.forward(role, &body).await;
+        assert_eq!(again.json(), forward, "{role}");
+        assert_eq!(desk.upstream.arrived().len(), before + 1, "{role}");
+    }
+}
