@@ -9,6 +9,8 @@ mod common;
 
 #[path = "leaks/disk.rs"]
 mod disk;
+#[path = "leaks/forwards.rs"]
+mod forwards;
 #[path = "leaks/lines.rs"]
 mod lines;
 #[path = "leaks/processors.rs"]
@@ -25,7 +27,8 @@ use serde_json::json;
 use common::{BILLING, Vault, events, numbers, order, store, text};
 use seeker::{Found, Seeker, seek_processes};
 
-const CHARGES: [&str; 4] = ["charges:create", "charges:read", "charges:capture", "charges:refund"];
+const CHARGES: [&str; 5] =
+    ["charges:create", "charges:read", "charges:capture", "charges:refund", "forwards:create"];
 /// Four digits, and in quotation marks: three alone would be found anywhere.
 const CODE: &str = "7394";
 const ZIP: &str = "QX7-ZKW9";
@@ -255,6 +258,7 @@ async fn no_number_code_or_zip_is_left_anywhere() {
         )
     });
     processors::add_destinations(&vault);
+    forwards::add_destination(&vault);
     vault.serve();
     vault.tenant(TENANT, Mode::Test);
     let scopes: Vec<&str> = BILLING.into_iter().chain(CHARGES).collect();
@@ -264,6 +268,7 @@ async fn no_number_code_or_zip_is_left_anywhere() {
     let (mut canaries, mut answers) = (Canaries::default(), Answers::default());
     drive_tokens(&client, &mut canaries, &mut answers).await;
     processors::drive_charges(&client, &mut canaries, &mut answers).await;
+    forwards::drive_forwards(&client, &mut canaries, &mut answers).await;
     drive_wrong_charges(&client, &mut canaries, &mut answers).await;
     drive_the_rest(&client, &mut canaries, &mut answers).await;
     lines::drive_lines(&vault, &credential, &mut canaries, &mut answers);

@@ -50,6 +50,7 @@ pub struct Metrics {
     seconds: Family<Of, Histogram, fn() -> Histogram>,
     charges: Family<Became, Counter>,
     retries: Family<Became, Counter>,
+    forwards: Family<Became, Counter>,
     connections: Gauge,
     connections_total: Counter,
     handshakes_failed: Counter,
@@ -93,6 +94,7 @@ impl Metrics {
             seconds: Family::new_with_constructor(histogram),
             charges: Family::default(),
             retries: Family::default(),
+            forwards: Family::default(),
             connections: Gauge::default(),
             connections_total: Counter::default(),
             handshakes_failed: Counter::default(),
@@ -119,6 +121,8 @@ impl Metrics {
         r.register("charges", help, self.charges.clone());
         let help = "Retries that a schedule made, by the status of the charge after it";
         r.register("retries", help, self.retries.clone());
+        let help = "What became of forwards, by their final status";
+        r.register("forwards", help, self.forwards.clone());
         r.register("connections", "Connections open now", self.connections.clone());
         r.register("connections_accepted", "Connections accepted", self.connections_total.clone());
         let help = "TLS handshakes that failed";
@@ -152,6 +156,11 @@ impl Metrics {
     pub fn request(&self, route: &'static Route, status: u16, took: Duration) {
         self.requests.get_or_create(&Answered { route: route.operation, status }).inc();
         self.seconds.get_or_create(&Of { route: route.operation }).observe(took.as_secs_f64());
+    }
+
+    /// Counts that a forward came to its final status.
+    pub fn forward(&self, status: &'static str) {
+        self.forwards.get_or_create(&Became { status }).inc();
     }
 
     /// Counts that a charge came to a status.

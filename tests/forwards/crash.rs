@@ -83,3 +83,66 @@ async fn whichever_role_dies_the_forward_is_sent_once_and_its_outcome_is_told() 
         assert_eq!(desk.upstream.arrived().len(), before + 1, "{role}");
     }
 }
+
+#[tokio::test]
+async fn whenever_the_vault_is_killed_no_forward_is_sent_twice() {
+    let mut desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let note = |key: &str| {
+        let mut body = request(&token);
+        body["headers"]["x-note"] = key.into();
+        body
+    };
+    let mut keys = Vec::new();
+    for round in 0..8_u64 {
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..6 {
+            let key = format!("r{round}-{n}");
+            let (client, body) = (desk.client.clone(), note(&key));
+            keys.push(key.clone());
+            tasks.spawn(async move { drop(client.post("/v1/forwards", &key, &body).await) });
+        }
+        tokio::time::sleep(Duration::from_millis(3 + 7 * round)).await;
+        desk.vault.kill();
+        tasks.abort_all();
+        desk.vault.serve();
+        desk.reconnect();
+    }
+    for key in keys {
+        let arrived = |desk: &Desk| {
+            desk.upstream.arrived().iter().filter(|one| one.header("x-note") == Some(&key)).count()
+        };
+        let before = arrived(&desk);
+        assert!(before <= 1, "{key}");
+        // A key that was kept answers what became of it; one that was not has sent nothing, and sends now.
+        let answer = desk.forward(&key, &note(&key)).await;
+        let forward = answer.json();
+        assert_eq!(answer.status, 201, "{}", text(&answer));
+        let after = arrived(&desk);
+        if answer.header("idempotent-replayed").is_some() {
+            assert_eq!(after, before, "{key}");
+            assert!(matches!(word(&forward, "status"), "answered" | "unknown"), "{forward}");
+            assert!(word(&forward, "status") == "unknown" || after == 1, "{forward}");
+        } else {
+            assert_eq!((before, after, word(&forward, "status")), (0, 1, "answered"), "{key}");
+        }
+    }
+    desk.vault.stop();
+    let (code, said) = desk.vault.verify();
+    assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn a_key_that_many_use_at_once_sends_once() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (client, body) = (desk.client.clone(), request(&token));
+        tasks.spawn(async move { client.post("/v1/forwards", "k-1", &body).await.unwrap() });
+    }
+    let answers = tasks.join_all().await;
+    assert!(answers.iter().any(|answer| answer.status == 201));
+    assert!(answers.iter().all(|answer| matches!(answer.status, 201 | 409)));
+    assert_eq!(desk.upstream.arrived().len(), 1);
+}

@@ -1,6 +1,8 @@
 //! What is sent is what was declared, leaf by leaf; what a dry run shows is it, masked.
 
+use cardvault::supervisor::admin::AdminRequest;
 use cardvault::tools::client::Payload;
+use cardvault::wire::control::AdminAnswer;
 use serde_json::{Value, json};
 
 use crate::common::{count_of, events, text};
@@ -134,4 +136,25 @@ async fn a_dry_run_shows_the_request_masked_and_sends_and_opens_nothing() {
     body["dry_run"] = false.into();
     assert_eq!(desk.forward("k-1", &body).await.status, 201);
     assert_eq!(desk.upstream.arrived().len(), 1);
+}
+
+#[tokio::test]
+async fn a_declaration_and_its_credentials_are_read_again_without_a_restart() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    assert_eq!(desk.forward("k-1", &request(&token)).await.status, 201);
+    std::fs::write(desk.vault.path("credentials/shop"), "sk_rotated\n").unwrap();
+    let config = std::fs::read_to_string(desk.vault.config()).unwrap();
+    let narrower = config.replace("leaves = [\"amount\", \"note\", ", "leaves = [\"note\", ");
+    assert_ne!(narrower, config);
+    std::fs::write(desk.vault.config(), narrower).unwrap();
+    let answer = desk.vault.ask(AdminRequest::Reload);
+    assert!(matches!(answer, AdminAnswer::Done(_)), "{answer:?}");
+    assert_eq!(refusal(&desk.forward("k-2", &request(&token)).await), (422, "not_declared".to_owned()));
+    let mut body = request(&token);
+    body["body"].as_object_mut().unwrap().remove("amount");
+    let answer = desk.forward("k-3", &body).await;
+    assert_eq!(word(&answer.json(), "status"), "answered", "{}", text(&answer));
+    let arrived = desk.upstream.arrived();
+    assert_eq!((arrived.len(), arrived[1].header("authorization")), (2, Some("Bearer sk_rotated")));
 }

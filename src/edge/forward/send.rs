@@ -152,7 +152,10 @@ pub(super) async fn record(
             idempotency: None,
         };
         match app.store.commit(change).await {
-            Ok(_) => return next,
+            Ok(_) => {
+                app.metrics.forward(status_word(next.status));
+                return next;
+            }
             Err(error) => {
                 if !matches!(error, CommitError::Conflict) {
                     tracing::warn!(
