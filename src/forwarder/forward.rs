@@ -9,6 +9,7 @@ use hyper::header::CONTENT_TYPE;
 use super::connection::Got;
 use super::fault::Fault;
 use super::scrub::Scrubber;
+use crate::forwarding::body::{Body, Encoding, Filled};
 use crate::forwarding::json::{Json, Leaf};
 use crate::forwarding::spec::Rules;
 use crate::wire::forwarder::Forwarded;
@@ -49,10 +50,14 @@ fn redact(rules: &Rules, scrubber: &Scrubber, got: Got) -> Forwarded {
     }
     let text = String::from_utf8_lossy(&got.body);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let is_form = headers.first().is_some_and(|(_, value)| value.starts_with(Encoding::Form.content_type()));
     let (is_json, body) = match json_of(text).map(|json| redact_json(rules, scrubber, &json)) {
         Some(Ok(body)) => (true, body),
         Some(Err(body)) => (false, body),
-        None => (false, scrubber.redact(text.to_owned(), true)),
+        None => {
+            let by_leaf = redact_leaves(rules, scrubber, text, is_form);
+            (false, by_leaf.unwrap_or_else(|| scrubber.redact(text.to_owned(), true)))
+        }
     };
     Forwarded { http_status: got.status, headers, is_json, body }
 }
@@ -81,6 +86,30 @@ fn redact_json(rules: &Rules, scrubber: &Scrubber, json: &Json) -> Result<String
     clean.write(&mut text);
     let again = scrubber.redact(text.clone(), false);
     if again == text { Ok(text) } else { Err(again) }
+}
+
+/// The redacted form or XML document, if the destination declares leaves in which a number may look like a card's, and the answer is
+/// one whose names hold nothing of the kind; it is written anew.
+fn redact_leaves(rules: &Rules, scrubber: &Scrubber, text: &str, is_form: bool) -> Option<String> {
+    if rules.spec.exempt.is_empty() {
+        return None;
+    }
+    let body = if is_form {
+        Body::Form(form_urlencoded::parse(text.as_bytes()).into_owned().collect())
+    } else {
+        text.trim_start().starts_with('<').then(|| Body::xml(text).ok()).flatten()?
+    };
+    let mut names_are_clean = true;
+    let Ok(()) = body.walk(&mut |names: &[String], _| {
+        names_are_clean &= names.iter().all(|name| scrubber.redact(name.clone(), true) == *name);
+        Ok::<(), std::convert::Infallible>(())
+    });
+    let mut redact = |names: &[String], text: &str| {
+        let clean = scrubber.redact(text.to_owned(), !rules.is_exempt(names));
+        Ok::<Filled, std::convert::Infallible>(Filled::Text(clean))
+    };
+    let Ok(clean) = body.fill(&mut redact);
+    names_are_clean.then(|| scrubber.redact(clean.write(), false))
 }
 
 /// What stands in place of a number that is no text.
@@ -113,8 +142,12 @@ mod tests {
     }
 
     fn answer(body: &[u8]) -> Forwarded {
+        answer_as("application/json", body)
+    }
+
+    fn answer_as(content_type: &'static str, body: &[u8]) -> Forwarded {
         let mut headers = HeaderMap::new();
-        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        headers.insert("content-type", HeaderValue::from_static(content_type));
         headers.insert("request-id", HeaderValue::from_static("r 5555 5555 5555 4444"));
         headers.insert("set-cookie", HeaderValue::from_static("a=b"));
         let got = Got { status: 200, is_identity: true, headers, body: body.to_vec() };
@@ -172,6 +205,23 @@ mod tests {
         assert!(!answer(&wide).body.contains("2\u{0}4"));
         let apart = answer(br#"{"n":["4242","4242","4242","4242"]}"#);
         assert_eq!((apart.body.as_str(), apart.is_json), (r#"{"n":["[redacted]"]}"#, false));
+    }
+
+    #[test]
+    fn what_is_declared_in_a_form_or_a_document_may_look_like_a_number() {
+        let form = b"id=5555555555554444&n=5555555555554444&own=4242424242424242&id=4242424242424242";
+        let clean = "id=5555555555554444&n=%5Bredacted%5D&own=%5Bredacted%5D&id=%5Bredacted%5D";
+        assert_eq!(answer_as("application/x-www-form-urlencoded", form).body, clean);
+        let xml = b"<items><a><id>5555555555554444</id><n k=\"5555555555554444\">x 4242 4242 4242 4242</n></a></items>";
+        let clean = "<items><a><id>5555555555554444</id><n k=\"[redacted]\">x [redacted]</n></a></items>";
+        assert_eq!(answer_as("text/xml", xml).body, clean);
+        // A document type, or a number in a name: text again, where nothing is exempt.
+        for text in [
+            "<!DOCTYPE a><items><a><id>5555555555554444</id></a></items>",
+            "<items><a><id>5555555555554444</id><n5555555555554444/></a></items>",
+        ] {
+            assert!(!answer_as("text/xml", text.as_bytes()).body.contains(OTHER));
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod xml;
 pub struct Refused {
     /// What is wrong.
     pub why: Why,
-    /// `method`, `path`, `headers`, `body`, `body_form`, `body_xml`.
+    /// `method`, `path`, `query`, `headers`, `body`, `body_form`, `body_xml`.
     pub at: &'static str,
 }
 

@@ -29,6 +29,7 @@ pub struct Sent {
     pub destination: String,
     method: String,
     path: String,
+    query: Option<Vec<(String, String)>>,
     headers: Option<Box<RawValue>>,
     body: Option<Box<RawValue>>,
     body_form: Option<Vec<(String, String)>>,
@@ -45,6 +46,7 @@ pub struct Request {
     pub method: String,
     /// Path below the endpoint.
     pub path: String,
+    query: Vec<(String, String)>,
     headers: Vec<(String, Text)>,
     body: Option<Body>,
 }
@@ -61,11 +63,13 @@ pub struct Written {
 impl Request {
     /// Checks what came against what the destination declares.
     pub fn check(sent: Sent, rules: &Rules) -> Result<Self, Refused> {
-        let Sent { method, path, headers, body, body_form, body_xml, .. } = sent;
+        let Sent { method, path, query, headers, body, body_form, body_xml, .. } = sent;
         if !rules.spec.methods.contains(&method) {
             return Err(Why::NotDeclared.at("method"));
         }
         check_path(&path, rules).map_err(|why| why.at("path"))?;
+        let query = query.unwrap_or_default();
+        check_query(&query, rules).map_err(|why| why.at("query"))?;
         let headers = read_headers(headers.as_deref(), rules).map_err(|why| why.at(HEADER))?;
         let body = read_body(body.as_deref(), body_form, body_xml)?;
         if let Some(body) = &body {
@@ -79,7 +83,17 @@ impl Request {
             }
             check_body(body, rules).map_err(|why| why.at(at))?;
         }
-        Ok(Self { method, path, headers, body })
+        Ok(Self { method, path, query, headers, body })
+    }
+
+    /// Path and query, as they are sent.
+    pub fn path_and_query(&self) -> String {
+        if self.query.is_empty() {
+            return self.path.clone();
+        }
+        let start = format!("{}?", self.path);
+        let length = start.len();
+        form_urlencoded::Serializer::for_suffix(start, length).extend_pairs(&self.query).finish()
     }
 
     /// Fills placeholders and credentials (by name), leaf by leaf.
@@ -158,6 +172,28 @@ fn check_path(path: &str, rules: &Rules) -> Result<(), Why> {
     }
     if segments.iter().any(|segment| stray::is_identifier(segment)) {
         return Err(Why::StrayNumber);
+    }
+    Ok(())
+}
+
+/// A query is pairs that a serializer writes, and holds no card: it stands in every log on the way.
+fn check_query(query: &[(String, String)], rules: &Rules) -> Result<(), Why> {
+    if query.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > PATH_BYTES_MAX {
+        return Err(Why::TooLarge);
+    }
+    for (name, value) in query {
+        if name.contains("{{") || value.contains("{{") {
+            return Err(Why::PlaceholderMisplaced);
+        }
+        if !rules.spec.query.contains(name) {
+            return Err(Why::NotDeclared);
+        }
+        if is_verification_code(std::slice::from_ref(name), value) {
+            return Err(Why::VerificationCode);
+        }
+        if stray::in_free_text(value) {
+            return Err(Why::StrayNumber);
+        }
     }
     Ok(())
 }

@@ -46,6 +46,9 @@ pub struct ForwardSpec {
     pub methods: Vec<String>,
     /// Patterns of paths below the endpoint; `*` is one segment.
     pub paths: Vec<String>,
+    /// Parameters of the query that a caller may set; no placeholder ever stands in one.
+    #[serde(default)]
+    pub query: Vec<String>,
     /// How a body may be written.
     #[serde(default = "default_bodies")]
     pub bodies: Vec<Encoding>,
@@ -73,7 +76,7 @@ pub struct ForwardSpec {
     /// Headers of the answer that go back.
     #[serde(default)]
     pub answer_headers: Vec<String>,
-    /// Patterns of leaves of a JSON answer in which a number that could be a card's is none. This card's number is redacted there too.
+    /// Patterns of leaves of an answer in which a number that could be a card's is none. This card's number is redacted there too.
     #[serde(default)]
     pub exempt: Vec<String>,
     /// Bytes of a request's body.

@@ -150,8 +150,18 @@ fn configuration(args: &InitArgs) -> String {
          trust = \"tls/ca.pem\"\ncredentials.secret_key = \"credentials/sandbox_secret_key\"\n\n\
          # The sandbox speaks Stripe's wire form as well.\n\
          [destination.stripe_sandbox]\nconnector = \"stripe\"\nmode = \"test\"\nendpoint = \"https://{}\"\n\
-         trust = \"tls/ca.pem\"\ncredentials.secret_key = \"credentials/sandbox_secret_key\"\n",
-        args.installation, args.api, args.metrics, args.sandbox, args.sandbox
+         trust = \"tls/ca.pem\"\ncredentials.secret_key = \"credentials/sandbox_secret_key\"\n\n\
+         # And takes requests of a caller's own (`POST /v1/forwards`).\n\
+         [forward.sandbox_forward]\nmode = \"test\"\nendpoint = \"https://{}\"\ntrust = \"tls/ca.pem\"\n\
+         [forward.sandbox_forward.takes]\nmethods = [\"POST\", \"GET\"]\n\
+         paths = [\"/v1/payments\", \"/v1/payments/*\"]\nquery = [\"reference\"]\nheaders = [\"idempotency-key\"]\n\
+         leaves = [\"reference\", \"operation\", \"amount\", \"currency\", \"invoice\", \"description\"]\n\
+         card_leaves = [\"card.number\", \"card.exp_month\", \"card.exp_year\", \"billing.zip\"]\n\
+         numbers = [\"card.exp_month\", \"card.exp_year\"]\n\
+         exempt = [\"network_transaction_id\", \"data.*.network_transaction_id\"]\n\
+         [forward.sandbox_forward.credentials.secret_key]\nfile = \"credentials/sandbox_secret_key\"\n\
+         header = \"authorization\"\nprefix = \"Bearer \"\n",
+        args.installation, args.api, args.metrics, args.sandbox, args.sandbox, args.sandbox
     )
 }
 

@@ -21,6 +21,7 @@ trust = "tls/ca.pem"
 [forward.shop.takes]
 methods = ["POST", "GET", "PUT"]
 paths = ["/v1/*", "/v1/customers/*/cards"]
+query = ["expand"]
 bodies = ["json", "form", "xml"]
 headers = ["idempotency-key", "x-note"]
 card_headers = ["x-card"]
@@ -119,7 +120,7 @@ impl Desk {
 /// A request that fits the destination.
 pub(crate) fn request(token: &str) -> Value {
     json!({
-        "token": token, "destination": "shop", "method": "POST", "path": "/v1/cards",
+        "token": token, "destination": "shop", "method": "POST", "path": "/v1/cards", "query": [["expand", "a&b"]],
         "headers": {"Idempotency-Key": "mine-1", "x-card": "{{ card.exp_month }}"},
         "body": {
             "amount": 1250, "note": "2.50 \"quoted\" & more", "tags": [1.10, true, null, "x"],

@@ -26,7 +26,7 @@ async fn a_json_body_is_filled_leaf_by_leaf_and_everything_else_stays_as_it_was_
     let arrived = desk.upstream.arrived();
     assert_eq!(arrived.len(), 1);
     let one = &arrived[0];
-    assert_eq!(one.line, "POST /base/v1/cards HTTP/1.1");
+    assert_eq!(one.line, "POST /base/v1/cards?expand=a%26b HTTP/1.1");
     assert_eq!(one.header("authorization"), Some(format!("Bearer {CREDENTIAL}").as_str()));
     assert_eq!((one.header("x-card"), one.header("idempotency-key")), (Some("03"), Some("mine-1")));
     assert_eq!(one.header("content-type"), Some("application/json"));
@@ -123,7 +123,7 @@ async fn a_dry_run_shows_the_request_masked_and_sends_and_opens_nothing() {
     let shown = answer.json();
     assert_eq!((answer.status, word(&shown, "outbound")), (200, "not_sent"), "{}", text(&answer));
     let outgoing = &shown["request"];
-    assert_eq!((word(outgoing, "method"), word(outgoing, "path")), ("POST", "/v1/cards"));
+    assert_eq!((word(outgoing, "method"), word(outgoing, "path")), ("POST", "/v1/cards?expand=a%26b"));
     assert_eq!(outgoing["headers"]["authorization"], "Bearer [credential authorization]");
     let inside: Value = serde_json::from_str(word(outgoing, "body")).unwrap();
     assert_eq!(inside["card"]["number"], "424242******4242");

@@ -88,7 +88,8 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, noting: &Mutex<Vec<Arrive
     let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
     let Some(request) = read(&mut tls) else { return };
     noting.lock().unwrap().push(request.clone());
-    let path = request.line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let path = request.line.split(' ').nth(1).and_then(|path| path.split('?').next());
+    let path = path.unwrap_or_default().to_owned();
     if path == "/base/v1/hang" {
         let until = std::time::Instant::now() + HANG;
         while std::time::Instant::now() < until && !stop.load(Ordering::SeqCst) {

@@ -2,6 +2,7 @@
 
 mod control;
 mod faults;
+mod forwards;
 mod pooling;
 mod processor;
 mod server;

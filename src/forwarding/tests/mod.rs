@@ -21,6 +21,7 @@ fn spec() -> ForwardSpec {
     ForwardSpec {
         methods: strings(&["POST"]),
         paths: strings(&["/v1/*"]),
+        query: strings(&["q"]),
         bodies: vec![Encoding::Json, Encoding::Form, Encoding::Xml],
         content_type: None,
         headers: strings(&["x-note"]),
@@ -153,6 +154,21 @@ fn a_declaration_with_a_fault_is_refused_and_says_what_to_write() {
     }
     let authorization = ForwardSpec { credentials: place(Some("authorization"), None), ..spec() };
     assert_eq!(authorization.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn a_query_is_pairs_that_are_declared_and_holds_no_placeholder() {
+    let sent = check(&serde_json::json!({"query": [["q", "a b&c=d#/?{"], ["q", ""]]})).unwrap();
+    assert_eq!(sent.path_and_query(), "/v1/x?q=a+b%26c%3Dd%23%2F%3F%7B&q=");
+    assert_eq!(check(&serde_json::json!({"query": []})).unwrap().path_and_query(), "/v1/x");
+    for (name, value, why) in [
+        ("other", "1", Why::NotDeclared),
+        ("q", "{{ card.number }}", Why::PlaceholderMisplaced),
+        ("q", NUMBER, Why::StrayNumber),
+    ] {
+        let refused = check(&serde_json::json!({"query": [[name, value]]})).unwrap_err();
+        assert_eq!(refused, why.at("query"));
+    }
 }
 
 #[test]

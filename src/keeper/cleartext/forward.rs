@@ -49,7 +49,7 @@ pub(in crate::keeper) fn fill(
         verb: Verb::Sale,
         look_up: false,
         method: request.method.clone(),
-        path: request.path.clone(),
+        path: request.path_and_query(),
         headers: std::mem::take(&mut written.headers),
         body: std::mem::take(&mut written.body).into_bytes(),
         scrub: [number].into_iter().chain(zip).chain(secrets).map(str::to_owned).collect(),
@@ -96,7 +96,8 @@ pub(in crate::keeper) fn show(to: &KeptForward, request: &Request, written: &Wri
         body: &'a str,
     }
     let headers = written.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-    let request = Outgoing { method: &request.method, path: &request.path, headers, body: &written.body };
+    let path = &request.path_and_query();
+    let request = Outgoing { method: &request.method, path, headers, body: &written.body };
     let shown = Shown { dry_run: true, outbound: "not_sent", destination: &to.name, request };
     serde_json::to_vec(&shown).unwrap_or_default()
 }
@@ -113,8 +114,9 @@ fn named(names: &[(String, String)]) -> Vec<(&str, &str)> {
 /// Method, path, headers and body in one row, each with its length in front.
 fn outline(request: &Request, written: &Written) -> Vec<u8> {
     let mut out = Vec::with_capacity(written.body.len() + 256);
+    let target = request.path_and_query();
     let headers = written.headers.iter().flat_map(|(name, value)| [name, value]);
-    let parts = [&request.method, &request.path].into_iter().chain(headers).chain([&written.body]);
+    let parts = [&request.method, &target].into_iter().chain(headers).chain([&written.body]);
     for part in parts {
         out.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         out.extend_from_slice(part.as_bytes());

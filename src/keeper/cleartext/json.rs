@@ -20,7 +20,7 @@ pub(in crate::keeper) const REFERENCE_CHARS_MAX: usize = 128;
 const CODE_NAMES: [&str; 6] = ["cvc", "cvv", "cvc2", "cvv2", "cav2", "securitycode"];
 
 /// Our names of fields, with the path that a problem names.
-const FIELDS: [(&str, &str); 32] = [
+const FIELDS: [(&str, &str); 33] = [
     ("card", "card"),
     ("number", "card.number"),
     ("exp_month", "card.exp_month"),
@@ -48,6 +48,7 @@ const FIELDS: [(&str, &str); 32] = [
     ("description", "description"),
     ("method", "method"),
     ("path", "path"),
+    ("query", "query"),
     ("headers", "headers"),
     ("body", "body"),
     ("body_form", "body_form"),
