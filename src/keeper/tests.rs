@@ -5,17 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::exchanges::Asker;
 use super::keys::{Kek, Mac};
 use super::state::{Later, Reply, State};
+use crate::card::brand::Brand;
 use crate::card::id::{AttemptId, EventId, Token};
 use crate::card::sealed::SealedCard;
 use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
+use crate::card::truncated::TruncatedPan;
 use crate::clock::{Clock, SystemClock};
 use crate::connector::builtin_text;
-use crate::wire::control::{Destination, KeeperSettings, KeyOrder, KeyPurpose, TenantInfo, WrappedKey};
+use crate::wire::control::{
+    Destination, ForwardTo, KeeperSettings, KeyOrder, KeyPurpose, TenantInfo, WrappedKey,
+};
 use crate::wire::forwarder::{Answer, Exchange, Outcome, Sent, Verdict};
 use crate::wire::keeper::{
-    ChargeRead, FromKeeper, Prepare, Prepared, ReadCharge, Refusal, RefusalCode, Seal, SealAs, Sealed,
-    ToKeeper, Verb,
+    ChargeRead, FromKeeper, Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, Refusal, RefusalCode,
+    Seal, SealAs, Sealed, ShowForward, ToKeeper, Verb,
 };
 
 const VISA: &str = "4242424242424242";
@@ -53,7 +57,6 @@ fn keeper_of(next: &BTreeMap<String, String>) -> Keeper {
         created_at: now,
     };
     let fields = BTreeMap::from([("invoice".to_owned(), vec!["424242##########".to_owned()])]);
-    let destination = |name: &str| destination(name, next);
     let settings = KeeperSettings {
         environment: ENVIRONMENT,
         origin: "dev/node1".to_owned(),
@@ -61,7 +64,7 @@ fn keeper_of(next: &BTreeMap<String, String>) -> Keeper {
         keys: keys.clone(),
         tenants: vec![tenant],
         exemptions: Exemptions(BTreeMap::from([("acme".to_owned(), fields)])),
-        destinations: ["sandbox", "stripe"].map(destination).to_vec(),
+        destinations: destinations(next),
         signed: (0, [0; 32]),
         fingerprints_per_hour_max: 60,
         restarts_last_hour: 0,
@@ -75,7 +78,7 @@ fn destination(name: &str, next: &BTreeMap<String, String>) -> Destination {
     Destination {
         name: name.to_owned(),
         connector: name.to_owned(),
-        connector_toml: builtin_text(name).unwrap().to_owned(),
+        connector_toml: builtin_text(name).unwrap_or_default().to_owned(),
         mode: Mode::Test,
         endpoint: "https://127.0.0.1:1".to_owned(),
         step_endpoints: BTreeMap::new(),
@@ -86,6 +89,19 @@ fn destination(name: &str, next: &BTreeMap<String, String>) -> Destination {
         policies: vec![1],
         timeout_seconds: 30,
     }
+}
+
+fn forward_destination() -> Destination {
+    let spec = toml::from_str(
+        "methods = [\"POST\"]\npaths = [\"/v1/*\"]\ncard_leaves = [\"n\", \"z\"]\n\
+         credentials = { secret_key = { header = \"authorization\" } }",
+    );
+    let forward = Some(Box::new(ForwardTo { spec: spec.unwrap(), public_only: false }));
+    Destination { forward, ..destination("shop", &BTreeMap::new()) }
+}
+
+fn destinations(next: &BTreeMap<String, String>) -> Vec<Destination> {
+    vec![destination("sandbox", next), destination("stripe", next), forward_destination()]
 }
 
 impl Keeper {
@@ -475,4 +491,102 @@ fn an_amount_that_a_processor_cannot_express_is_not_rendered() {
         let body: BTreeMap<String, String> = form_urlencoded::parse(&exchange.body).into_owned().collect();
         assert_eq!((body["amount"].as_str(), body["currency"].to_uppercase()), (sent, currency.to_owned()));
     }
+}
+
+impl Keeper {
+    fn read_forward(&mut self) -> u64 {
+        let body = format!(
+            r#"{{"token":"{}","destination":"shop","method":"POST","path":"/v1/x","body":{{"n":"{{{{ card.number }}}}"}}}}"#,
+            self.token
+        );
+        let read = ReadForward {
+            tenant: TENANT,
+            route: "POST /v1/forwards".to_owned(),
+            idempotency_key: "k-1".to_owned(),
+            body: body.into_bytes(),
+        };
+        let answer = self.ask(ToKeeper::ReadForward(read));
+        let FromKeeper::ForwardRead(read) = answer else { panic!("not read: {answer:?}") };
+        assert_eq!((read.token, read.destination.as_str()), (Some(self.token), "shop"));
+        read.held
+    }
+
+    fn prepare_forward(&mut self, held: u64, sealed: &SealedCard) -> FromKeeper {
+        let now = SystemClock.now();
+        let prepare = PrepareForward {
+            held,
+            tenant: TENANT,
+            token: self.token,
+            sealed: sealed.clone(),
+            attempt: AttemptId::make(now).unwrap(),
+            event: EventId::make(now).unwrap(),
+        };
+        self.ask(ToKeeper::PrepareForward(Box::new(prepare)))
+    }
+
+    fn opened(&mut self) -> usize {
+        let FromKeeper::Unacknowledged(waiting) = self.ask(ToKeeper::Unacknowledged) else {
+            panic!("no account")
+        };
+        waiting.openings.len()
+    }
+}
+
+#[test]
+fn a_forward_opens_a_card_once_for_one_send_and_accounts_for_it() {
+    let mut keeper = keeper();
+    let sealed = keeper.card(2030);
+    let held = keeper.read_forward();
+    // What only shows it opens nothing, and uses it up.
+    let shown = TruncatedPan {
+        first6: Some("424242".into()),
+        last4: "4242".into(),
+        brand: Brand::Visa,
+        funding: None,
+        country: None,
+    };
+    let show = ShowForward { held, shown, has_zip: true, policy: 1 };
+    let FromKeeper::ForwardShown(shown) = keeper.ask(ToKeeper::ShowForward(Box::new(show))) else {
+        panic!("not shown")
+    };
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains("424242******4242") && !shown.contains("sk_test_canary"));
+    assert_eq!(refusal(keeper.prepare_forward(held, &sealed)).code, RefusalCode::HeldGone);
+    // Nor does a card of another set.
+    let held = keeper.read_forward();
+    let elsewhere = SealedCard { policy: 2, ..sealed.clone() };
+    assert_eq!(refusal(keeper.prepare_forward(held, &elsewhere)).code, RefusalCode::DestinationUnknown);
+    assert_eq!(keeper.opened(), 0);
+
+    let held = keeper.read_forward();
+    let answer = keeper.prepare_forward(held, &sealed);
+    let FromKeeper::Prepared(prepared) = answer else { panic!("not prepared: {answer:?}") };
+    let opening = prepared.opening.unwrap();
+    assert_eq!((opening.purpose.as_str(), opening.destination.as_str(), opening.seq), ("forward", "shop", 1));
+    assert_eq!(keeper.opened(), 1);
+    let exchange = keeper.release(prepared.held).unwrap();
+    assert_eq!(exchange.body, format!("{{\"n\":\"{VISA}\"}}").into_bytes());
+    assert!(exchange.headers.contains(&("authorization".to_owned(), "sk_test_canary".to_owned())));
+    assert!(
+        exchange.scrub.contains(&VISA.to_owned()) && exchange.scrub.contains(&"sk_test_canary".to_owned())
+    );
+    assert!(keeper.release(prepared.held).is_none());
+    assert_eq!(refusal(keeper.prepare_forward(held, &sealed)).code, RefusalCode::HeldGone);
+}
+
+#[test]
+fn what_was_checked_by_an_older_declaration_is_not_filled_by_a_newer_one() {
+    let mut keeper = keeper();
+    let sealed = keeper.card(2030);
+    let held = keeper.read_forward();
+    let mut narrower = destinations(&BTreeMap::new());
+    for one in &mut narrower {
+        if let Some(forward) = &mut one.forward {
+            forward.spec.card_leaves = vec!["z".to_owned()];
+        }
+    }
+    let tenant = keeper.state.tenant(TENANT).unwrap().clone();
+    keeper.state.reload(vec![tenant], Exemptions::default(), narrower).unwrap();
+    assert_eq!(refusal(keeper.prepare_forward(held, &sealed)).code, RefusalCode::HeldGone);
+    assert_eq!(keeper.opened(), 0);
 }
