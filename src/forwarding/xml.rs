@@ -5,6 +5,7 @@ use quick_xml::escape::{resolve_predefined_entity, unescape};
 use quick_xml::events::{BytesStart, Event};
 
 use super::Why;
+use crate::card::stray;
 
 /// Deeper than any request of a processor's.
 const DEPTH_MAX: usize = 32;
@@ -119,6 +120,10 @@ fn element(start: &BytesStart<'_>) -> Result<Element, Why> {
         let attribute = attribute.map_err(|_| Why::Malformed)?;
         let value = unescape(&attribute.value).map_err(|_| Why::Malformed)?.into_owned();
         check_chars(&value)?;
+        // It is no leaf, so that nobody else looks at it.
+        if is_namespace(attribute.key.as_ref()) && (value.contains("{{") || stray::in_free_text(&value)) {
+            return Err(Why::Malformed);
+        }
         attributes.push((checked_name(attribute.key.as_ref())?, value));
     }
     Ok(Element { name: checked_name(start.name().as_ref())?, attributes, nodes: Vec::new() })

@@ -30,6 +30,10 @@ async fn a_principal_is_of_one_kind_and_one_tenant() {
         expires_at: Some(SystemClock.now().plus_seconds(-1)),
         ..order("x", Some("acme"), &BILLING)
     };
+    let elsewhere = PrincipalOrder {
+        destinations: vec!["sandbox".to_owned(), "nowhere".to_owned()],
+        ..order("x", Some("acme"), &["charges:create"])
+    };
     let before = vault.count("principals");
     let mut refused = vec![
         // An application holds no scope of persons.
@@ -49,6 +53,7 @@ async fn a_principal_is_of_one_kind_and_one_tenant() {
         (with_max("USD", 0), "limits are positive"),
         (with_max("usd", 1), "limits are positive"),
         (by_day, "limits are positive"),
+        (elsewhere, "no such destination"),
     ];
     // Who works on cards belongs to the tenant whose they are, assessor and administrator or not.
     for scope in ["tokens:create", "tokens:read", "charges:create", "charges:read", "charges:refund"] {

@@ -104,6 +104,8 @@ async fn nothing_is_opened_or_sent_for_a_forward_that_is_refused() {
         ("<order><note>&own;</note></order>", "invalid_value"),
         ("<order><note></order></note>", "invalid_value"),
         ("<order/><order/>", "invalid_value"),
+        ("<order xmlns=\"{{ card.number }}\"/>", "invalid_value"),
+        ("<order xmlns:a=\"urn:5555555555554444\"/>", "invalid_value"),
         ("<order><other/></order>", "not_declared"),
         ("<order><note>x</note></order>", "nothing_to_fill"),
         ("<order><merchant><key>mine</key></merchant></order>", "credential_not_accepted"),

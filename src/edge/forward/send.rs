@@ -56,6 +56,8 @@ pub(super) async fn run(
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
+            // Whoever asks again at once finds nobody at work.
+            drop(guard);
             drop(begun.send(Err(error.into())));
             return None;
         }
@@ -65,6 +67,7 @@ pub(super) async fn run(
         Ok(grant) => grant,
         Err(error) => {
             charge::discard(&app, *prepared).await;
+            drop(guard);
             drop(begun.send(Err(error.into())));
             return None;
         }

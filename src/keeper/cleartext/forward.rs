@@ -7,7 +7,7 @@ use super::render::ClearCard;
 use crate::card::id::AttemptId;
 use crate::card::truncated::TruncatedPan;
 use crate::forwarding::Refused;
-use crate::forwarding::placeholder::Values;
+use crate::forwarding::placeholder::{Name, Values};
 use crate::forwarding::request::{Request, Written};
 use crate::keeper::forwards::KeptForward;
 use crate::wire::forwarder::Exchange;
@@ -41,7 +41,8 @@ pub(in crate::keeper) fn fill(
     let hashed = request.fill(&to.rules, &values, &named(&names(to)))?;
     let mac_bytes = Zeroizing::new(outline(request, &hashed));
     drop(Zeroizing::new(hashed.body));
-    let zip = zip.filter(|zip| zip.chars().count() >= SCRUBBED_CHARS_MIN);
+    // One that was not sent would only take amounts and codes that happen to be alike out of the answer.
+    let zip = zip.filter(|zip| request.needs(Name::Zip) && zip.chars().count() >= SCRUBBED_CHARS_MIN);
     let secrets = credentials.iter().map(|(_, value)| *value);
     let exchange = Exchange {
         destination: to.name.clone(),
