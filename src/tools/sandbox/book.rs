@@ -1,16 +1,22 @@
 //! The book: keys and their stored answers, which fault a request meets, and every entry's way into the ledger.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::path::Path;
 
 use tokio::sync::watch;
 
 use super::decide::{allowed, decide, make_id, make_network_transaction_id};
+use super::faults::{Faults, Met, Occasion};
 use super::index::{Index, Record};
-use super::ledger::{Broken, Entry, Kind, Ledger, Place, Status, StripeFields, Wire};
+use super::ledger::{Broken, Entry, FamilyFields, Kind, Ledger, Place, Status, StripeFields, Wire};
 use super::numbers::{self, Behaviour, Fault, Outcome, Row};
+use super::outside;
+use super::rules::{AllRules, Class, InForce};
 use crate::clock::Time;
+
+/// So many events wait to be told, at most.
+const EVENTS_MAX: usize = 10_000;
 
 /// Who asks, and under which key.
 #[derive(Clone, Debug)]
@@ -21,6 +27,12 @@ pub(super) struct Request {
     pub(super) digest: u64,
     /// The caller's own name for what is asked for.
     pub(super) reference: String,
+    /// Keyed digest of what a duplicate would be: card (or payment), amount and invoice.
+    pub(super) window: u64,
+    /// How long the request itself wants duplicates refused, in seconds; as the rules say without.
+    pub(super) window_s: Option<i64>,
+    /// Whether it carried a verification code.
+    pub(super) has_cvc: bool,
 }
 
 /// A new payment, as far as the decision needs it. The card number is used and forgotten.
@@ -36,6 +48,26 @@ pub(super) struct Order {
     pub(super) has_cvc: bool,
     pub(super) invoice: Option<String>,
     pub(super) stripe: Option<StripeFields>,
+    pub(super) family: Option<FamilyFields>,
+}
+
+impl Order {
+    /// A payment with this card number, nothing else known of it.
+    pub(super) fn new(kind: Kind, amount: i64, currency: &str, number: &str) -> Self {
+        Self {
+            kind,
+            amount,
+            currency: currency.to_owned(),
+            last4: number.get(number.len().saturating_sub(4)..).unwrap_or_default().to_owned(),
+            behaviour: numbers::behaviour_of(number),
+            brand: numbers::brand(number),
+            has_zip: false,
+            has_cvc: false,
+            invoice: None,
+            stripe: None,
+            family: None,
+        }
+    }
 }
 
 /// Something done to a payment.
@@ -55,7 +87,7 @@ pub(super) struct Done {
     pub(super) place: Place,
     /// `None` if it stands in the file alone, being a repetition.
     pub(super) entry: Option<Entry>,
-    pub(super) fault: Fault,
+    pub(super) met: Met,
     pub(super) replayed: bool,
 }
 
@@ -66,8 +98,14 @@ pub(super) enum Refusal {
     KeyInFlight,
     /// The key was used with another request.
     KeyReused,
+    /// The caller's reference was used before: it is the natural key.
+    ReferenceUsed,
+    /// The same card, amount and invoice came too short a while ago.
+    Duplicate,
     /// There is no such payment.
     Unknown,
+    /// The payment has not settled yet.
+    Unsettled,
     /// More than is left, in minor units.
     TooLarge(i64),
     /// The payment does not stand so that this can be done.
@@ -82,38 +120,16 @@ impl From<Broken> for Refusal {
     }
 }
 
-/// Which requests a script is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    /// This operation.
-    Operation(Kind),
-    /// Look-ups.
-    LookUp,
-}
-
-/// The next requests meet this fault, whatever their card.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Script {
-    pub(super) fault: Fault,
-    pub(super) charges: bool,
-    /// Whether it meets repetitions of a key instead of new requests.
-    pub(super) repeats: bool,
-    pub(super) only: Option<Target>,
-    pub(super) left: u32,
-}
-
-impl Script {
-    fn meets(&self, kind: Kind) -> bool {
-        self.left > 0 && self.only.is_none_or(|only| only == Target::Operation(kind))
-    }
-}
-
 /// Index, ledger and the keys being worked on.
 pub(super) struct Book {
     index: Index,
     ledger: Ledger,
     in_flight: HashSet<u64>,
-    script: Option<Script>,
+    faults: Faults,
+    rules: AllRules,
+    /// What Adyen would tell by webhook, oldest first, and whether somebody listens.
+    events: VecDeque<Entry>,
+    is_told: bool,
 }
 
 impl Book {
@@ -121,12 +137,33 @@ impl Book {
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
         let mut index = Index::default();
         let ledger = Ledger::open(path, |entry, place| index.take(&entry, place))?;
-        Ok(Self { index, ledger, in_flight: HashSet::new(), script: None })
+        let (in_flight, faults, rules, events) = Default::default();
+        Ok(Self { index, ledger, in_flight, faults, rules, events, is_told: false })
     }
 
-    /// Sets the script of faults; `None` ends it.
-    pub(super) fn set_script(&mut self, script: Option<Script>) {
-        self.script = script;
+    /// The scripts of faults.
+    pub(super) fn faults(&mut self) -> &mut Faults {
+        &mut self.faults
+    }
+
+    /// The rules of the wire forms.
+    pub(super) fn rules(&mut self) -> &mut AllRules {
+        &mut self.rules
+    }
+
+    /// What holds for a wire form.
+    pub(super) fn in_force(&self, wire: Wire) -> InForce {
+        self.rules.in_force(wire)
+    }
+
+    /// Says that somebody listens to Adyen's webhooks.
+    pub(super) fn will_be_told(&mut self) {
+        self.is_told = true;
+    }
+
+    /// Takes what is to be told by webhook.
+    pub(super) fn take_events(&mut self) -> VecDeque<Entry> {
+        std::mem::take(&mut self.events)
     }
 
     /// How far the ledger is durable, and a handle to read it.
@@ -158,15 +195,12 @@ impl Book {
     /// The newest payments, newest first; only those before a certain one, if its id is given.
     pub(super) fn newest(&self, wire: Wire, before: Option<&str>, limit: usize) -> Vec<Record> {
         let before = before.map(|id| self.index.slot_of(wire, id).unwrap_or(0));
-        self.index.newest_payments(wire, before, limit)
+        self.index.newest(wire, &[Kind::Sale, Kind::Authorize], before, limit)
     }
 
-    /// The fault that the script has for a look-up; it is used up by this.
-    pub(super) fn look_up_fault(&mut self) -> Option<Fault> {
-        let script =
-            self.script.as_mut().filter(|script| script.only == Some(Target::LookUp) && script.left > 0)?;
-        script.left -= 1;
-        Some(script.fault)
+    /// The newest payments and refunds, newest first.
+    pub(super) fn newest_with_refunds(&self, wire: Wire, limit: usize) -> Vec<Record> {
+        self.index.newest(wire, &[Kind::Sale, Kind::Authorize, Kind::Refund], None, limit)
     }
 
     /// Marks a key as worked on, until [`release`](Self::release).
@@ -182,27 +216,26 @@ impl Book {
 
     /// Decides a new payment.
     pub(super) fn place(&mut self, request: &Request, order: Order, now: Time) -> Result<Done, Refusal> {
-        let first = match self.replay(request, now)? {
-            Replay::Answer(place, fault) => return Ok(self.repeated(place, fault, order.kind)),
+        let first = match self.replay(request, order.kind, now)? {
+            Replay::Answer(place, fault) => return Ok(self.repeated(request, place, fault, order.kind)),
             Replay::Again => false,
             Replay::New => true,
         };
         let row = numbers::row(order.behaviour).filter(|row| row.on.is_none());
-        let (fault, charges) = self.fault(row, order.kind, first);
+        let met = self.meet(request.wire, row, order.kind, first);
         let mut entry = Entry::new(request, &order, now);
-        if charges {
+        entry.id = make_id(request.wire, order.kind, now, self.index.last_seq() + 1);
+        if met.charges {
             decide(&mut entry, row, &order);
-            entry.id = make_id(request.wire, order.kind, now);
             if matches!(entry.status, Status::Approved | Status::Authorized | Status::Pending) {
                 entry.network_transaction_id = make_network_transaction_id(order.brand);
             }
             let zip = row.and_then(|row| row.zip.as_deref()).unwrap_or("Y");
             entry.zip = Some(if order.has_zip { zip } else { "U" }.to_owned());
         } else {
-            entry.id = make_id(request.wire, order.kind, now);
             entry.code = "not_done".to_owned();
         }
-        self.write(entry, fault)
+        self.write(request, entry, met)
     }
 
     /// Captures, refunds or voids.
@@ -212,34 +245,42 @@ impl Book {
         follow: &FollowUp,
         now: Time,
     ) -> Result<Done, Refusal> {
-        let first = match self.replay(request, now)? {
-            Replay::Answer(place, fault) => return Ok(self.repeated(place, fault, follow.kind)),
+        let first = match self.replay(request, follow.kind, now)? {
+            Replay::Answer(place, fault) => return Ok(self.repeated(request, place, fault, follow.kind)),
             Replay::Again => false,
             Replay::New => true,
         };
         let parent = self.by_id(request.wire, &follow.payment).ok_or(Refusal::Unknown)?;
-        let amount = allowed(&parent, follow, now)?;
         let paid = self.ledger.read(parent.place).ok_or(Refusal::Unknown)?;
+        let (amount, is_refused) = match allowed(&parent, follow, now, self.in_force(request.wire).settle_s) {
+            Ok(amount) => (amount, false),
+            // Adyen takes note of everything and says later, by webhook, that it could not be done.
+            Err(_) if request.wire == Wire::Adyen => (follow.amount.unwrap_or(parent.approved), true),
+            Err(refusal) => return Err(refusal),
+        };
         let row = numbers::row(parent.behaviour).filter(|row| row.on.as_deref() == Some(follow.kind.word()));
-        let (fault, charges) = self.fault(row, follow.kind, first);
+        let met = self.meet(request.wire, row, follow.kind, first);
         let mut entry = Entry::of_follow_up(request, follow, &paid, now);
         entry.amount = amount;
-        entry.id = make_id(request.wire, follow.kind, now);
-        if !charges {
+        entry.id = make_id(request.wire, follow.kind, now, self.index.last_seq() + 1);
+        if !met.charges {
             entry.status = Status::Error;
             entry.code = "not_done".to_owned();
+        } else if is_refused {
+            entry.status = Status::Declined;
+            entry.code = "not_allowed".to_owned();
         } else if let Some(row) = row.filter(|row| row.outcome == Outcome::Declined) {
             entry.status = Status::Declined;
             entry.code = row.code.clone().unwrap_or_default();
         } else {
             entry.amount_approved = amount;
         }
-        self.write(entry, fault)
+        self.write(request, entry, met)
     }
 
     /// Decides what was pending long enough.
     pub(super) fn settle_pending(&mut self, now: Time) -> Result<(), Broken> {
-        self.index.sweep(now.seconds());
+        self.index.sweep(now.seconds(), self.rules.key_ttl_max_s());
         for slot in self.index.due(now.seconds()) {
             let Some(record) = self.index.record(slot).copied() else { continue };
             // A line that is not down yet is read at the next turn.
@@ -258,68 +299,120 @@ impl Book {
                 entry.amount_approved = entry.amount;
             }
             entry.at = now.to_string();
-            // The stored answer of the key stays the first one.
+            // The stored answer of the key stays the first one, and so does what went wrong with it.
             entry.idempotency_key = None;
+            (entry.fault, entry.fault_at, entry.lasting, entry.unresolvable) = Default::default();
             self.append(entry)?;
         }
         Ok(())
     }
 
-    fn replay(&self, request: &Request, now: Time) -> Result<Replay, Refusal> {
-        let Some(key) = request.key.as_deref() else { return Ok(Replay::New) };
-        let Some((digest, slot)) = self.index.key(request.wire, key, now.seconds()) else {
-            return Ok(Replay::New);
-        };
+    /// What the class of the wire form makes of a request that came before.
+    fn replay(&self, request: &Request, kind: Kind, now: Time) -> Result<Replay, Refusal> {
+        let rules = self.in_force(request.wire);
+        match rules.idempotency {
+            Class::Replay | Class::SuccessOnly => {
+                if let Some(replay) = self.stored(request, rules, now)? {
+                    return Ok(replay);
+                }
+            }
+            // Done to a payment, only what has a name of its own can be known again.
+            Class::NaturalKey => {
+                let is_payment = matches!(kind, Kind::Sale | Kind::Authorize | Kind::Verify);
+                let known = self.by_reference(request.wire, &request.reference);
+                let same = |record: &Record| {
+                    is_payment == matches!(record.kind, Kind::Sale | Kind::Authorize | Kind::Verify)
+                };
+                if !request.reference.is_empty() && known.iter().any(same) {
+                    return Err(Refusal::ReferenceUsed);
+                }
+                // As with a key, only the first request meets its card's fault.
+                if self.index.was_tried(request.wire, &request.reference) {
+                    return Ok(Replay::Again);
+                }
+            }
+            Class::None => {}
+        }
+        let window_s = request.window_s.unwrap_or(rules.duplicate_window_s);
+        let window = format!("{:016x}", request.window);
+        if request.window != 0
+            && self.index.in_window(request.wire, &window, now.seconds(), window_s).is_some()
+        {
+            return Err(Refusal::Duplicate);
+        }
+        Ok(Replay::New)
+    }
+
+    fn stored(&self, request: &Request, rules: InForce, now: Time) -> Result<Option<Replay>, Refusal> {
+        let Some(key) = request.key.as_deref() else { return Ok(None) };
+        let stored = self.index.key(request.wire, key, now.seconds(), rules.key_ttl_s);
+        let stored = stored.and_then(|(digest, slot)| Some((digest, self.index.record(slot)?)));
+        let Some((digest, record)) = stored else { return Ok(None) };
+        let is_success = matches!(record.status, Status::Approved | Status::Authorized | Status::Pending)
+            || record.status == Status::Voided;
+        if rules.idempotency == Class::SuccessOnly {
+            // A payment's own fault meets the first request alone here: what is not a success is not kept.
+            return match (is_success, digest == request.digest) {
+                (true, true) => Ok(Some(Replay::Answer(record.place, Fault::None))),
+                (true, false) => Err(Refusal::KeyReused),
+                (false, _) if record.status == Status::Error => Ok(Some(Replay::Again)),
+                (false, _) => Ok(None),
+            };
+        }
         if digest != request.digest {
             return Err(Refusal::KeyReused);
         }
-        let Some(record) = self.index.record(slot) else { return Ok(Replay::New) };
-        let is_payment = matches!(record.kind, Kind::Sale | Kind::Authorize | Kind::Verify);
-        let lasting =
-            numbers::row(record.behaviour).filter(|row| is_payment && row.lasting && row.on.is_none());
-        // A stored 500 without a charge is an answer like any other; everything else that left no more than a trace
-        // is done now.
-        if record.status == Status::Error && lasting.is_none_or(|row| row.charges) {
-            return Ok(Replay::Again);
+        // A stored 500 without a charge is an answer like any other; everything else that left no more than a trace is
+        // done now.
+        if record.status == Status::Error && record.lasting == Fault::None {
+            return Ok(Some(Replay::Again));
         }
-        let fault = lasting.map_or(Fault::None, |row| row.fault);
-        Ok(Replay::Answer(record.place, fault))
+        Ok(Some(Replay::Answer(record.place, record.lasting)))
     }
 
-    /// The stored answer of a key, behind the fault that the script has for repetitions.
-    fn repeated(&mut self, place: Place, fault: Fault, kind: Kind) -> Done {
-        let script = self.script.as_mut().filter(|script| script.repeats && script.meets(kind));
-        let fault = script.map_or(fault, |script| {
-            script.left -= 1;
-            script.fault
-        });
-        Done { place, entry: None, fault, replayed: true }
+    /// The stored answer of a key, behind the fault that a script has for repetitions.
+    fn repeated(&mut self, request: &Request, place: Place, fault: Fault, kind: Kind) -> Done {
+        let met = self.faults.next(Occasion::Repeat(kind), Some(request.wire));
+        let met = met.unwrap_or(Met { fault, ..Met::NOTHING });
+        Done { place, entry: None, met, replayed: true }
     }
 
-    /// The fault that this request meets, and whether the operation is carried out before it.
-    fn fault(&mut self, row: Option<&Row>, kind: Kind, first: bool) -> (Fault, bool) {
+    /// What a new request meets: what a script says, else what its card does.
+    fn meet(&mut self, wire: Wire, row: Option<&Row>, kind: Kind, first: bool) -> Met {
         if !first {
-            return (Fault::None, true);
+            return Met::NOTHING;
         }
-        if let Some(script) = self.script.as_mut()
-            && !script.repeats
-            && script.meets(kind)
-        {
-            script.left -= 1;
-            return (script.fault, script.charges);
-        }
-        row.map_or((Fault::None, true), |row| (row.fault, row.charges))
+        let by_card = |row: &Row| {
+            // Only a payment's own fault is kept with its key.
+            let lasting = row.lasting && row.on.is_none() && row.fault != Fault::None;
+            Met { fault: row.fault, at: None, charges: row.charges, lasting }
+        };
+        let scripted = self.faults.next(Occasion::New(kind), Some(wire));
+        scripted.or_else(|| row.map(by_card)).unwrap_or(Met::NOTHING)
     }
 
-    fn write(&mut self, entry: Entry, fault: Fault) -> Result<Done, Refusal> {
+    fn write(&mut self, request: &Request, mut entry: Entry, met: Met) -> Result<Done, Refusal> {
+        let rules = self.in_force(request.wire);
+        entry.fault = met.fault;
+        entry.fault_at = met.at.filter(|_| met.fault != Fault::None);
+        entry.lasting = met.lasting && met.fault != Fault::None;
+        entry.unresolvable =
+            outside::is_unresolvable(request, entry.kind, met, rules.idempotency, self.is_told);
         let (entry, place) = self.append(entry)?;
-        Ok(Done { place, entry: Some(entry), fault, replayed: false })
+        Ok(Done { place, entry: Some(entry), met, replayed: false })
     }
 
     fn append(&mut self, mut entry: Entry) -> Result<(Entry, Place), Broken> {
         entry.seq = self.index.last_seq() + 1;
         let place = self.ledger.append(&entry)?;
         self.index.take(&entry, place);
+        let is_event = entry.wire == Wire::Adyen && !matches!(entry.status, Status::Error | Status::Pending);
+        if is_event {
+            self.events.push_back(entry.clone());
+        }
+        if self.events.len() > EVENTS_MAX {
+            self.events.pop_front();
+        }
         Ok((entry, place))
     }
 }

@@ -3,13 +3,10 @@
 use super::book::{FollowUp, Order, Refusal, Request};
 use super::index::Record;
 use super::ledger::{Entry, Kind, Status, StripeFields, Wire};
-use super::numbers::{Behaviour, Outcome, Row};
+use super::numbers::{Behaviour, Fault, Outcome, Row};
 use crate::card::id::IdBytes;
 use crate::clock::Time;
 use crate::random;
-
-/// A sale can be voided until it settles, so long after it was made.
-const SETTLES_S: i64 = 24 * 3600;
 
 impl Entry {
     /// A new payment, before anything is decided: a trace.
@@ -36,6 +33,12 @@ impl Entry {
             zip: None,
             is_final: false,
             stripe: order.stripe.clone(),
+            family: order.family.clone(),
+            window: window(request),
+            fault: Fault::None,
+            fault_at: None,
+            lasting: false,
+            unresolvable: false,
         }
     }
 
@@ -67,8 +70,18 @@ impl Entry {
             zip: None,
             is_final: follow.is_final,
             stripe,
+            family: paid.family.clone(),
+            window: window(request),
+            fault: Fault::None,
+            fault_at: None,
+            lasting: false,
+            unresolvable: false,
         }
     }
+}
+
+fn window(request: &Request) -> Option<String> {
+    (request.window != 0).then(|| format!("{:016x}", request.window))
 }
 
 /// Fills in status, code and the amount that the issuer grants.
@@ -91,8 +104,9 @@ pub(super) fn decide(entry: &mut Entry, row: Option<&Row>, order: &Order) {
     entry.amount_approved = approved;
 }
 
-/// The amount that a follow-up moves, or why it cannot.
-pub(super) fn allowed(parent: &Record, follow: &FollowUp, now: Time) -> Result<i64, Refusal> {
+/// The amount that a follow-up moves, or why it cannot. A payment settles so many seconds after it was made.
+pub(super) fn allowed(parent: &Record, follow: &FollowUp, now: Time, settle_s: i64) -> Result<i64, Refusal> {
+    let is_settled = now.seconds() - parent.at_s >= settle_s;
     let wrong = Refusal::WrongState(parent.standing());
     let left = match follow.kind {
         Kind::Capture => {
@@ -101,39 +115,54 @@ pub(super) fn allowed(parent: &Record, follow: &FollowUp, now: Time) -> Result<i
         }
         Kind::Refund => {
             let paid = parent.captured > 0 && parent.status != Status::Voided;
+            if paid && parent.wire == Wire::AuthorizeNet && !is_settled {
+                return Err(Refusal::Unsettled);
+            }
             if paid { parent.captured - parent.refunded } else { return Err(wrong) }
         }
-        Kind::Void => return if can_void(parent, now) { Ok(parent.approved) } else { Err(wrong) },
+        Kind::Void => return if can_void(parent, is_settled) { Ok(parent.approved) } else { Err(wrong) },
         Kind::Sale | Kind::Authorize | Kind::Verify => return Err(wrong),
     };
     let amount = follow.amount.unwrap_or(left);
     if amount > left || amount <= 0 { Err(Refusal::TooLarge(left)) } else { Ok(amount) }
 }
 
-/// An authorization with nothing captured can be voided; in the plain form also a sale that has not settled, at Stripe
-/// an intent that never succeeded.
-fn can_void(parent: &Record, now: Time) -> bool {
+/// An authorization with nothing captured can be voided; in the plain form also a sale that has not settled, at
+/// Authorize.Net everything that has not, at Stripe an intent that never succeeded.
+fn can_void(parent: &Record, is_settled: bool) -> bool {
     match (parent.wire, parent.kind, parent.status) {
-        (_, Kind::Authorize, Status::Authorized) => parent.captured == 0,
-        (Wire::Json, Kind::Sale, Status::Approved) => {
-            parent.refunded == 0 && now.seconds() - parent.at_s < SETTLES_S
+        (Wire::AuthorizeNet, Kind::Sale | Kind::Authorize, Status::Approved | Status::Authorized) => {
+            parent.refunded == 0 && (!is_settled || parent.captured == 0)
         }
-        (Wire::Json, Kind::Sale | Kind::Authorize, Status::Pending)
+        (_, Kind::Authorize, Status::Authorized) => parent.captured == 0,
+        (Wire::Json, Kind::Sale, Status::Approved) => parent.refunded == 0 && !is_settled,
+        (
+            Wire::Json | Wire::Adyen | Wire::AuthorizeNet | Wire::Worldpay,
+            Kind::Sale | Kind::Authorize,
+            Status::Pending,
+        )
         | (Wire::Stripe, Kind::Sale | Kind::Authorize | Kind::Verify, Status::Declined) => true,
         (_, _, _) => false,
     }
 }
 
-/// A fresh id, with the prefix of its wire form and kind.
-pub(super) fn make_id(wire: Wire, kind: Kind, now: Time) -> String {
+/// A fresh id as the wire form has them: with a prefix that names the kind at Stripe and in the plain form, 16 capital
+/// letters and digits at Adyen, eleven digits at Authorize.Net. At Worldpay it is the sandbox's own; callers name orders.
+pub(super) fn make_id(wire: Wire, kind: Kind, now: Time, seq: u64) -> String {
     let prefix = match (wire, kind) {
         (Wire::Json, Kind::Sale | Kind::Authorize | Kind::Verify) => "pay_",
-        (Wire::Json, Kind::Capture) | (Wire::Stripe, Kind::Capture) => "cap_",
+        (Wire::Json | Wire::Stripe, Kind::Capture) => "cap_",
         (Wire::Json, Kind::Refund) => "ref_",
-        (Wire::Json, Kind::Void) | (Wire::Stripe, Kind::Void) => "void_",
+        (Wire::Json | Wire::Stripe, Kind::Void) => "void_",
         (Wire::Stripe, Kind::Sale | Kind::Authorize) => "pi_",
         (Wire::Stripe, Kind::Verify) => "seti_",
         (Wire::Stripe, Kind::Refund) => "re_",
+        (Wire::Worldpay, _) => "wpg_",
+        (Wire::AuthorizeNet, _) => return (60_000_000_000 + seq % 10_000_000_000).to_string(),
+        (Wire::Adyen, _) => {
+            let random = random::make_bytes::<10>().unwrap_or_default();
+            return data_encoding::BASE32.encode(&random);
+        }
     };
     // Without randomness an id of the instant still tells payments apart, as there is one decider.
     let id = IdBytes::make(now).map_or_else(|_| format!("{:x}", now.micros), |bytes| bytes.encode());

@@ -4,15 +4,15 @@
 //! it is made and when it is read back at start, so that a restarted sandbox knows what it knew.
 
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::BuildHasher;
 
 use super::ledger::{Entry, Kind, Place, Status, Wire};
-use super::numbers::Behaviour;
+use super::numbers::{Behaviour, Fault};
 use crate::clock::Time;
 
-/// A key's stored answer lives so long by the sandbox's clock (at Stripe, at least so long).
-const KEY_LIFE_S: i64 = 24 * 3600;
+/// Authorize.Net takes a `duplicateWindow` of at most eight hours.
+const WINDOW_MAX_S: i64 = 8 * 3600;
 /// A pending payment is decided so long after it was made.
 const PENDING_S: i64 = 5;
 const NONE: u32 = u32::MAX;
@@ -25,6 +25,8 @@ pub(super) struct Record {
     pub(super) wire: Wire,
     pub(super) status: Status,
     pub(super) behaviour: Behaviour,
+    /// What every repetition of its key meets.
+    pub(super) lasting: Fault,
     /// Nothing more will be captured.
     pub(super) closed: bool,
     /// The record before this one with the same reference.
@@ -50,6 +52,7 @@ impl Record {
             wire: entry.wire,
             status: entry.status,
             behaviour: entry.behaviour,
+            lasting: if entry.lasting { entry.fault } else { Fault::None },
             closed: false,
             previous: NONE,
             newest_child: NONE,
@@ -82,7 +85,11 @@ pub(super) struct Index {
     by_id: HashMap<u64, u32>,
     by_reference: HashMap<u64, u32>,
     keys: HashMap<u64, Used>,
+    /// What was done with this card, amount and invoice: the newest slot, and when, in seconds since the Unix epoch.
+    windows: HashMap<u64, (u32, i64)>,
     pending: BTreeMap<u32, i64>,
+    /// References under which something was tried that left a trace only.
+    tried: HashSet<u64>,
     hasher: RandomState,
     last_seq: u64,
     swept_s: i64,
@@ -104,6 +111,9 @@ impl Index {
             let used = Used { request, slot, at_s: u32::try_from(at_s).unwrap_or(0) };
             self.keys.insert(self.hash(entry.wire, key), used);
         }
+        if let Some(window) = entry.window.as_deref().filter(|_| entry.status != Status::Error) {
+            self.windows.insert(self.hash(entry.wire, window), (slot, at_s));
+        }
         if entry.status == Status::Pending {
             self.pending.insert(slot, at_s + PENDING_S);
         }
@@ -115,6 +125,9 @@ impl Index {
     /// something that was not done has no name to be found by.
     fn file_under_names(&mut self, entry: &Entry, slot: u32) -> u32 {
         if entry.status == Status::Error {
+            if !entry.reference.is_empty() {
+                self.tried.insert(self.hash(entry.wire, &entry.reference));
+            }
             return NONE;
         }
         self.by_id.insert(self.hash(entry.wire, &entry.id), slot);
@@ -158,7 +171,7 @@ impl Index {
     }
 
     fn hash(&self, wire: Wire, name: &str) -> u64 {
-        self.hasher.hash_one((wire == Wire::Stripe, name))
+        self.hasher.hash_one((wire, name))
     }
 
     fn record_mut(&mut self, slot: u32) -> Option<&mut Record> {
@@ -192,20 +205,36 @@ impl Index {
         std::iter::successors(first, |child| self.record(child.sibling)).take(limit).copied().collect()
     }
 
-    /// The newest payments (not operations on them) of a wire form in the slots before one, newest first.
-    pub(super) fn newest_payments(&self, wire: Wire, before: Option<u32>, limit: usize) -> Vec<Record> {
+    /// The newest operations of these kinds and of a wire form in the slots before one, newest first.
+    pub(super) fn newest(
+        &self,
+        wire: Wire,
+        kinds: &[Kind],
+        before: Option<u32>,
+        limit: usize,
+    ) -> Vec<Record> {
         let end = before.and_then(|slot| usize::try_from(slot).ok()).unwrap_or(self.records.len());
         let is_payment = |record: &&Record| {
-            let named = matches!(record.kind, Kind::Sale | Kind::Authorize);
-            record.wire == wire && named && record.status != Status::Error
+            record.wire == wire && kinds.contains(&record.kind) && record.status != Status::Error
         };
         self.records.iter().take(end).rev().filter(is_payment).take(limit).copied().collect()
     }
 
-    /// What is stored under a key that has not expired: digest of the request, and the slot of its outcome.
-    pub(super) fn key(&self, wire: Wire, key: &str, now_s: i64) -> Option<(u64, u32)> {
+    /// What is stored under a key that is younger than this: digest of the request, and the slot of its outcome.
+    pub(super) fn key(&self, wire: Wire, key: &str, now_s: i64, life_s: i64) -> Option<(u64, u32)> {
         let used = self.keys.get(&self.hash(wire, key))?;
-        (now_s - i64::from(used.at_s) < KEY_LIFE_S).then_some((used.request, used.slot))
+        (now_s - i64::from(used.at_s) < life_s).then_some((used.request, used.slot))
+    }
+
+    /// What was done last with the same card, amount and invoice, if it is younger than this.
+    pub(super) fn in_window(&self, wire: Wire, window: &str, now_s: i64, window_s: i64) -> Option<u32> {
+        let (slot, at_s) = self.windows.get(&self.hash(wire, window))?;
+        (now_s - at_s < window_s).then_some(*slot)
+    }
+
+    /// Whether something was tried under this reference that left no more than a trace.
+    pub(super) fn was_tried(&self, wire: Wire, reference: &str) -> bool {
+        self.tried.contains(&self.hash(wire, reference))
     }
 
     /// A name for a key while it is worked on.
@@ -213,11 +242,12 @@ impl Index {
         self.hash(wire, key)
     }
 
-    /// Forgets expired keys, once an hour at most.
-    pub(super) fn sweep(&mut self, now_s: i64) {
+    /// Forgets keys that are older than this, and duplicate windows of yesterday, once an hour at most.
+    pub(super) fn sweep(&mut self, now_s: i64, life_s: i64) {
         if now_s - self.swept_s > 3600 {
             self.swept_s = now_s;
-            self.keys.retain(|_, used| now_s - i64::from(used.at_s) < KEY_LIFE_S);
+            self.keys.retain(|_, used| now_s - i64::from(used.at_s) < life_s);
+            self.windows.retain(|_, (_, at_s)| now_s - *at_s < WINDOW_MAX_S);
             self.keys.shrink_to(self.keys.len() * 2);
         }
     }

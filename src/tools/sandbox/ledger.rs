@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::numbers::Behaviour;
+use super::numbers::{Behaviour, Fault};
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,13 +80,58 @@ impl Status {
 }
 
 /// The wire form in which it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Wire {
     /// The plain JSON form.
     Json,
     /// Stripe's form.
     Stripe,
+    /// Adyen's JSON.
+    Adyen,
+    /// Authorize.Net's XML and JSON.
+    AuthorizeNet,
+    /// Worldpay's XML (WPG).
+    Worldpay,
+}
+
+impl Wire {
+    /// All of them, in their own order.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Json, Self::Stripe, Self::Adyen, Self::AuthorizeNet, Self::Worldpay];
+
+    /// The word of the ledger and the sandbox's own verbs.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Stripe => "stripe",
+            Self::Adyen => "adyen",
+            Self::AuthorizeNet => "authorize_net",
+            Self::Worldpay => "worldpay",
+        }
+    }
+}
+
+/// What the answers of Adyen, Authorize.Net and Worldpay repeat.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FamilyFields {
+    /// Merchant account or code.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) merchant: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) brand: String,
+    /// `MM/YYYY`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) expiry: String,
+    /// Authorize.Net's `refId`, or Worldpay's amount exponent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) echo: String,
+    /// Whether a verification code was sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) cvc: bool,
+    /// Whether the customer is there and can be asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) present: bool,
 }
 
 /// What only Stripe's answers repeat.
@@ -145,6 +190,24 @@ pub(super) struct Entry {
     pub(super) is_final: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stripe: Option<StripeFields>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) family: Option<FamilyFields>,
+    /// Keyed digest of what a duplicate would be: card, amount and invoice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) window: Option<String>,
+    /// What went wrong with the first answer.
+    #[serde(default, skip_serializing_if = "Fault::is_none")]
+    pub(super) fault: Fault,
+    /// After so many bytes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fault_at: Option<u32>,
+    /// Whether the fault meets every repetition of the key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) lasting: bool,
+    /// Whether nobody can learn from outside what became of it: the answer was lost, and neither the same request again
+    /// nor a look-up tells.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unresolvable: bool,
 }
 
 /// Where a line stands in the file.

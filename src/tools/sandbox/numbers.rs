@@ -121,6 +121,8 @@ pub enum Behaviour {
     VoidDrop,
     /// Approves; refunds are declined.
     RefundDeclined,
+    /// Charges, then answers 200 with a line of plain text.
+    PlainText,
     /// Declines, as does every number that is not in the table.
     NotATestNumber,
 }
@@ -188,6 +190,46 @@ pub(super) enum Fault {
     Unauthorized,
     /// 503.
     Unavailable,
+    /// 200 with a line of plain text, as Worldpay answers now and then.
+    PlainText,
+    /// The connection is reset before anything was read of the request but its head.
+    ResetBefore,
+    /// The connection is reset after so many bytes of the answer; none, if it is not said.
+    Reset,
+    /// The connection stays open and silent after so many bytes of the answer.
+    Stall,
+    /// The connection is closed in order after so many bytes of the answer.
+    Truncate,
+    /// The same answer follows once more on the same connection.
+    Duplicate,
+    /// The connection is reset as soon as it was accepted.
+    Refuse,
+}
+
+impl Fault {
+    /// Whether nothing goes wrong.
+    pub(super) fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+
+    /// The word of the table, the scripts and the ledger.
+    pub(super) fn word(self) -> String {
+        serde_json::to_value(self).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Whether who asked knows after it what became of the request: what was done, or that nothing was.
+    pub(super) fn is_decisive(self) -> bool {
+        match self {
+            Self::None | Self::Delay | Self::PanEcho | Self::LengthShort | Self::Duplicate => true,
+            Self::RateLimited | Self::Unauthorized | Self::Refuse => true,
+            Self::Drop | Self::Hang | Self::Error500 | Self::PanEcho500 | Self::Garbage | Self::Empty => {
+                false
+            }
+            Self::LengthLong | Self::SlowDrip | Self::Huge | Self::PlainText | Self::Unavailable => false,
+            Self::Redirect | Self::Redirect307 => false,
+            Self::ResetBefore | Self::Reset | Self::Stall | Self::Truncate => false,
+        }
+    }
 }
 
 /// One row of the table.
@@ -203,6 +245,12 @@ pub(super) struct Row {
     /// Stripe's `error.code`, where it is not `card_declined`.
     pub(super) error_code: Option<String>,
     pub(super) iso: Option<String>,
+    /// Adyen's `refusalReasonCode`.
+    pub(super) adyen: Option<String>,
+    /// Authorize.Net's response reason code.
+    pub(super) authorize_net: Option<String>,
+    /// Worldpay's `ISO8583ReturnCode`.
+    pub(super) worldpay: Option<String>,
     pub(super) advice: Option<String>,
     pub(super) message: Option<String>,
     pub(super) zip: Option<String>,
@@ -230,6 +278,7 @@ struct Table {
     bins: Vec<String>,
     behaviour: Vec<Row>,
     cards: HashMap<String, Behaviour>,
+    texts: HashMap<String, HashMap<String, String>>,
 }
 
 fn table() -> Option<&'static Table> {
@@ -246,6 +295,11 @@ pub(super) fn row(behaviour: Behaviour) -> Option<&'static Row> {
 pub(super) fn row_of(behaviour: Behaviour, code: &str) -> Option<&'static Row> {
     let has_code = |row: &&Row| row.code.as_deref() == Some(code);
     row(behaviour).filter(has_code).or_else(|| table()?.behaviour.iter().find(has_code))
+}
+
+/// What a family's own code says: the families are `adyen`, `authorize_net` and `worldpay`.
+pub(super) fn text_of(family: &str, code: &str) -> &'static str {
+    table().and_then(|table| table.texts.get(family)?.get(code)).map_or("", String::as_str)
 }
 
 /// How this card number (digits only) behaves.
@@ -366,6 +420,12 @@ mod tests {
             let declines =
                 matches!(row.outcome, Outcome::Declined | Outcome::Authentication | Outcome::PendingDeclined);
             assert_eq!(declines, row.code.is_some() && row.class.is_some() && row.message.is_some());
+            let codes =
+                [("adyen", &row.adyen), ("authorize_net", &row.authorize_net), ("worldpay", &row.worldpay)];
+            for (family, code) in codes {
+                assert_eq!(code.is_some(), declines, "{family}");
+                assert!(code.as_ref().is_none_or(|code| !text_of(family, code).is_empty()), "{family}");
+            }
         }
     }
 

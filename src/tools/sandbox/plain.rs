@@ -13,7 +13,7 @@ use super::index::Record;
 use super::ledger::{Entry, Kind, Status, Wire};
 use super::numbers::{self, Outcome};
 use super::processor::{Arrived, Operation, Performed, Sandbox};
-use super::reply::{Answer, Dropped, Reply, error};
+use super::reply::{Answer, Dropped, Form, Reply, error};
 
 const KEY_LEN_MAX: usize = 255;
 const TEXT_LEN_MAX: usize = 255;
@@ -110,6 +110,17 @@ async fn create(sandbox: &Sandbox, arrived: Arrived) -> Result<Response<Answer>,
         has_cvc: payment.card.cvc.is_some(),
         invoice: payment.invoice,
         stripe: None,
+        family: None,
+    };
+    let request = Request {
+        window: sandbox.window(&[
+            kind.word(),
+            &number,
+            &order.amount.to_string(),
+            order.invoice.as_deref().unwrap_or_default(),
+        ]),
+        has_cvc: order.has_cvc,
+        ..request
     };
     finish(sandbox, arrived, request, Operation::Place(Box::new(order)), Some(&number)).await
 }
@@ -171,6 +182,9 @@ fn request(sandbox: &Sandbox, arrived: &Arrived, reference: &str) -> Result<Requ
         key: Some(key.to_owned()),
         digest: sandbox.digest(arrived),
         reference: reference.to_owned(),
+        window: 0,
+        window_s: None,
+        has_cvc: false,
     })
 }
 
@@ -214,7 +228,7 @@ async fn finish(
         Ok(performed) => performed,
         Err(refusal) => return Ok(refused(refusal).send()),
     };
-    let Performed { entry, fault, replayed, processor_ms } = performed;
+    let Performed { entry, met, replayed, processor_ms } = performed;
     let status = match entry.status {
         Status::Declined => StatusCode::PAYMENT_REQUIRED,
         Status::Error => StatusCode::INTERNAL_SERVER_ERROR,
@@ -222,7 +236,7 @@ async fn finish(
     };
     let mut reply = Reply::of(status, &Told::new(&entry, None, processor_ms));
     reply.replayed = replayed;
-    reply.send_with(fault, Wire::Json, number, &arrived.tail).await
+    reply.send_with(met, Form::Json, number, &arrived.way).await
 }
 
 async fn look_up(sandbox: &Sandbox, arrived: &Arrived, id: &str) -> Reply {
@@ -334,11 +348,11 @@ impl<'a> Told<'a> {
 }
 
 fn invalid(wrong: &Invalid) -> Reply {
-    error(Wire::Json, StatusCode::BAD_REQUEST, "invalid_request", wrong.0)
+    error(Form::Json, StatusCode::BAD_REQUEST, "invalid_request", wrong.0)
 }
 
 fn not_found() -> Reply {
-    error(Wire::Json, StatusCode::NOT_FOUND, "not_found", "There is no such payment.")
+    error(Form::Json, StatusCode::NOT_FOUND, "not_found", "There is no such payment.")
 }
 
 fn refused(refusal: Refusal) -> Reply {
@@ -349,6 +363,13 @@ fn refused(refusal: Refusal) -> Reply {
         Refusal::KeyReused => {
             (StatusCode::CONFLICT, "key_reused", "This key was used with another request.".into())
         }
+        Refusal::ReferenceUsed => {
+            (StatusCode::CONFLICT, "reference_used", "This reference was used before.".into())
+        }
+        Refusal::Duplicate => {
+            (StatusCode::CONFLICT, "duplicate", "The same was asked for a short while ago.".into())
+        }
+        Refusal::Unsettled => (StatusCode::BAD_REQUEST, "wrong_state", "It has not settled yet.".into()),
         Refusal::Unknown => return not_found(),
         Refusal::TooLarge(left) => {
             (StatusCode::BAD_REQUEST, "amount_too_large", format!("Only {left} is left.").into())

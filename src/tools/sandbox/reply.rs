@@ -1,7 +1,6 @@
 //! Answers, and what goes wrong with them on the way back.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,14 +10,17 @@ use hyper::{Response, StatusCode};
 use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::faults::Met;
 use super::ledger::Wire;
 use super::numbers::Fault;
+use super::way::Way;
+use super::{adyen, authorize_net, worldpay};
 
 /// How much a huge answer holds, in chunks of 64 KiB.
 const HUGE_CHUNKS: usize = 1024;
 const DRIP: Duration = Duration::from_millis(250);
 /// A connection that hangs is given up after so long.
-const HANG: Duration = Duration::from_secs(600);
+pub(super) const HANG: Duration = Duration::from_secs(600);
 /// Long enough for what was sent to leave before the connection breaks.
 const BREAK: Duration = Duration::from_millis(50);
 
@@ -27,13 +29,52 @@ const BREAK: Duration = Duration::from_millis(50);
 #[error("dropped as the table asks")]
 pub(super) struct Dropped;
 
-/// Bytes to send on a connection behind the answer that is on its way.
-pub(super) type Tail = Arc<Mutex<Option<Vec<u8>>>>;
+/// The form in which an answer is written: a wire form, where that has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The plain JSON form.
+    Json,
+    /// Stripe's JSON.
+    Stripe,
+    /// Adyen's JSON.
+    Adyen,
+    /// Authorize.Net's XML.
+    AuthorizeNetXml,
+    /// Authorize.Net's JSON, behind a byte order mark.
+    AuthorizeNetJson,
+    /// Worldpay's XML, with a DOCTYPE.
+    Worldpay,
+}
+
+impl Form {
+    /// The wire form that it belongs to.
+    pub(super) const fn wire(self) -> Wire {
+        match self {
+            Self::Json => Wire::Json,
+            Self::Stripe => Wire::Stripe,
+            Self::Adyen => Wire::Adyen,
+            Self::AuthorizeNetXml | Self::AuthorizeNetJson => Wire::AuthorizeNet,
+            Self::Worldpay => Wire::Worldpay,
+        }
+    }
+
+    /// The media type of its answers.
+    const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json | Self::Stripe => "application/json",
+            Self::Adyen => "application/json;charset=utf-8",
+            Self::AuthorizeNetXml => "application/xml; charset=utf-8",
+            Self::AuthorizeNetJson => "application/json; charset=utf-8",
+            Self::Worldpay => "text/xml;charset=UTF-8",
+        }
+    }
+}
 
 /// An answer as it should be.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
+    pub(super) media_type: &'static str,
     pub(super) body: Vec<u8>,
     pub(super) replayed: bool,
 }
@@ -46,13 +87,19 @@ impl Reply {
 
     /// An answer that holds this, as JSON.
     pub(super) fn of(status: StatusCode, body: &impl serde::Serialize) -> Self {
-        Self { status, body: serde_json::to_vec(body).unwrap_or_default(), replayed: false }
+        Self::text(Form::Json, status, serde_json::to_vec(body).unwrap_or_default())
+    }
+
+    /// An answer that holds this text, of a form's media type.
+    pub(super) fn text(form: Form, status: StatusCode, body: Vec<u8>) -> Self {
+        Self { status, media_type: form.media_type(), body, replayed: false }
     }
 
     /// The answer, with nothing wrong.
     pub(super) fn send(self) -> Response<Answer> {
         let replayed = self.replayed;
         let mut response = response(self.status, Answer::full(self.body));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.media_type));
         if replayed {
             response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
         }
@@ -62,21 +109,32 @@ impl Reply {
     /// The answer, or what becomes of it.
     pub(super) async fn send_with(
         self,
-        fault: Fault,
-        wire: Wire,
+        met: Met,
+        form: Form,
         number: Option<&str>,
-        tail: &Tail,
+        way: &Way,
     ) -> Result<Response<Answer>, Dropped> {
-        Ok(match fault {
-            Fault::None | Fault::Delay => self.send(),
+        Ok(match met.fault {
+            Fault::None | Fault::Delay | Fault::Refuse => self.send(),
             Fault::Drop => return Err(Dropped),
+            Fault::ResetBefore => {
+                way.reset();
+                return Err(Dropped);
+            }
             Fault::Hang => {
                 sleep(HANG).await;
                 return Err(Dropped);
             }
-            Fault::Error500 => Self { replayed: self.replayed, ..internal_error(wire, None) }.send(),
-            Fault::PanEcho500 => internal_error(wire, number).send(),
-            Fault::Garbage => response(StatusCode::OK, Answer::full(b"\x00\xff{\"id\":<html>[[[".to_vec())),
+            Fault::Error500 => Self { replayed: self.replayed, ..internal_error(form, None) }.send(),
+            Fault::PanEcho500 => internal_error(form, number).send(),
+            Fault::Garbage if met.at.is_none() => {
+                response(StatusCode::OK, Answer::full(b"\x00\xff{\"id\":<html>[[[".to_vec()))
+            }
+            Fault::Reset | Fault::Stall | Fault::Truncate | Fault::Garbage | Fault::Duplicate => {
+                way.harm(met.fault, met.at.unwrap_or(0));
+                self.send()
+            }
+            Fault::PlainText => plain_text(),
             Fault::Empty => response(StatusCode::OK, Answer::full(Vec::new())),
             Fault::PanEcho => self.quoting(number.unwrap_or_default()),
             Fault::LengthLong => {
@@ -86,7 +144,7 @@ impl Reply {
                 broken
             }
             Fault::LengthShort => {
-                *tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(forged());
+                way.send_behind(forged(form, &self));
                 self.send()
             }
             Fault::SlowDrip => {
@@ -101,16 +159,16 @@ impl Reply {
             Fault::Huge => response(self.status, Answer::Huge { left: HUGE_CHUNKS }),
             Fault::RateLimited => {
                 let mut limited =
-                    error(wire, StatusCode::TOO_MANY_REQUESTS, "rate_limit", "Too many requests.").send();
+                    error(form, StatusCode::TOO_MANY_REQUESTS, "rate_limit", "Too many requests.").send();
                 limited.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 limited
             }
             Fault::Unauthorized => {
-                error(wire, StatusCode::UNAUTHORIZED, "invalid_credential", "The credential is not valid.")
+                error(form, StatusCode::UNAUTHORIZED, "invalid_credential", "The credential is not valid.")
                     .send()
             }
             Fault::Unavailable => {
-                error(wire, StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable.")
+                error(form, StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable.")
                     .send()
             }
         })
@@ -118,24 +176,48 @@ impl Reply {
 
     /// The answer with the card number in it, in several forms.
     fn quoting(self, number: &str) -> Response<Answer> {
-        let mut body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let grouped: Vec<&str> =
             number.as_bytes().chunks(4).filter_map(|group| std::str::from_utf8(group).ok()).collect();
-        if let Some(object) = body.as_object_mut() {
-            object.insert("message".into(), format!("Card {} was processed.", grouped.join(" ")).into());
-            object.insert("account_number".into(), number.into());
-            object.insert("account_base64".into(), data_encoding::BASE64.encode(number.as_bytes()).into());
-            object.insert("account_hex".into(), data_encoding::HEXLOWER.encode(number.as_bytes()).into());
-            object
-                .insert("trace".into(), format!("card[number]={number}&dashed={}", grouped.join("-")).into());
+        let quotes = [
+            ("message", format!("Card {} was processed.", grouped.join(" "))),
+            ("account_number", number.to_owned()),
+            ("account_base64", data_encoding::BASE64.encode(number.as_bytes())),
+            ("account_hex", data_encoding::HEXLOWER.encode(number.as_bytes())),
+            ("trace", format!("card[number]={number};dashed={}", grouped.join("-"))),
+        ];
+        let text = self.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.body);
+        let mut body = match serde_json::from_slice::<Value>(text) {
+            Ok(Value::Object(mut object)) => {
+                object.extend(quotes.into_iter().map(|(name, quote)| (name.to_owned(), quote.into())));
+                serde_json::to_vec(&object).unwrap_or_default()
+            }
+            Ok(_) | Err(_) => {
+                // XML: as elements before the last end tag.
+                let text = String::from_utf8_lossy(text);
+                let (start, end) = text.split_at(text.rfind("</").unwrap_or(text.len()));
+                let quotes = quotes.iter().map(|(name, quote)| format!("<{name}>{quote}</{name}>"));
+                format!("{start}{}{end}", quotes.collect::<String>()).into_bytes()
+            }
+        };
+        if self.body.starts_with(BYTE_ORDER_MARK) {
+            body.splice(0..0, BYTE_ORDER_MARK.iter().copied());
         }
-        let quoting = Self { body: serde_json::to_vec(&body).unwrap_or_default(), ..self };
-        let mut response = quoting.send();
+        let mut response = Self { body, ..self }.send();
         if let Ok(value) = HeaderValue::from_str(number) {
             response.headers_mut().insert("account-number", value);
         }
         response
     }
+}
+
+/// What Authorize.Net's JSON begins with.
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// What Worldpay answers now and then, with a status that looks like success.
+fn plain_text() -> Response<Answer> {
+    let mut plain = response(StatusCode::OK, Answer::full(b"Temporary Failure, please Retry".to_vec()));
+    plain.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    plain
 }
 
 fn response(status: StatusCode, body: Answer) -> Response<Answer> {
@@ -154,31 +236,45 @@ fn redirect(status: StatusCode) -> Response<Answer> {
 }
 
 /// A whole answer that nobody asked for: what a client that trusts left-over bytes would take for its next answer.
-fn forged() -> Vec<u8> {
-    let body = r#"{"id":"pay_forged","status":"approved","amount":1,"amount_approved":1,"code":"approved"}"#;
-    let len = body.len();
-    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len}\r\n\r\n{body}")
-        .into_bytes()
+fn forged(form: Form, reply: &Reply) -> Vec<u8> {
+    let body = match form {
+        Form::Json | Form::Stripe => {
+            br#"{"id":"pay_forged","status":"approved","amount":1,"amount_approved":1,"code":"approved"}"#
+                .as_slice()
+        }
+        Form::Adyen | Form::AuthorizeNetXml | Form::AuthorizeNetJson | Form::Worldpay => &reply.body,
+    };
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: {}\r\ncontent-length: {}\r\n\r\n",
+        reply.media_type,
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
 }
 
-fn internal_error(wire: Wire, number: Option<&str>) -> Reply {
+fn internal_error(form: Form, number: Option<&str>) -> Reply {
     let message = number.map_or_else(
         || "An error occurred with our connection to the card network.".to_owned(),
         |number| format!("could not insert row ({number}, approved)"),
     );
-    error(wire, StatusCode::INTERNAL_SERVER_ERROR, "internal_error", &message)
+    error(form, StatusCode::INTERNAL_SERVER_ERROR, "internal_error", &message)
 }
 
-/// An error in either wire form, outside what the card decides.
-pub(super) fn error(wire: Wire, status: StatusCode, code: &str, message: &str) -> Reply {
-    let body = match wire {
-        Wire::Json => serde_json::json!({ "error": { "code": code, "message": message } }),
-        Wire::Stripe if status.is_server_error() => {
+/// An error in any form, outside what the card decides.
+pub(super) fn error(form: Form, status: StatusCode, code: &str, message: &str) -> Reply {
+    let body = match form {
+        Form::Json => serde_json::json!({ "error": { "code": code, "message": message } }),
+        Form::Stripe if status.is_server_error() => {
             serde_json::json!({ "error": { "type": "api_error", "message": message } })
         }
-        Wire::Stripe => {
+        Form::Stripe => {
             serde_json::json!({ "error": { "type": "invalid_request_error", "code": code, "message": message } })
         }
+        Form::Adyen => return adyen::error(status, code, message),
+        Form::AuthorizeNetXml | Form::AuthorizeNetJson => {
+            return authorize_net::error(form, status, code, message);
+        }
+        Form::Worldpay => return worldpay::error(status, message),
     };
     Reply::json(status, &body)
 }

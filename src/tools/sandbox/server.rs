@@ -3,9 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
@@ -15,17 +13,20 @@ use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::faults::Occasion;
 use super::ledger::Wire;
+use super::numbers::Fault;
 use super::processor::{Arrived, Sandbox};
-use super::reply::{self, Answer, Dropped, Reply, Tail};
-use super::{admin, plain, stripe};
+use super::reply::{self, Answer, Dropped, Form, Reply};
+use super::rules::Rules;
+use super::way::{Line, Stream, Way};
+use super::{admin, adyen, authorize_net, plain, stripe, worldpay};
 
 /// A request body may hold so much.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -53,18 +54,31 @@ pub struct Server {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     sandbox: Arc<Sandbox>,
+    webhooks: Option<adyen::Webhooks>,
 }
 
 impl Server {
     /// Opens the ledger and binds the listener. Plain HTTP is for loopback only. Must be called inside a Tokio runtime.
     pub async fn bind(settings: &Settings) -> io::Result<Self> {
+        Self::bind_with(settings, Rules::default(), None).await
+    }
+
+    /// The same, with rules other than each wire form's own, and with somebody who listens to Adyen's webhooks.
+    pub async fn bind_with(
+        settings: &Settings,
+        rules: Rules,
+        webhooks: Option<adyen::Webhooks>,
+    ) -> io::Result<Self> {
         if settings.tls.is_none() && !settings.listen.ip().is_loopback() {
             return Err(io::Error::other("plain HTTP is for loopback only: give --certificate and --key"));
         }
         let tls = settings.tls.as_ref().map(|(certificate, key)| acceptor(certificate, key)).transpose()?;
-        let sandbox = Arc::new(Sandbox::open(settings)?);
+        let sandbox = Arc::new(Sandbox::open(settings, rules)?);
+        if webhooks.is_some() {
+            sandbox.book().will_be_told();
+        }
         let listener = TcpListener::bind(settings.listen).await?;
-        Ok(Self { listener, tls, sandbox })
+        Ok(Self { listener, tls, sandbox, webhooks })
     }
 
     /// Where it listens.
@@ -80,25 +94,51 @@ impl Server {
 
     /// Serves until the future is dropped; connections end with it.
     pub async fn serve(self) {
+        let Self { mut listener, tls, sandbox, webhooks } = self;
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut tasks = JoinSet::new();
-        tasks.spawn(settle(Arc::clone(&self.sandbox)));
+        tasks.spawn(settle(Arc::clone(&sandbox)));
+        if let Some(webhooks) = webhooks {
+            tasks.spawn(webhooks.deliver(Arc::clone(&sandbox)));
+        }
         loop {
             while tasks.try_join_next().is_some() {}
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let Ok((stream, peer)) = self.listener.accept().await else {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                until = sandbox.is_to_refuse() => {
+                    let Ok(again) = refuse_until(listener, until).await else { return };
+                    listener = again;
+                    continue;
+                }
+            };
+            let Ok((stream, peer)) = accepted else {
                 // Out of descriptors, most likely: give the others time to end.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
+            // The sandbox's own verbs come over connections too, and cannot be told apart yet: a fault that refuses
+            // connections must not be asked for where its end has to be.
+            if sandbox.meets(Occasion::Connection, None).fault == Fault::Refuse {
+                stream.reset_at_close();
+                continue;
+            }
             let _ = stream.set_nodelay(true);
-            let (sandbox, tls) = (Arc::clone(&self.sandbox), self.tls.clone());
+            let (sandbox, tls) = (Arc::clone(&sandbox), tls.clone());
             tasks.spawn(async move {
                 connection(sandbox, tls, stream, peer).await;
                 drop(place);
             });
         }
     }
+}
+
+/// Closes the listener, so that connections are refused, and opens it again at that time.
+async fn refuse_until(listener: TcpListener, until: Instant) -> io::Result<TcpListener> {
+    let address = listener.local_addr()?;
+    drop(listener);
+    tokio::time::sleep_until(until).await;
+    TcpListener::bind(address).await
 }
 
 /// Decides pending payments once a second, while the sandbox lives.
@@ -123,57 +163,80 @@ async fn connection(sandbox: Arc<Sandbox>, tls: Option<TlsAcceptor>, stream: Tcp
     }
 }
 
-async fn exchange<S>(sandbox: Arc<Sandbox>, stream: S, peer: SocketAddr)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let tail = Tail::default();
-    let line = Line { stream, tail: Arc::clone(&tail) };
+async fn exchange<S: Stream>(sandbox: Arc<Sandbox>, stream: S, peer: SocketAddr) {
+    let way = Way::default();
+    let line = Line::new(stream, way.clone());
     let service = service_fn(move |request| {
-        let (sandbox, tail) = (Arc::clone(&sandbox), Arc::clone(&tail));
-        async move { answer(&sandbox, request, tail, peer).await }
+        let (sandbox, way) = (Arc::clone(&sandbox), way.clone());
+        async move { answer(&sandbox, request, way, peer).await }
     });
     // A connection that breaks is the table's doing or the caller's: nothing to tell.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(line), service).await;
 }
 
+/// The form that a path belongs to. Authorize.Net has one path for two forms: the body tells which.
+fn form_of(path: &str) -> Form {
+    if path.starts_with("/v1/payments") {
+        Form::Json
+    } else if authorize_net::is_path(path) {
+        Form::AuthorizeNetXml
+    } else if worldpay::is_path(path) {
+        Form::Worldpay
+    } else if adyen::is_path(path) {
+        Form::Adyen
+    } else {
+        Form::Stripe
+    }
+}
+
 async fn answer(
     sandbox: &Sandbox,
     request: HttpRequest<Incoming>,
-    tail: Tail,
+    way: Way,
     peer: SocketAddr,
 ) -> Result<Response<Answer>, Dropped> {
     let (parts, body) = request.into_parts();
-    let is_plain = parts.uri.path().starts_with("/v1/payments");
-    let wire = if is_plain { Wire::Json } else { Wire::Stripe };
+    let is_admin = parts.uri.path().starts_with("/sandbox/");
+    let form = form_of(parts.uri.path());
+    way.clear();
+    if !is_admin && sandbox.meets(Occasion::Head, Some(form.wire())).fault == Fault::ResetBefore {
+        way.reset();
+        return Err(Dropped);
+    }
     let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
         let refused =
-            reply::error(wire, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.");
+            reply::error(form, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.");
         return Ok(reply::closing(refused.send()));
     };
-    let arrived = Arrived { parts, body: body.to_bytes(), at: Instant::now(), tail };
-    if arrived.parts.uri.path().starts_with("/sandbox/") {
+    let arrived = Arrived { parts, body: body.to_bytes(), at: Instant::now(), way };
+    if is_admin {
         return Ok(if peer.ip().is_loopback() {
             admin::answer(sandbox, &arrived).await
         } else {
             Reply::json(StatusCode::NOT_FOUND, &serde_json::json!({})).send()
         });
     }
-    if !sandbox.is_authentic(&arrived) {
+    // Authorize.Net's credentials are in the body.
+    if form.wire() != Wire::AuthorizeNet && !sandbox.is_authentic(&arrived) {
         let refused =
-            reply::error(wire, StatusCode::UNAUTHORIZED, "unauthorized", "Invalid API key provided.");
+            reply::error(form, StatusCode::UNAUTHORIZED, "unauthorized", "Invalid API key provided.");
         return Ok(refused.send());
     }
-    if arrived.parts.method == Method::GET
-        && let Some(fault) = sandbox.look_up_fault()
-    {
-        return Reply::json(StatusCode::OK, &serde_json::json!({}))
-            .send_with(fault, wire, None, &arrived.tail)
-            .await;
+    if arrived.parts.method == Method::GET {
+        let met = sandbox.meets(Occasion::LookUp, Some(form.wire()));
+        let is_harmed = (met.fault != Fault::Garbage || met.at.is_some())
+            && arrived.way.harm(met.fault, met.at.unwrap_or(0));
+        if !is_harmed && met.fault != Fault::None {
+            let empty = Reply::json(StatusCode::OK, &serde_json::json!({}));
+            return empty.send_with(met, form, None, &arrived.way).await;
+        }
     }
-    match wire {
-        Wire::Json => plain::answer(sandbox, arrived).await,
-        Wire::Stripe => stripe::answer(sandbox, arrived).await,
+    match form {
+        Form::Json => plain::answer(sandbox, arrived).await,
+        Form::Stripe => stripe::answer(sandbox, arrived).await,
+        Form::Adyen => adyen::answer(sandbox, arrived).await,
+        Form::AuthorizeNetXml | Form::AuthorizeNetJson => authorize_net::answer(sandbox, arrived).await,
+        Form::Worldpay => worldpay::answer(sandbox, arrived).await,
     }
 }
 
@@ -190,54 +253,4 @@ fn acceptor(certificate: &Path, key: &Path) -> io::Result<TlsAcceptor> {
         .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// A connection that can send bytes behind an answer, which hyper itself rightly never would.
-struct Line<S> {
-    stream: S,
-    tail: Tail,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    /// The answer's bytes have been written when hyper flushes: now the tail follows, whole or not at all.
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let line = self.get_mut();
-        let tail = line.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(tail) = tail
-            && let Poll::Ready(Err(error)) = Pin::new(&mut line.stream).poll_write(context, &tail)
-        {
-            return Poll::Ready(Err(error));
-        }
-        Pin::new(&mut line.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
 }

@@ -18,7 +18,7 @@ use super::index::Record;
 use super::ledger::{Entry, Kind, Status, StripeFields, Wire};
 use super::numbers;
 use super::processor::{Arrived, Operation, Performed, Sandbox};
-use super::reply::{Answer, Dropped, Reply};
+use super::reply::{Answer, Dropped, Form as ReplyForm, Reply};
 use shape::Problem;
 
 const LIST_MAX: usize = 100;
@@ -133,13 +133,19 @@ fn request(sandbox: &Sandbox, arrived: &Arrived, form: &Form) -> Result<Request,
         key: key.map(str::to_owned),
         digest: sandbox.digest(arrived),
         reference: form.get("metadata[attempt]").unwrap_or_default().to_owned(),
+        window: 0,
+        window_s: None,
+        has_cvc: form.get("payment_method_data[card][cvc]").is_some(),
     })
 }
 
 async fn create(sandbox: &Sandbox, arrived: &Arrived, is_setup: bool) -> Answered {
     let form = Form::read(&arrived.body);
     let (order, number) = order(sandbox, &form, is_setup)?;
-    let request = request(sandbox, arrived, &form)?;
+    let amount = order.amount.to_string();
+    let invoice = order.invoice.clone().unwrap_or_default();
+    let window = sandbox.window(&[order.kind.word(), &number, &amount, &invoice]);
+    let request = Request { window, ..request(sandbox, arrived, &form)? };
     let expand = form.expands("latest_charge");
     finish(sandbox, arrived, &request, Operation::Place(Box::new(order)), Some(&number), expand).await
 }
@@ -191,6 +197,7 @@ fn order(sandbox: &Sandbox, form: &Form, is_setup: bool) -> Result<(Order, Strin
         has_cvc: fields.cvc,
         invoice: form.get("metadata[invoice]").map(str::to_owned),
         stripe: Some(fields),
+        family: None,
     };
     Ok((order, number))
 }
@@ -272,10 +279,10 @@ async fn finish(
         Ok(performed) => performed,
         Err(refusal) => return Err(refused(sandbox, refusal, request, about.as_ref()).into()),
     };
-    let Performed { entry, fault, replayed, processor_ms } = performed;
+    let Performed { entry, met, replayed, processor_ms } = performed;
     let mut reply = told(sandbox, &entry, expand).ok_or_else(Problem::internal)?;
     reply.replayed = replayed;
-    let mut response = reply.send_with(fault, Wire::Stripe, number, &arrived.tail).await?;
+    let mut response = reply.send_with(met, ReplyForm::Stripe, number, &arrived.way).await?;
     if let Ok(value) = HeaderValue::from_str(&processor_ms.to_string()) {
         response.headers_mut().insert("processor-ms", value);
     }
@@ -396,6 +403,10 @@ fn refused(
         Refusal::KeyReused => Problem::key_reused(request.key.as_deref().unwrap_or_default()),
         Refusal::Unknown => Problem::no_such(payment),
         Refusal::Broken => Problem::internal(),
+        // Not Stripe's own: rules that were asked for.
+        Refusal::ReferenceUsed | Refusal::Duplicate | Refusal::Unsettled => {
+            Problem::plain(StatusCode::CONFLICT, "The sandbox was asked to refuse a duplicate.")
+        }
         Refusal::TooLarge(left) => match about {
             Some((Kind::Refund, _)) if left == 0 => {
                 Problem::invalid("charge_already_refunded", "amount", "The charge has already been refunded.")

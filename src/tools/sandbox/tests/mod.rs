@@ -1,7 +1,14 @@
 //! The sandbox over real sockets: a server on port 0 of the test's own, a client that sees every byte.
 
+mod adyen;
+mod authorize_net;
+mod classes;
+mod cuts;
+mod family;
 mod faults;
 mod stripe;
+mod told;
+mod worldpay;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::numbers::{Behaviour, number};
-use super::{Server, Settings};
+use super::{Class, Rules, Server, Settings, Webhooks};
 
 const APPROVED: &str = "4242424242424242";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +36,19 @@ impl Running {
     }
 
     fn start_as(ledger: &Path, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_with(ledger, change, Rules::default(), None)
+    }
+
+    fn start_by(ledger: &Path, rules: Rules) -> Self {
+        Self::start_with(ledger, |_| {}, rules, None)
+    }
+
+    fn start_with(
+        ledger: &Path,
+        change: impl FnOnce(&mut Settings),
+        rules: Rules,
+        webhooks: Option<Webhooks>,
+    ) -> Self {
         let mut settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             ledger: ledger.to_owned(),
@@ -43,7 +63,7 @@ impl Running {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let server = Server::bind(&settings).await.unwrap();
+                let server = Server::bind_with(&settings, rules, webhooks).await.unwrap();
                 told.send(server.address().unwrap()).unwrap();
                 tokio::select! {
                     () = server.serve() => {}
@@ -80,6 +100,26 @@ impl Running {
     fn form(&self, path: &str, key: &str, pairs: &[(&str, &str)]) -> Option<Got> {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         self.send(&format!("POST {path} HTTP/1.1\r\nIdempotency-Key: {key}"), &body)
+    }
+
+    /// Sets scripts of faults, or chance.
+    fn script(&self, script: &Value) {
+        let got = self.post("/sandbox/faults", "-", script).unwrap();
+        assert_eq!(got.status, 200, "{}", got.text);
+    }
+
+    /// What became of each reference of a wire form.
+    fn standings(&self, wire: &str) -> Vec<Value> {
+        let got = self.get(&format!("/sandbox/ledger/references?wire={wire}"));
+        assert_eq!(got.status, 200);
+        got.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// What became of one reference: approved, captured, refunded, voided.
+    fn amounts(&self, wire: &str, reference: &str) -> [i64; 4] {
+        let all = self.standings(wire);
+        let one = all.iter().find(|standing| standing["reference"] == reference).unwrap();
+        ["approved", "captured", "refunded", "voided"].map(|name| one[name].as_i64().unwrap())
     }
 
     fn get(&self, path: &str) -> Got {
