@@ -335,9 +335,7 @@ impl Book {
         }
         let window_s = request.window_s.unwrap_or(rules.duplicate_window_s);
         let window = format!("{:016x}", request.window);
-        if request.window != 0
-            && self.index.in_window(request.wire, &window, now.seconds(), window_s).is_some()
-        {
+        if request.window != 0 && self.index.is_in_window(request.wire, &window, now.seconds(), window_s) {
             return Err(Refusal::Duplicate);
         }
         Ok(Replay::New)
@@ -393,6 +391,8 @@ impl Book {
 
     fn write(&mut self, request: &Request, mut entry: Entry, met: Met) -> Result<Done, Refusal> {
         let rules = self.in_force(request.wire);
+        // Only where duplicates are refused at all is a payment remembered for it.
+        entry.window = entry.window.filter(|_| rules.duplicate_window_s > 0 || request.window_s > Some(0));
         entry.fault = met.fault;
         entry.fault_at = met.at.filter(|_| met.fault != Fault::None);
         entry.lasting = met.lasting && met.fault != Fault::None;

@@ -85,8 +85,8 @@ pub(super) struct Index {
     by_id: HashMap<u64, u32>,
     by_reference: HashMap<u64, u32>,
     keys: HashMap<u64, Used>,
-    /// What was done with this card, amount and invoice: the newest slot, and when, in seconds since the Unix epoch.
-    windows: HashMap<u64, (u32, i64)>,
+    /// When something was done last with this card, amount and invoice, in seconds since the Unix epoch.
+    windows: HashMap<u64, i64>,
     pending: BTreeMap<u32, i64>,
     /// References under which something was tried that left a trace only.
     tried: HashSet<u64>,
@@ -112,7 +112,7 @@ impl Index {
             self.keys.insert(self.hash(entry.wire, key), used);
         }
         if let Some(window) = entry.window.as_deref().filter(|_| entry.status != Status::Error) {
-            self.windows.insert(self.hash(entry.wire, window), (slot, at_s));
+            self.windows.insert(self.hash(entry.wire, window), at_s);
         }
         if entry.status == Status::Pending {
             self.pending.insert(slot, at_s + PENDING_S);
@@ -226,10 +226,9 @@ impl Index {
         (now_s - i64::from(used.at_s) < life_s).then_some((used.request, used.slot))
     }
 
-    /// What was done last with the same card, amount and invoice, if it is younger than this.
-    pub(super) fn in_window(&self, wire: Wire, window: &str, now_s: i64, window_s: i64) -> Option<u32> {
-        let (slot, at_s) = self.windows.get(&self.hash(wire, window))?;
-        (now_s - at_s < window_s).then_some(*slot)
+    /// Whether something was done with the same card, amount and invoice that is younger than this.
+    pub(super) fn is_in_window(&self, wire: Wire, window: &str, now_s: i64, window_s: i64) -> bool {
+        self.windows.get(&self.hash(wire, window)).is_some_and(|at_s| now_s - at_s < window_s)
     }
 
     /// Whether something was tried under this reference that left no more than a trace.
@@ -247,7 +246,7 @@ impl Index {
         if now_s - self.swept_s > 3600 {
             self.swept_s = now_s;
             self.keys.retain(|_, used| now_s - i64::from(used.at_s) < life_s);
-            self.windows.retain(|_, (_, at_s)| now_s - *at_s < WINDOW_MAX_S);
+            self.windows.retain(|_, at_s| now_s - *at_s < WINDOW_MAX_S);
             self.keys.shrink_to(self.keys.len() * 2);
         }
     }

@@ -14,7 +14,7 @@ use hyper::{Method, Response, StatusCode};
 use super::book::{FollowUp, Order, Refusal, Request};
 use super::faults::{Met, Occasion};
 use super::index::Record;
-use super::ledger::{Entry, FamilyFields, Kind, Status, Wire};
+use super::ledger::{FamilyFields, Kind, Status, Wire};
 use super::numbers;
 use super::processor::{Arrived, Operation, Performed, Sandbox};
 use super::reply::{Answer, BYTE_ORDER_MARK, Dropped, Form, Reply};
@@ -128,33 +128,41 @@ fn details(sandbox: &Sandbox, form: Form, id: &str) -> Reply {
     let found = record.and_then(|record| Some((sandbox.read(record.place)?, record)));
     match found.filter(|(entry, _)| entry.id == id && !matches!(entry.kind, Kind::Capture | Kind::Void)) {
         None => shape::error(form, "E00040", "The record cannot be found."),
-        Some((entry, record)) => shape::details(form, &listed(sandbox, entry, &record)),
+        Some((entry, record)) => {
+            let is_settled = is_settled(&record, sandbox.now().seconds(), settle_s(sandbox));
+            shape::details(form, &Listed { entry, record, is_settled })
+        }
     }
 }
 
-fn listed(sandbox: &Sandbox, entry: Entry, record: &Record) -> Listed {
-    let settle_s = sandbox.book().in_force(Wire::AuthorizeNet).settle_s;
-    let is_settled = sandbox.now().seconds() - record.at_s >= settle_s;
-    Listed { entry, record: *record, is_settled }
+fn settle_s(sandbox: &Sandbox) -> i64 {
+    sandbox.book().in_force(Wire::AuthorizeNet).settle_s
 }
 
-fn list(sandbox: &Sandbox, form: Form, root: &Node, is_settled: bool) -> Reply {
+fn is_settled(record: &Record, now_s: i64, settle_s: i64) -> bool {
+    now_s - record.at_s >= settle_s
+}
+
+fn list(sandbox: &Sandbox, form: Form, root: &Node, wants_settled: bool) -> Reply {
     let number = |name| root.text(&["paging", name]).parse::<usize>().ok();
     let limit = number("limit").unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
+    // A page counts from one.
     let offset = number("offset").unwrap_or(1).max(1);
-    // A page counts from one; what is not in the wanted state is not counted.
+    let (now_s, settle_s) = (sandbox.now().seconds(), settle_s(sandbox));
     let records = sandbox.book().newest_with_refunds(Wire::AuthorizeNet, usize::MAX);
-    let fits = |listed: &Listed| {
-        let waits = matches!(listed.record.standing(), Status::Authorized | Status::Pending);
-        (listed.is_settled && !waits) == is_settled
+    let fits = |record: &&Record| {
+        let waits = matches!(record.standing(), Status::Authorized | Status::Pending);
+        (is_settled(record, now_s, settle_s) && !waits) == wants_settled && sandbox.is_searchable(record)
     };
-    let all = records
-        .iter()
-        .filter(|record| sandbox.is_searchable(record))
-        .filter_map(|record| Some(listed(sandbox, sandbox.read(record.place)?, record)))
-        .filter(fits);
-    let page: Vec<Listed> = all.skip((offset - 1) * limit).take(limit).collect();
-    shape::list(form, if is_settled { "getTransactionList" } else { "getUnsettledTransactionList" }, &page)
+    // Only the page itself is read from the file.
+    let page = records.iter().filter(fits).skip((offset - 1).saturating_mul(limit)).take(limit);
+    let page: Vec<Listed> = page
+        .filter_map(|record| {
+            let is_settled = is_settled(record, now_s, settle_s);
+            Some(Listed { entry: sandbox.read(record.place)?, record: *record, is_settled })
+        })
+        .collect();
+    shape::list(form, if wants_settled { "getTransactionList" } else { "getUnsettledTransactionList" }, &page)
 }
 
 async fn transact(

@@ -121,11 +121,11 @@ fn what_is_wrong_is_said_in_adyens_words() {
 #[test]
 fn a_key_lives_a_month_conflicts_and_is_busy() {
     let (_directory, path) = place();
-    let sandbox = Running::start_as(&path, |settings| settings.processor_ms = 300);
+    let sandbox = Running::start_as(&path, |settings| settings.processor_ms = 1000);
     let body = adyen_sale("r", APPROVED);
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| post(&sandbox, "/v71/payments", "k", &body));
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(300));
         let second = post(&sandbox, "/v71/payments", "k", &body);
         assert_eq!((second.status, second.json["errorCode"].as_str()), (409, Some("704")));
         assert!(second.head.contains("transient-error: true"));

@@ -1,5 +1,9 @@
 //! What makes a repetition harmless, class by class, on the sandbox's clock.
 
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
 use super::family::*;
 use super::*;
 
@@ -107,14 +111,16 @@ fn without_a_class_everything_is_done_again_but_for_a_window() {
         assert_eq!(status(&post(&sandbox, "k", &body)), "approved");
     }
     assert_eq!(sandbox.charged("r"), 2);
+    // From now on payments are remembered.
     let got =
         sandbox.post("/sandbox/rules", "-", &json!({ "wire": "json", "duplicate_window_s": 120 })).unwrap();
     assert_eq!(got.json["data"][0]["rules"]["duplicate_window_s"], 120);
+    assert_eq!(status(&post(&sandbox, "k", &body)), "approved");
     assert_eq!(status(&post(&sandbox, "k", &body)), "duplicate");
     assert_eq!(status(&post(&sandbox, "k", &sale("r", APPROVED, 101))), "approved");
     sandbox.advance(121);
     assert_eq!(status(&post(&sandbox, "k", &body)), "approved");
-    assert_eq!(sandbox.charged("r"), 4);
+    assert_eq!(sandbox.charged("r"), 5);
 }
 
 #[test]
@@ -160,4 +166,125 @@ fn wrong_rules_and_scripts_are_refused_and_change_nothing() {
         assert_eq!(got.status, 400, "{body}");
     }
     assert_eq!(status(&post(&sandbox, "k", &sale("r", APPROVED, 100))), "approved");
+}
+
+#[test]
+fn a_restarted_sandbox_remembers_orders_windows_and_keys() {
+    let (_directory, path) = place();
+    let families = [Family::Adyen, Family::NetXml, Family::Worldpay];
+    {
+        let sandbox = Running::start(&path);
+        for family in families {
+            assert!(family.is_approved(&family.send(&sandbox, "r", APPROVED).unwrap()));
+        }
+    }
+    let sandbox = Running::start(&path);
+    assert!(Family::Adyen.send(&sandbox, "r", APPROVED).unwrap().is_replay());
+    assert_eq!(Family::NetXml.code(&Family::NetXml.send(&sandbox, "r", APPROVED).unwrap()), "11");
+    assert!(Family::Worldpay.send(&sandbox, "r", APPROVED).unwrap().text.contains("Duplicate Order"));
+    for family in families {
+        assert_eq!(sandbox.amounts(family.wire(), "r"), [1000, 1000, 0, 0]);
+    }
+}
+
+/// What a caller does to a sandbox whose keys live 60 s and whose duplicate window is 60 s.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A sale under a key, with a reference, an amount, and a card that approves or declines.
+    Send {
+        key: u8,
+        reference: u8,
+        amount: i64,
+        approves: bool,
+    },
+    Advance {
+        seconds: u32,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let send = (0_u8..2, 0_u8..2, 100_i64..102, any::<bool>());
+    prop_oneof![
+        5 => send.prop_map(|(key, reference, amount, approves)| Step::Send { key, reference, amount, approves }),
+        // Far enough from 60 in every sum that the time the test itself takes does not matter.
+        1 => (1_u32..3).prop_map(|n| Step::Advance { seconds: n * 25 }),
+    ]
+}
+
+/// Reference, amount, and whether the card approves.
+type Body = (u8, i64, bool);
+
+/// The rules in a few lines: what was answered under which name, and when.
+#[derive(Default)]
+struct Model {
+    now: i64,
+    /// By key: when, the body, and whether it was approved.
+    keys: HashMap<u8, (i64, Body, bool)>,
+    references: Vec<u8>,
+    windows: HashMap<(i64, bool), i64>,
+}
+
+impl Model {
+    /// The status that a sale is answered with, and whether that is a stored answer.
+    fn send(&mut self, class: Class, key: u8, body: Body) -> (&'static str, bool) {
+        let (reference, amount, approves) = body;
+        let outcome = if approves { "approved" } else { "declined" };
+        let stored = self.keys.get(&key).filter(|(at, ..)| self.now - at < 60);
+        match (class, stored) {
+            (Class::Replay, Some((_, known, _))) | (Class::SuccessOnly, Some((_, known, true))) => {
+                return if *known == body { (outcome, true) } else { ("key_reused", false) };
+            }
+            (Class::NaturalKey, _) if self.references.contains(&reference) => {
+                return ("reference_used", false);
+            }
+            _ => {}
+        }
+        // The same card and amount: the sales of this test have no invoice.
+        if self.windows.get(&(amount, approves)).is_some_and(|at| self.now - at < 60) {
+            return ("duplicate", false);
+        }
+        self.keys.insert(key, (self.now, body, approves));
+        self.references.push(reference);
+        self.windows.insert((amount, approves), self.now);
+        (outcome, false)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn every_class_does_what_its_few_lines_say(steps in prop::collection::vec(step(), 1..25)) {
+        for (class, window_s) in [
+            (Class::Replay, 0),
+            (Class::SuccessOnly, 0),
+            (Class::NaturalKey, 0),
+            (Class::None, 0),
+            (Class::None, 60),
+            (Class::Replay, 60),
+        ] {
+            let (_directory, path) = place();
+            let rules = Rules { key_ttl_s: Some(60), duplicate_window_s: Some(window_s), ..by(class) };
+            let sandbox = Running::start_by(&path, rules);
+            let mut model = Model::default();
+            for step in &steps {
+                match *step {
+                    Step::Advance { seconds } => {
+                        sandbox.advance(seconds);
+                        model.now += i64::from(seconds);
+                    }
+                    Step::Send { key, reference, amount, approves } => {
+                        if window_s == 0 {
+                            model.windows.clear();
+                        }
+                        let card = if approves { APPROVED } else { "4000000000000002" };
+                        let body = sale(&format!("r{reference}"), card, amount);
+                        let got = post(&sandbox, &format!("k{key}"), &body);
+                        let expected = model.send(class, key, (reference, amount, approves));
+                        prop_assert_eq!((status(&got), got.is_replay()), expected, "{:?}", class);
+                    }
+                }
+            }
+        }
+    }
 }

