@@ -5,10 +5,12 @@
 //! - `GET /sandbox/ledger/references?wire=&reference=` is what became of each reference, one JSON object a line.
 //! - `POST /sandbox/faults` takes one script or a list of them, and replaces those before: `{"fault", "count",
 //!   "charges"?, "operation"?, "repeats"?, "at"?, "skip"?, "wire"?, "lasting"?}`. After `skip` of them the next `count`
-//!   new requests (of that operation: a kind of the ledger's, or `lookup`) meet the fault, whatever their card, `at` so
-//!   many bytes of the answer; with `repeats` those that come again under a key with a stored answer; `lasting` stores
-//!   the fault with the key. A count of 0 ends it. `{"fault": "refuse", "for_ms": N}` closes the listener for a while.
-//!   `{"seed", "per_mille", "faults"?}` has faults by chance, with `per_mille` 0 none. `GET` counts what was met.
+//!   new requests (of that operation: a kind of the ledger's, `lookup` or `webhook`) meet the fault, whatever their
+//!   card, `at` so many bytes of the answer; with `repeats` those that come again under a key with a stored answer;
+//!   `lasting` stores the fault with the key. A count of 0 ends it. `{"fault": "refuse", "for_ms": N}` closes the
+//!   listener for a while. `{"seed", "per_mille", "faults"?}` has faults by chance, with `per_mille` 0 none. Connections
+//!   are refused by chance before it is known what they are for: these verbs have to be asked for again then. `GET`
+//!   counts what was met.
 //! - `POST /sandbox/rules {"wire"?, "idempotency"?, "key_ttl_s"?, "duplicate_window_s"?, "search_lag_s"?, "settle_s"?}`
 //!   changes the rules of a wire form or of all; `GET` shows them.
 //! - `GET /sandbox/webhooks` shows the newest of what Adyen's webhooks told, or would have.
@@ -136,7 +138,7 @@ fn faults(sandbox: &Sandbox, body: &[u8]) -> Reply {
 fn script(asked: Faults) -> Result<Script, &'static str> {
     let Faults { fault, count, charges, operation, repeats, at, skip, wire, lasting } = asked;
     let only = match operation.as_deref().map(target) {
-        Some(None) => return Err("operation must be one of the ledger's kinds, or lookup."),
+        Some(None) => return Err("operation must be one of the ledger's kinds, lookup or webhook."),
         Some(Some(target)) => Some(target),
         None => None,
     };
@@ -147,6 +149,9 @@ fn script(asked: Faults) -> Result<Script, &'static str> {
     if fault == Fault::Refuse && wire.is_some() {
         return Err("This fault comes before anything is read: it cannot tell wire forms apart.");
     }
+    if only == Some(Target::Webhook) && !matches!(fault, Fault::Duplicate | Fault::Delay) {
+        return Err("A webhook can come twice (duplicate) or two seconds late (delay).");
+    }
     let has_place =
         matches!(fault, Fault::Reset | Fault::Stall | Fault::Truncate | Fault::Garbage | Fault::Duplicate);
     if at.is_some() && !has_place {
@@ -156,10 +161,11 @@ fn script(asked: Faults) -> Result<Script, &'static str> {
 }
 
 fn target(word: &str) -> Option<Target> {
-    if word == "lookup" {
-        return Some(Target::LookUp);
+    match word {
+        "lookup" => Some(Target::LookUp),
+        "webhook" => Some(Target::Webhook),
+        kind => serde_json::from_value(kind.into()).ok().map(Target::Operation),
     }
-    serde_json::from_value(word.into()).ok().map(Target::Operation)
 }
 
 fn change_rules(sandbox: &Sandbox, body: &[u8]) -> Reply {

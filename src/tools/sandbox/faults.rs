@@ -18,6 +18,8 @@ pub(super) enum Target {
     Operation(Kind),
     /// Look-ups.
     LookUp,
+    /// Webhooks.
+    Webhook,
 }
 
 /// When a script is asked.
@@ -33,6 +35,8 @@ pub(super) enum Occasion {
     Repeat(Kind),
     /// A look-up.
     LookUp,
+    /// A webhook is about to be told.
+    Webhook,
 }
 
 /// Some requests meet this fault, whatever their card.
@@ -69,6 +73,7 @@ impl Script {
                     && self.only.is_none_or(|only| only == Target::Operation(kind))
             }
             Occasion::LookUp => is_of_an_answer(self.fault) && self.only == Some(Target::LookUp),
+            Occasion::Webhook => self.only == Some(Target::Webhook),
         };
         fits && self.left > 0 && self.wire.is_none_or(|only| wire == Some(only))
     }
@@ -178,6 +183,8 @@ impl Faults {
             Occasion::Connection => **fault == Fault::Refuse,
             Occasion::Head => **fault == Fault::ResetBefore,
             Occasion::New(_) | Occasion::Repeat(_) | Occasion::LookUp => is_of_an_answer(**fault),
+            // A webhook that is told twice is the only fault of theirs that comes by chance.
+            Occasion::Webhook => **fault == Fault::Duplicate,
         };
         let faults: Vec<Fault> = chance.faults.iter().filter(fitting).copied().collect();
         let (share, all) = (faults.len() as u64, chance.faults.len().max(1) as u64);

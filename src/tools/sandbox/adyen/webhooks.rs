@@ -14,14 +14,17 @@ use ring::hmac;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::super::ledger::{Entry, Kind, Status};
-use super::super::numbers;
+use super::super::faults::Occasion;
+use super::super::ledger::{Entry, Kind, Status, Wire};
+use super::super::numbers::{self, Fault};
 use super::super::processor::Sandbox;
 use super::shape::scheme;
 use crate::tools::client::Client;
 
 /// New events are looked for so often.
 const LOOK: Duration = Duration::from_millis(50);
+/// A webhook that is late is late by this.
+const DELAY: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 const TRIES_MAX: u32 = 50;
 
@@ -89,11 +92,20 @@ impl Webhooks {
     pub(in crate::tools::sandbox) async fn deliver(self, sandbox: Arc<Sandbox>) {
         loop {
             tokio::time::sleep(LOOK).await;
-            for at in sandbox.due_events(Instant::now()) {
+            let due = sandbox.due_events(Instant::now());
+            let end = sandbox.book().end();
+            if sandbox.until_durable(end).await.is_err() {
+                return;
+            }
+            for at in due {
                 let Some(entry) = sandbox.event(at, |told| told.entry.clone()) else { continue };
+                let fault = sandbox.meets(Occasion::Webhook, Some(Wire::Adyen)).fault;
+                if fault == Fault::Delay {
+                    tokio::time::sleep(DELAY).await;
+                }
                 let body = notification(&entry, Some(&self.key));
-                let answer = self.client.request("POST", &self.path, &[], &body).await;
-                let is_taken = answer.is_ok_and(|answer| (200..300).contains(&answer.status));
+                let is_taken =
+                    self.tell(&body).await && (fault != Fault::Duplicate || self.tell(&body).await);
                 sandbox.event(at, |told| {
                     told.delivered = is_taken;
                     told.tries += 1;
@@ -101,6 +113,14 @@ impl Webhooks {
                 });
             }
         }
+    }
+}
+
+impl Webhooks {
+    /// Whether it was taken.
+    async fn tell(&self, body: &Value) -> bool {
+        let answer = self.client.request("POST", &self.path, &[], body).await;
+        answer.is_ok_and(|answer| (200..300).contains(&answer.status))
     }
 }
 

@@ -118,6 +118,11 @@ fn webhooks_are_signed_and_told_until_they_are_taken() {
     let tag =
         data_encoding::BASE64.decode(item["additionalData"]["hmacSignature"].as_str().unwrap().as_bytes());
     assert!(ring::hmac::verify(&key, signed.join(":").as_bytes(), &tag.unwrap()).is_ok());
+    sandbox.script(&json!({ "fault": "duplicate", "count": 1, "operation": "webhook" }));
+    assert_eq!(sandbox.post("/v71/payments", "t", &adyen_sale("t", APPROVED)).unwrap().status, 200);
+    let (first, twice) = (heard.recv_timeout(PATIENCE).unwrap(), heard.recv_timeout(PATIENCE).unwrap());
+    assert_eq!(first["notificationItems"][0]["NotificationRequestItem"]["merchantReference"], "t");
+    assert_eq!(first, twice);
     let start = Instant::now();
     while sandbox.get("/sandbox/webhooks").json["data"][0]["delivered"] != true {
         assert!(start.elapsed() < PATIENCE);
