@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::ledger::{Kind, Wire};
 use super::numbers::Fault;
 
-/// An answer's head and body are about so long: chance cuts somewhere in them.
-const ANSWER_BYTES: u64 = 1200;
+/// Chance cuts an answer after fewer bytes than two to this; each power of two is as likely, so that also a short answer
+/// is rarely left whole.
+const CUT_BITS_MAX: u64 = 10;
 
 /// Which requests a script is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,7 @@ fn every_fault() -> Vec<Fault> {
         Fault::RateLimited,
         Fault::Empty,
         Fault::Duplicate,
+        Fault::PlainText,
     ]
 }
 
@@ -170,19 +172,22 @@ impl Faults {
                 met = Some(Met { fault, at, charges, lasting });
             }
         }
-        let met = met.or_else(|| self.by_chance(occasion));
+        let met = met.or_else(|| self.by_chance(occasion, wire));
         if let Some(met) = met.filter(|met| !met.fault.is_none()) {
             *self.met.entry((met.fault.word(), wire.map(Wire::word))).or_default() += 1;
         }
         met
     }
 
-    fn by_chance(&mut self, occasion: Occasion) -> Option<Met> {
+    fn by_chance(&mut self, occasion: Occasion, wire: Option<Wire>) -> Option<Met> {
         let chance = self.chance.as_ref()?;
         let fitting = |fault: &&Fault| match occasion {
             Occasion::Connection => **fault == Fault::Refuse,
             Occasion::Head => **fault == Fault::ResetBefore,
-            Occasion::New(_) | Occasion::Repeat(_) | Occasion::LookUp => is_of_an_answer(**fault),
+            // Only Worldpay answers with a line of text.
+            Occasion::New(_) | Occasion::Repeat(_) | Occasion::LookUp => {
+                is_of_an_answer(**fault) && (**fault != Fault::PlainText || wire == Some(Wire::Worldpay))
+            }
             // A webhook that is told twice is the only fault of theirs that comes by chance.
             Occasion::Webhook => **fault == Fault::Duplicate,
         };
@@ -198,7 +203,8 @@ impl Faults {
             return None;
         }
         let fault = *faults.get(usize::try_from(draw() % share).ok()?)?;
-        let at = u32::try_from(draw() % ANSWER_BYTES).ok();
+        let bits = draw() % (CUT_BITS_MAX + 1);
+        let at = u32::try_from(draw() % (1 << bits)).ok();
         let never_charges = matches!(fault, Fault::RateLimited | Fault::Unauthorized | Fault::Redirect);
         let charges = draw() % 2 == 0 && !never_charges;
         // A whole answer says what was done: it cannot come without it.
@@ -253,7 +259,7 @@ mod tests {
             faults.set(Vec::new(), Some(Chance { seed, per_mille: 200, faults: every_fault() }));
             let each = (0..10_000).map(|_| {
                 let places = [Occasion::Connection, Occasion::Head, Occasion::New(Kind::Sale)];
-                places.map(|place| faults.next(place, Some(Wire::Json)).map(|met| (met.fault, met.at)))
+                places.map(|place| faults.next(place, Some(Wire::Worldpay)).map(|met| (met.fault, met.at)))
             });
             each.collect::<Vec<_>>()
         };

@@ -111,8 +111,8 @@ fn worldpay_answers_are_cut_at_every_byte() {
 }
 
 #[test]
-fn stripe_answers_are_cut_too() {
-    every_cut(Family::Stripe, "truncate", 7, truncated);
+fn stripe_answers_are_cut_at_every_byte() {
+    every_cut(Family::Stripe, "truncate", 1, truncated);
 }
 
 #[test]
