@@ -51,7 +51,7 @@ pub struct Mapped {
 /// The address check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Avs {
-    /// As the processor says it, at most 32 characters.
+    /// As the processor says it, at most 64 characters.
     pub raw: Option<String>,
     /// What became of the zip.
     pub zip: Option<ZipCheck>,
@@ -192,7 +192,7 @@ fn facts(connector: &Connector, op: Option<&Op>, verdict: &Verdict, tree: Tree<'
         network_transaction_id: text(Fact::NetworkTransactionId).and_then(whole),
         transaction_link_id: text(Fact::TransactionLinkId).and_then(whole),
         avs: Avs {
-            raw: text(Fact::AvsRaw).map(|t| bounded(&t, SHORT_CHARS_MAX)),
+            raw: text(Fact::AvsRaw).map(|t| bounded(&t, CODE_CHARS_MAX)),
             zip: text(Fact::AvsZip).and_then(|t| ZipCheck::parse(&t)),
         },
         advice_code: advice,

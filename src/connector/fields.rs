@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use toml::Spanned;
+use toml::de::DeValue;
+
 use super::document::{Section, strings};
 use super::fault::{Faults, suggest};
 use super::leaf::{Known, Map};
@@ -60,12 +63,21 @@ pub(super) struct Fields(Vec<Field>);
 #[derive(Debug, Clone)]
 struct Field {
     fact: Fact,
+    /// The first that is there counts.
+    sources: Vec<Source>,
+}
+
+/// One place of a fact, and how it is read there.
+#[derive(Debug, Clone, Default)]
+struct Source {
     /// The first that is there counts; with `join`, all of them.
     paths: Vec<Path>,
     /// Only what stands before this text counts.
     before: Option<Box<str>>,
     /// Only what stands after this text counts.
     after: Option<Box<str>>,
+    /// A value without those texts does not count.
+    bounded: bool,
     /// All values, with this between them.
     join: Option<Box<str>>,
     map: Option<usize>,
@@ -81,26 +93,20 @@ impl Fields {
                 continue;
             };
             let at = entry.value.span();
-            let mut field =
-                Field { fact, paths: Vec::new(), before: None, after: None, join: None, map: None };
-            let list = match entry.value.get_ref().as_table() {
-                None => strings(entry.key, entry.value, faults),
-                Some(table) => {
-                    let mut inner = Section::new(format!("`{}`", entry.key), at.clone(), table);
-                    let list = inner.take("path").map_or(Vec::new(), |e| strings("path", e.value, faults));
-                    let mut text = |key| inner.string(key, faults).map(|(text, _)| Box::from(text));
-                    (field.before, field.after, field.join) = (text("before"), text("after"), text("join"));
-                    field.map =
-                        inner.string("map", faults).and_then(|(name, at)| find_map(name, &at, known, faults));
-                    inner.finish(faults);
-                    list
+            let mut field = Field { fact, sources: Vec::new() };
+            match entry.value.get_ref().as_array() {
+                Some(list) if list.iter().any(|item| item.get_ref().as_table().is_some()) => {
+                    field.sources =
+                        list.iter().map(|item| Source::read(entry.key, item, known, faults)).collect();
                 }
-            };
-            if fact == Fact::AvsZip {
-                check_zip_map(field.map, known, &at, faults);
+                Some(_) | None => field.sources.push(Source::read(entry.key, entry.value, known, faults)),
             }
-            field.paths = list.iter().filter_map(|(text, at)| Path::read(text, at, faults)).collect();
-            if list.is_empty() {
+            if fact == Fact::AvsZip {
+                for source in &field.sources {
+                    check_zip_map(source.map, known, &at, faults);
+                }
+            }
+            if field.sources.iter().any(|source| source.paths.is_empty()) {
                 faults.add(&at, format!("`{}` has no path", entry.key), "write it like \"error.code\"");
             }
             out.push(field);
@@ -115,16 +121,45 @@ impl Fields {
 
     /// Where it looks.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.0.iter().flat_map(|field| &field.paths)
+        self.0.iter().flat_map(|field| &field.sources).flat_map(|source| &source.paths)
     }
 
     /// The fact in this answer.
     pub(super) fn text(&self, fact: Fact, tree: Tree<'_>, maps: &[Map]) -> Option<String> {
-        self.0.iter().find(|field| field.fact == fact)?.text(tree, maps)
+        let field = self.0.iter().find(|field| field.fact == fact)?;
+        field.sources.iter().find_map(|source| source.text(tree, maps))
     }
 }
 
-impl Field {
+impl Source {
+    /// Reads a path, a list of paths, or `{ path, before, after, bounded, join, map }`.
+    fn read(key: &str, value: &Spanned<DeValue<'_>>, known: &mut Known, faults: &mut Faults<'_>) -> Self {
+        let mut out = Self::default();
+        let list = match value.get_ref().as_table() {
+            None => strings(key, value, faults),
+            Some(table) => {
+                let mut inner = Section::new(format!("`{key}`"), value.span(), table);
+                let list = inner.take("path").map_or(Vec::new(), |e| strings("path", e.value, faults));
+                let mut text = |key| inner.string(key, faults).map(|(text, _)| Box::from(text));
+                (out.before, out.after, out.join) = (text("before"), text("after"), text("join"));
+                out.bounded = inner.flag("bounded", faults);
+                out.map =
+                    inner.string("map", faults).and_then(|(name, at)| find_map(name, &at, known, faults));
+                inner.finish(faults);
+                list
+            }
+        };
+        if out.bounded && out.before.is_none() && out.after.is_none() {
+            faults.add(
+                &value.span(),
+                "`bounded` stands without a text",
+                "write before = \"…\" or after = \"…\"",
+            );
+        }
+        out.paths = list.iter().filter_map(|(text, at)| Path::read(text, at, faults)).collect();
+        out
+    }
+
     fn text(&self, tree: Tree<'_>, maps: &[Map]) -> Option<String> {
         let mut values =
             self.paths.iter().filter_map(|path| path.text(tree)).filter_map(|text| self.cut(&text));
@@ -138,11 +173,17 @@ impl Field {
         }
     }
 
-    /// What stands before and after the texts that bound it; a value without them is whole.
+    /// What stands before and after the texts that bound it; a value without them is whole, or does not count.
     fn cut(&self, text: &str) -> Option<String> {
-        let text = self.before.as_ref().map_or(text, |end| text.split_once(&**end).map_or(text, |(t, _)| t));
-        let text =
-            self.after.as_ref().map_or(text, |start| text.split_once(&**start).map_or(text, |(_, t)| t));
+        let whole = |text| if self.bounded { None } else { Some(text) };
+        let text = match &self.before {
+            Some(end) => text.split_once(&**end).map(|(text, _)| text).or_else(|| whole(text))?,
+            None => text,
+        };
+        let text = match &self.after {
+            Some(start) => text.split_once(&**start).map(|(_, text)| text).or_else(|| whole(text))?,
+            None => text,
+        };
         let text = text.trim();
         if text.is_empty() { None } else { Some(text.to_owned()) }
     }

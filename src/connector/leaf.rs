@@ -82,11 +82,14 @@ enum Filter {
     Decimal,
     Upper,
     Lower,
+    Given,
+    Family,
     Map(usize),
     Trunc(usize),
 }
 
-const FILTERS: &[&str] = &["int", "bool", "yy", "mm", "decimal", "upper", "lower", "map NAME", "trunc N"];
+const FILTERS: &[&str] =
+    &["int", "bool", "yy", "mm", "decimal", "upper", "lower", "given", "family", "map NAME", "trunc N"];
 
 /// A leaf's text for one request: borrowed where it is one value, so that a card number is not copied on the way.
 pub(super) enum Filled<'v> {
@@ -299,6 +302,8 @@ impl Filter {
                 "decimal" => Some(Self::Decimal),
                 "upper" => Some(Self::Upper),
                 "lower" => Some(Self::Lower),
+                "given" => Some(Self::Given),
+                "family" => Some(Self::Family),
                 _other => None,
             },
         }
@@ -311,6 +316,7 @@ impl Filter {
             (Self::TwoDigits, kind) => first && matches!(kind, Kind::Month | Kind::Year),
             (Self::Decimal, kind) => first && kind == Kind::Money,
             (Self::Bool, kind) => first && kind == Kind::Flag,
+            (Self::Given | Self::Family, kind) => first && kind == Kind::Text,
             (Self::Int | Self::Upper | Self::Lower | Self::Map(_) | Self::Trunc(_), _) => true,
         }
     }
@@ -320,6 +326,7 @@ impl Filter {
             Self::TwoDigits => "use `yy` on card.exp_year and `mm` on card.exp_month, before other filters",
             Self::Decimal => "use `decimal` on amounts in minor units, before other filters",
             Self::Bool => "use `bool` on capture.final or allow_partial",
+            Self::Given | Self::Family => "use `given` and `family` on billing.name, before other filters",
             Self::Int | Self::Upper | Self::Lower | Self::Map(_) | Self::Trunc(_) => {
                 "leave the filter out: card number, verification code and credentials are sent as they are"
             }
@@ -334,6 +341,13 @@ impl Filter {
             Self::TwoDigits => {
                 let padded = format!("{text:0>2}");
                 Cow::Owned(padded.get(padded.len().checked_sub(2)?..)?.to_owned())
+            }
+            // A name of one word is both: who asks for two names refuses an empty one.
+            Self::Given => {
+                Cow::Owned(text.trim().rsplit_once(' ').map_or(&*text, |(given, _)| given).trim().to_owned())
+            }
+            Self::Family => {
+                Cow::Owned(text.trim().rsplit_once(' ').map_or(&*text, |(_, family)| family).to_owned())
             }
             Self::Upper => Cow::Owned(text.to_uppercase()),
             Self::Lower => Cow::Owned(text.to_lowercase()),

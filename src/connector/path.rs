@@ -22,6 +22,8 @@ pub(super) enum Path {
 pub(super) enum Step {
     Key(Box<str>),
     Index(usize),
+    /// Any value of an object or a list.
+    Any,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,7 @@ pub(super) struct XmlPath {
 
 /// Deeper than any answer of a processor.
 const STEPS_MAX: usize = 24;
+const ANY_MAX: usize = 3;
 
 impl Path {
     /// Reads a path; `$.` in front is allowed, for a key that the rule itself uses (`$.op`).
@@ -114,7 +117,7 @@ impl Path {
             Some((Step::Index(index), list)) => {
                 Some((Self::Dotted { text: text.clone(), steps: list.to_vec() }, *index))
             }
-            Some((Step::Key(_), _)) | None => None,
+            Some((Step::Key(_) | Step::Any, _)) | None => None,
         }
     }
 }
@@ -172,12 +175,18 @@ fn below<'t>(from: Node<'t, 't>, elements: &[Box<str>], take: &mut dyn FnMut(Nod
     }
 }
 
+/// The first value there that is not null.
 fn find<'j>(steps: &[Step], json: &'j Value) -> Option<&'j Value> {
-    let found = steps.iter().try_fold(json, |at, step| match step {
-        Step::Key(key) => at.get(&**key),
-        Step::Index(index) => at.get(*index),
-    });
-    found.filter(|value| !value.is_null())
+    let Some((step, rest)) = steps.split_first() else { return Some(json).filter(|value| !value.is_null()) };
+    match step {
+        Step::Key(key) => find(rest, json.get(&**key)?),
+        Step::Index(index) => find(rest, json.get(*index)?),
+        Step::Any => match json {
+            Value::Object(object) => object.values().find_map(|value| find(rest, value)),
+            Value::Array(list) => list.iter().find_map(|value| find(rest, value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        },
+    }
 }
 
 /// A string as it is, a number or a truth value as JSON writes it; nothing for what has parts.
@@ -192,19 +201,25 @@ fn text_of(value: &Value) -> Option<String> {
 
 fn read_steps(text: &str) -> Option<Vec<Step>> {
     let mut steps = Vec::new();
+    // The whole answer, where that is a list.
+    if text == "$" {
+        return Some(steps);
+    }
     for part in text.split('.') {
         let (key, mut indices) = part.find('[').map_or((part, ""), |at| part.split_at(at));
         if key.is_empty() || key.contains([']', ' ', '{', '}', '"']) {
             return None;
         }
-        steps.push(Step::Key(key.into()));
+        steps.push(if key == "*" { Step::Any } else { Step::Key(key.into()) });
         while !indices.is_empty() {
             let (index, rest) = indices.strip_prefix('[')?.split_once(']')?;
             steps.push(Step::Index(index.parse().ok()?));
             indices = rest;
         }
     }
-    (steps.len() <= STEPS_MAX).then_some(steps)
+    // Each `*` looks at every value: a few of them are enough, and more would be slow.
+    let any = steps.iter().filter(|step| **step == Step::Any).count();
+    (steps.len() <= STEPS_MAX && any <= ANY_MAX).then_some(steps)
 }
 
 fn read_xml(text: &str) -> Option<XmlPath> {

@@ -36,6 +36,8 @@ pub(super) enum Json {
         fields: Vec<Field>,
     },
     Array(Vec<Json>),
+    /// The first of these that is there.
+    First(Option<Condition>, Vec<Json>),
     Leaf(Option<Condition>, Leaf),
     /// A number or a truth value, as it stands in the file.
     Literal(Option<Condition>, Box<str>),
@@ -93,13 +95,14 @@ impl Json {
         known: &mut Known,
         faults: &mut Faults<'_>,
     ) -> Option<Self> {
-        let (mut when, mut value, mut fields) = (None, None, Vec::new());
+        let (mut when, mut value, mut first, mut fields) = (None, None, None, Vec::new());
         for entry in entries(table) {
             match entry.key {
                 "$when" => when = read_condition(&entry, known, faults),
                 "$value" => value = Self::read(entry.value, known, faults),
+                "$first" => first = Self::read(entry.value, known, faults),
                 key if key.starts_with('$') => {
-                    faults.add(&entry.at, format!("`{key}` is not known"), "write $when or $value");
+                    faults.add(&entry.at, format!("`{key}` is not known"), "write $when, $value or $first");
                 }
                 key => {
                     let mut written = serde_json::to_vec(key).unwrap_or_default();
@@ -110,11 +113,22 @@ impl Json {
                 }
             }
         }
-        match value {
-            None => Some(Self::Object { when, fields }),
-            Some(Self::Leaf(None, leaf)) if fields.is_empty() => Some(Self::Leaf(when, leaf)),
-            Some(Self::Literal(None, text)) if fields.is_empty() => Some(Self::Literal(when, text)),
-            Some(_) => {
+        match (value, first) {
+            (None, Some(Self::Array(list))) if fields.is_empty() && !list.is_empty() => {
+                Some(Self::First(when, list))
+            }
+            (_, Some(_)) => {
+                faults.add(
+                    at,
+                    "`$first` stands beside other keys, or is not a list",
+                    "write $first = [\"{?a}\", \"{?b}\"], and $when if need be",
+                );
+                None
+            }
+            (None, None) => Some(Self::Object { when, fields }),
+            (Some(Self::Leaf(None, leaf)), None) if fields.is_empty() => Some(Self::Leaf(when, leaf)),
+            (Some(Self::Literal(None, text)), None) if fields.is_empty() => Some(Self::Literal(when, text)),
+            (Some(_), None) => {
                 faults.add(
                     at,
                     "`$value` stands beside other keys, or is not a single value",
@@ -152,6 +166,17 @@ impl Json {
                 Ok(there)
             }
             Self::Array(items) => write_all(out, (b'[', b']'), items, |item, out| item.write(scope, out)),
+            Self::First(when, list) => {
+                if !holds(when.as_ref(), scope)? {
+                    return Ok(false);
+                }
+                for item in list {
+                    if item.write(scope, out)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
             Self::Object { when, fields } => {
                 if !holds(when.as_ref(), scope)? {
                     return Ok(false);
@@ -171,6 +196,10 @@ impl Json {
                 fields.iter().for_each(|field| field.value.each_name(see));
             }
             Self::Array(items) => items.iter().for_each(|item| item.each_name(see)),
+            Self::First(when, items) => {
+                names_of(when.as_ref()).for_each(&mut *see);
+                items.iter().for_each(|item| item.each_name(see));
+            }
             Self::Leaf(when, leaf) => leaf.names().chain(names_of(when.as_ref())).for_each(&mut *see),
             Self::Literal(when, _) => names_of(when.as_ref()).for_each(&mut *see),
         }
@@ -180,7 +209,7 @@ impl Json {
         match self {
             Self::Leaf(_, leaf) => is(leaf),
             Self::Literal(..) => false,
-            Self::Array(items) => items.iter().any(|item| item.any_leaf(is)),
+            Self::Array(items) | Self::First(_, items) => items.iter().any(|item| item.any_leaf(is)),
             Self::Object { fields, .. } => fields.iter().any(|field| field.value.any_leaf(is)),
         }
     }

@@ -109,7 +109,7 @@ fn scrubbed(mapped: Mapped, http_status: u16, scrubber: &Scrubber) -> Answer {
         transaction_id: text(mapped.transaction_id, Field::Id),
         network_transaction_id: text(mapped.network_transaction_id, Field::Id),
         transaction_link_id: text(mapped.transaction_link_id, Field::Id),
-        avs_raw: text(mapped.avs.raw, Field::Code { chars_max: SHORT_CHARS_MAX }),
+        avs_raw: text(mapped.avs.raw, Field::Code { chars_max: CODE_CHARS_MAX }),
         avs_zip: mapped.avs.zip.map(|zip| zip.text().to_owned()),
         advice_code: text(mapped.advice_code, Field::Code { chars_max: SHORT_CHARS_MAX }),
         amount_approved: mapped.amount_approved,

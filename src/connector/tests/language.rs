@@ -351,7 +351,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "\"$when\" = \"allow_partial\"",
         "\"$if\" = \"allow_partial\"",
-        "`$if` is not known; write $when or $value",
+        "`$if` is not known; write $when, $value or $first",
     ),
     ("\"$value\" = 1", "\"$value\" = 1, more = 2", "`$value` stands beside other keys"),
     (
@@ -521,5 +521,87 @@ fn the_page_for_authors_is_whole() {
         let found =
             page.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').any(|known| known == word);
         assert!(found, "{word} is not on the page");
+    }
+}
+
+/// Alternatives in bodies and fields, and places of any name.
+const WILD: &str = r#"name = "wild"
+version = 1
+evidence = "documented"
+source = "https://docs.wild.example"
+date = "2026-11-25"
+[endpoint]
+test = "https://test.wild.example"
+[idempotency]
+kind = "none"
+[op.sale]
+method = "POST"
+path = "/pay"
+encoding = "json"
+[op.sale.body]
+first = { "$first" = ["{?customer}", { "$when" = "invoice", "$value" = 7 }, "none"] }
+only = { "$when" = "invoice", "$first" = ["{?customer}", "{?description}"] }
+given = "{?billing.name|given}"
+family = "{?billing.name|family}"
+[response]
+format = "json"
+[field]
+code = [{ path = "state", map = "final" }, { path = "raw", before = ":", bounded = true }, "state"]
+message = { path = "data.*.list.*.text" }
+[map.final]
+done = "DONE"
+[[rule]]
+"data.*.ok" = true
+outcome = "approved"
+[[rule]]
+state = { exists = true }
+outcome = "declined"
+"#;
+
+#[test]
+fn the_first_alternative_that_is_there_is_written() {
+    let wild = Connector::parse("wild.toml", WILD).unwrap();
+    let mut values = sale();
+    let written = |values: &Values<'_>| {
+        String::from_utf8(wild.render(Operation::Sale, values).unwrap().body.to_vec()).unwrap()
+    };
+    assert_eq!(written(&values), r#"{"first":"none"}"#);
+    values.invoice = Some("INV-1");
+    values.billing.name = Some("Ana Maria Ruiz");
+    assert_eq!(written(&values), r#"{"first":7,"given":"Ana Maria","family":"Ruiz"}"#);
+    values.customer = Some("c-1");
+    values.billing.name = Some("Plato");
+    assert_eq!(written(&values), r#"{"first":"c-1","only":"c-1","given":"Plato","family":"Plato"}"#);
+}
+
+#[test]
+fn a_field_has_alternatives_bounds_and_wild_places() {
+    let wild = Connector::parse("wild.toml", WILD).unwrap();
+    let mapped = |answer: &str| {
+        let mapped = wild.map(Operation::Sale, 200, answer.as_bytes());
+        (mapped.outcome, mapped.processor_code.unwrap_or_default(), mapped.message.unwrap_or_default())
+    };
+    let of = |outcome, code: &str, message: &str| (outcome, code.to_owned(), message.to_owned());
+    assert_eq!(mapped(r#"{"state":"done","raw":"05: No"}"#), of(Outcome::Declined, "DONE", ""));
+    assert_eq!(mapped(r#"{"state":"no","raw":"05: No"}"#), of(Outcome::Declined, "05", ""));
+    assert_eq!(mapped(r#"{"state":"no","raw":"No"}"#), of(Outcome::Declined, "no", ""));
+    let deep = r#"{"data":{"a":null,"b":{"ok":true,"list":[{"x":1},{"text":"found"}]}}}"#;
+    assert_eq!(mapped(deep), of(Outcome::Approved, "", "found"));
+}
+
+#[test]
+fn faults_of_alternatives_are_found() {
+    for (old, new, expected) in [
+        ("[\"{?customer}\", \"{?description}\"]", "\"{?customer}\"", "`$first` stands beside other keys"),
+        ("before = \":\", ", "", "`bounded` stands without a text"),
+        ("data.*.list.*.text", "data.*.*.*.*", "a path is malformed"),
+        ("{?billing.name|given}", "{?amount.minor|given}", "`amount.minor` cannot take `|given`"),
+    ] {
+        assert!(WILD.contains(old), "the row for {expected} replaces nothing");
+        let Err(faults) = Connector::parse("wild.toml", &WILD.replace(old, new)) else {
+            panic!("nobody noticed: {expected}")
+        };
+        let said: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert!(said.iter().any(|fault| fault.contains(expected)), "{expected} not in {said:#?}");
     }
 }

@@ -6,10 +6,21 @@ mod properties;
 mod requests;
 mod wires;
 
-use super::{Amount, Billing, Card, Initiator, Reason, StoredCredential, Use, Values};
+use super::{Amount, Billing, Card, EndpointParts, Initiator, Reason, StoredCredential, Use, Values};
 
 /// A published test number.
 pub(super) const NUMBER: &str = "4242424242424242";
+
+/// What the built-in connectors ask an operator for.
+const CREDENTIALS: &[(&str, &str)] = &[
+    ("secret_key", "sk_test_canary"),
+    ("basic_auth", "dXNlcjpjYW5hcnk="),
+    ("merchant_account", "MerchantAccount"),
+    ("merchant_account_id", "merchant_usd"),
+    ("merchant_id", "m-1"),
+    ("key_id", "k-1"),
+    ("shared_secret", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+];
 
 /// A plain sale of 20.20.
 pub(super) fn sale<'v>() -> Values<'v> {
@@ -19,7 +30,8 @@ pub(super) fn sale<'v>() -> Values<'v> {
         amount: Some(Amount { minor: 2020, currency: "USD" }),
         attempt_id: "att_test",
         attempt_ref: "ref_test",
-        credentials: &[("secret_key", "sk_test_canary")],
+        credentials: CREDENTIALS,
+        endpoint: EndpointParts { host: "api.test.example", prefix: "" },
         ..Values::default()
     }
 }

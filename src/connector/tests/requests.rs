@@ -26,7 +26,8 @@ fn every_builtin_connector_is_sound() {
             }
         };
         assert_eq!(connector.name(), name);
-        assert!(connector.operations().count() >= 7, "{name}");
+        // Sale, authorize, capture, refund and void at least, and a verification or a look-up.
+        assert!(connector.operations().count() >= 6, "{name}");
         assert_eq!(connector.requires(Operation::Sale), Vec::<String>::new());
     }
 }
