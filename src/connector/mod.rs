@@ -97,6 +97,7 @@ pub struct Connector {
 const BUILTIN: &[(&str, &str)] = &[
     ("adyen", include_str!("connectors/adyen.toml")),
     ("checkout", include_str!("connectors/checkout.toml")),
+    ("cybersource", include_str!("connectors/cybersource.toml")),
     ("sandbox", include_str!("connectors/sandbox.toml")),
     ("stripe", include_str!("connectors/stripe.toml")),
 ];
