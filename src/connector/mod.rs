@@ -96,6 +96,7 @@ pub struct Connector {
 
 const BUILTIN: &[(&str, &str)] = &[
     ("adyen", include_str!("connectors/adyen.toml")),
+    ("braintree", include_str!("connectors/braintree.toml")),
     ("checkout", include_str!("connectors/checkout.toml")),
     ("cybersource", include_str!("connectors/cybersource.toml")),
     ("sandbox", include_str!("connectors/sandbox.toml")),
