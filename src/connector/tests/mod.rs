@@ -1,6 +1,7 @@
 //! The connector language against the built-in connectors, recorded answers and arbitrary values.
 
 mod fixtures;
+mod json_apis;
 mod language;
 mod properties;
 mod requests;
