@@ -595,3 +595,32 @@ fn agree(recording: &str, ours: &Value, places: &[&str]) {
         assert_eq!(plain(ours.pointer(place)), plain(theirs.pointer(place)), "{place} of {recording}");
     }
 }
+
+/// Neither a person who looks at a request nor a MAC of it learns a secret; the MAC covers the card, wherever it is sent.
+#[test]
+fn what_is_shown_and_what_a_mac_covers() {
+    for name in ["adyen", "braintree", "checkout", "cybersource"] {
+        let connector = builtin(name).unwrap();
+        let values =
+            Values { card: sale().card.map(|card| Card { cvc: Some("737"), ..card }), ..signed(sale()) };
+        let shown = connector.render_for_show(Operation::Sale, &values).unwrap();
+        let requests: Vec<&Rendered> = shown.steps.iter().map(|(_, step)| step).chain([&shown]).collect();
+        let text: String = requests
+            .iter()
+            .flat_map(|request| {
+                let headers = request.headers.iter().map(|(name, value)| format!("{name}: {}\n", **value));
+                headers.chain([String::from_utf8_lossy(&request.body).into_owned()])
+            })
+            .collect();
+        assert!(text.contains("424242…4242") && text.contains("‹cvc›"), "{name}");
+        for (_, secret) in values.credentials.iter().chain(&[("", NUMBER), ("", "737")]) {
+            assert!(!text.contains(secret), "{name}");
+        }
+        let mac = |values: &Values<'_>| connector.render_for_mac(Operation::Sale, values).unwrap();
+        let plain = mac(&values);
+        let later = SendMoment { unix_ms: 5, nonce: "other", mark: "m1" };
+        assert_eq!(*plain, *mac(&Values { moment: later, credentials: &[], ..values }), "{name}");
+        let card = values.card.map(|card| Card { number: "4111111111111111", ..card });
+        assert_ne!(*plain, *mac(&Values { card, ..values }), "{name}");
+    }
+}
