@@ -21,6 +21,8 @@ pub(super) struct Known {
     pub(super) credentials: Vec<Box<str>>,
     /// Which of them a leaf has used.
     pub(super) used: Vec<bool>,
+    /// Which of them only say whose account it is, and may stand in a path.
+    pub(super) public: Vec<bool>,
     /// `[map.NAME]`.
     pub(super) maps: Vec<Map>,
     /// Which of them a leaf or a field has used.
@@ -84,12 +86,20 @@ enum Filter {
     Lower,
     Given,
     Family,
+    /// What stands before the first bar of a value that is several, and after the last.
+    First,
+    Last,
+    /// Only a value that is at least, or at most, this long.
+    Min(usize),
+    Max(usize),
     Map(usize),
     Trunc(usize),
 }
 
-const FILTERS: &[&str] =
-    &["int", "bool", "yy", "mm", "decimal", "upper", "lower", "given", "family", "map NAME", "trunc N"];
+const FILTERS: &[&str] = &[
+    "int", "bool", "yy", "mm", "decimal", "upper", "lower", "given", "family", "first", "last", "min N",
+    "max N", "map NAME", "trunc N",
+];
 
 /// A leaf's text for one request: borrowed where it is one value, so that a card number is not copied on the way.
 pub(super) enum Filled<'v> {
@@ -285,6 +295,10 @@ impl Slot {
                 None => return Err(scope.unfit(self.name)),
             };
         }
+        // What a filter leaves nothing of is not there.
+        if text.is_empty() && self.filters.iter().any(|filter| filter.chooses()) {
+            return if self.optional { Ok(None) } else { Err(scope.missing(self.name)) };
+        }
         Ok(Some(text))
     }
 }
@@ -294,6 +308,8 @@ impl Filter {
         match text.split_once(' ') {
             Some(("map", name)) => known.find_map(name.trim()).map(Self::Map),
             Some(("trunc", length)) => length.trim().parse().ok().filter(|n| *n > 0).map(Self::Trunc),
+            Some(("min", length)) => length.trim().parse().ok().map(Self::Min),
+            Some(("max", length)) => length.trim().parse().ok().map(Self::Max),
             Some(_) => None,
             None => match text {
                 "int" => Some(Self::Int),
@@ -304,9 +320,16 @@ impl Filter {
                 "lower" => Some(Self::Lower),
                 "given" => Some(Self::Given),
                 "family" => Some(Self::Family),
+                "first" => Some(Self::First),
+                "last" => Some(Self::Last),
                 _other => None,
             },
         }
+    }
+
+    /// Whether it may leave nothing.
+    const fn chooses(self) -> bool {
+        matches!(self, Self::First | Self::Last | Self::Min(_) | Self::Max(_))
     }
 
     /// Nothing may change a secret, and each filter has values that it means something for.
@@ -317,6 +340,7 @@ impl Filter {
             (Self::Decimal, kind) => first && kind == Kind::Money,
             (Self::Bool, kind) => first && kind == Kind::Flag,
             (Self::Given | Self::Family, kind) => first && kind == Kind::Text,
+            (Self::First | Self::Last | Self::Min(_) | Self::Max(_), kind) => kind == Kind::Text,
             (Self::Int | Self::Upper | Self::Lower | Self::Map(_) | Self::Trunc(_), _) => true,
         }
     }
@@ -327,6 +351,7 @@ impl Filter {
             Self::Decimal => "use `decimal` on amounts in minor units, before other filters",
             Self::Bool => "use `bool` on capture.final or allow_partial",
             Self::Given | Self::Family => "use `given` and `family` on billing.name, before other filters",
+            Self::First | Self::Last | Self::Min(_) | Self::Max(_) => "use it on a text",
             Self::Int | Self::Upper | Self::Lower | Self::Map(_) | Self::Trunc(_) => {
                 "leave the filter out: card number, verification code and credentials are sent as they are"
             }
@@ -351,6 +376,11 @@ impl Filter {
             }
             Self::Upper => Cow::Owned(text.to_uppercase()),
             Self::Lower => Cow::Owned(text.to_lowercase()),
+            Self::First => Cow::Owned(text.split('|').next().unwrap_or_default().trim().to_owned()),
+            Self::Last => Cow::Owned(text.rsplit('|').next().unwrap_or_default().trim().to_owned()),
+            Self::Min(length) if text.chars().count() < length => Cow::Borrowed(""),
+            Self::Max(length) if text.chars().count() > length => Cow::Borrowed(""),
+            Self::Min(_) | Self::Max(_) => text,
             Self::Map(index) => Cow::Owned(scope.map(index)?.get(&text)?.to_owned()),
             Self::Trunc(length) => Cow::Owned(text.chars().take(length).collect()),
         })

@@ -163,6 +163,11 @@ impl Op {
             || self.body.any_leaf(&is_of_card)
     }
 
+    /// Whether its request carries the idempotency key: a question needs none.
+    pub(super) fn has_key(&self) -> bool {
+        self.method != Method::Get && !self.operation.is_lookup()
+    }
+
     /// Compiles one section; every fault of it is found here.
     pub(super) fn read(
         operation: Operation,
@@ -175,7 +180,7 @@ impl Op {
         let path = read_path(&mut section, known, faults);
         let query = section.take("query").map_or(Vec::new(), |entry| read_pairs(&entry, known, faults));
         for pair in &query {
-            forbid_secrets(&pair.leaf, "a query", &section.at, faults);
+            forbid_secrets(&pair.leaf, "a query", known, &section.at, faults);
         }
         let headers =
             section.section("header", faults).map_or(Vec::new(), |s| read_headers(s, known, faults));
@@ -235,13 +240,14 @@ fn read_path(section: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'
         );
     }
     let leaf = Leaf::read(text, &at, known, faults);
-    forbid_secrets(&leaf, "a path", &at, faults);
+    forbid_secrets(&leaf, "a path", known, &at, faults);
     leaf
 }
 
-/// Paths and queries are logged on the way: no card and no credential stands in one.
-fn forbid_secrets(leaf: &Leaf, place: &str, at: &Range<usize>, faults: &mut Faults<'_>) {
-    for name in leaf.names().filter(|name| name.is_secret()) {
+/// Paths and queries are logged on the way: no card and no credential stands in one, unless it is public.
+fn forbid_secrets(leaf: &Leaf, place: &str, known: &Known, at: &Range<usize>, faults: &mut Faults<'_>) {
+    let is_public = |name: &Name| matches!(name, Name::Secret(Secret::Credential(index)) if known.public.get(*index) == Some(&true));
+    for name in leaf.names().filter(|name| name.is_secret() && !is_public(name)) {
         faults.add(
             at,
             format!("`{}` stands in {place}", name.spelling(&[])),

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::leaf::{Leaf, Map};
 use super::money::{MoneyRules, NotRepresentable, currency, decimal};
 use super::names::{Moment, Money, Name, Secret};
-use super::op::{Method, Op, Operation};
+use super::op::{Op, Operation};
 use super::sign::{Sign, Signed, body_digest};
 use super::step::{self, Step};
 use super::template::{Body, write_pairs};
@@ -339,7 +339,7 @@ fn check_required(op: &Op, scope: &Scope<'_>) -> Result<(), RenderError> {
 
 /// A look-up changes nothing, so it carries no key.
 fn idempotency<'c>(op: &Op, common: &Common<'c>) -> Option<&'c Header> {
-    common.idempotency.filter(|_| op.method != Method::Get && !op.operation.is_lookup())
+    common.idempotency.filter(|_| op.has_key())
 }
 
 fn push_header(

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use super::Connector;
 use super::authorization::Authorization;
 use super::decline::{DeclineTable, check_date};
-use super::document::{Section, TOP, entries, number, string, strings};
+use super::document::{Entry, Section, TOP, entries, number, string, strings};
 use super::fault::{Fault, Faults};
 use super::fields::Fields;
 use super::leaf::{Known, Leaf, Map};
@@ -123,7 +123,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     check_lookup(&ops, settle, &at, faults);
     check_smallest(&money, &ops, &at, faults);
     let common: Vec<&Header> = auth.iter().chain(&headers).chain(&key).collect();
-    check_headers(&common, &ops, &at, faults);
+    check_headers((&auth, &headers, key.as_ref()), &ops, &at, faults);
     check_sends((&ops, &steps), sign.as_ref(), &common, &at, faults);
     let format = read_response(&mut top, faults);
     let fields =
@@ -192,11 +192,24 @@ fn read_evidence<'a>(top: &mut Section<'a>, faults: &mut Faults<'_>) -> (Option<
     (evidence, source, date)
 }
 
+/// A credential's note, and whether it only says whose account it is.
+fn read_note(entry: &Entry<'_>, faults: &mut Faults<'_>) -> (Box<str>, bool) {
+    let Some(table) = entry.value.get_ref().as_table() else {
+        return (string(entry, faults).unwrap_or_default().into(), false);
+    };
+    let mut section = Section::new(format!("`{}`", entry.key), entry.value.span(), table);
+    let (note, _) = section.required("note", faults);
+    let public = section.flag("public", faults);
+    section.finish(faults);
+    (note.into(), public)
+}
+
 /// Credentials and maps come first: leaves refer to them.
 fn read_known(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Known, Vec<Box<str>>) {
     let mut known = Known {
         credentials: Vec::new(),
         used: Vec::new(),
+        public: Vec::new(),
         maps: Vec::new(),
         maps_used: Vec::new(),
         outputs: Vec::new(),
@@ -212,7 +225,9 @@ fn read_known(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Known, Vec<Box
                 );
             }
             // The text is a note; whoever pastes a credential here finds it refused in [auth], never printed.
-            notes.push(string(&entry, faults).unwrap_or_default().into());
+            let (note, public) = read_note(&entry, faults);
+            notes.push(note);
+            known.public.push(public);
             known.credentials.push(entry.key.into());
             known.used.push(false);
         }
@@ -488,11 +503,17 @@ fn check_lookup(ops: &[Op], settle: Option<Duration>, at: &Range<usize>, faults:
 }
 
 /// A header that stands twice would be sent twice, and each server believes another one.
-fn check_headers(common: &[&Header], ops: &[Op], at: &Range<usize>, faults: &mut Faults<'_>) {
-    let alone = [Vec::new()];
-    for own in ops.iter().map(|op| &op.headers).chain(&alone) {
+fn check_headers(
+    (auth, headers, key): (&[Header], &[Header], Option<&Header>),
+    ops: &[Op],
+    at: &Range<usize>,
+    faults: &mut Faults<'_>,
+) {
+    let alone = (Vec::new(), true);
+    let of_ops = ops.iter().map(|op| (&op.headers, op.has_key()));
+    for (own, has_key) in of_ops.chain([(&alone.0, alone.1)]) {
         let mut seen: Vec<String> = Vec::new();
-        for header in common.iter().copied().chain(own) {
+        for header in auth.iter().chain(headers).chain(key.filter(|_| has_key)).chain(own) {
             let name = header.name.to_ascii_lowercase();
             if seen.contains(&name) {
                 let problem = format!("the header `{}` would be sent twice", header.name);
