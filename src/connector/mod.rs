@@ -99,6 +99,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("braintree", include_str!("connectors/braintree.toml")),
     ("checkout", include_str!("connectors/checkout.toml")),
     ("cybersource", include_str!("connectors/cybersource.toml")),
+    ("bluesnap", include_str!("connectors/bluesnap.toml")),
     ("nmi", include_str!("connectors/nmi.toml")),
     ("sandbox", include_str!("connectors/sandbox.toml")),
     ("stripe", include_str!("connectors/stripe.toml")),
