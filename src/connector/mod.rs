@@ -100,6 +100,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("checkout", include_str!("connectors/checkout.toml")),
     ("cybersource", include_str!("connectors/cybersource.toml")),
     ("bluesnap", include_str!("connectors/bluesnap.toml")),
+    ("elavon", include_str!("connectors/elavon.toml")),
     ("nmi", include_str!("connectors/nmi.toml")),
     ("sandbox", include_str!("connectors/sandbox.toml")),
     ("stripe", include_str!("connectors/stripe.toml")),
