@@ -102,6 +102,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("bluesnap", include_str!("connectors/bluesnap.toml")),
     ("elavon", include_str!("connectors/elavon.toml")),
     ("nmi", include_str!("connectors/nmi.toml")),
+    ("payflow", include_str!("connectors/payflow.toml")),
     ("sandbox", include_str!("connectors/sandbox.toml")),
     ("stripe", include_str!("connectors/stripe.toml")),
 ];
