@@ -103,6 +103,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("elavon", include_str!("connectors/elavon.toml")),
     ("nmi", include_str!("connectors/nmi.toml")),
     ("payflow", include_str!("connectors/payflow.toml")),
+    ("paypal", include_str!("connectors/paypal.toml")),
     ("sandbox", include_str!("connectors/sandbox.toml")),
     ("stripe", include_str!("connectors/stripe.toml")),
 ];
