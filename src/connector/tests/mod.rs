@@ -3,6 +3,7 @@
 mod fixtures;
 mod json_apis;
 mod language;
+mod mixed_apis;
 mod properties;
 mod requests;
 mod wires;
