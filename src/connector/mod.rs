@@ -96,10 +96,10 @@ pub struct Connector {
 
 const BUILTIN: &[(&str, &str)] = &[
     ("adyen", include_str!("connectors/adyen.toml")),
+    ("bluesnap", include_str!("connectors/bluesnap.toml")),
     ("braintree", include_str!("connectors/braintree.toml")),
     ("checkout", include_str!("connectors/checkout.toml")),
     ("cybersource", include_str!("connectors/cybersource.toml")),
-    ("bluesnap", include_str!("connectors/bluesnap.toml")),
     ("elavon", include_str!("connectors/elavon.toml")),
     ("nmi", include_str!("connectors/nmi.toml")),
     ("payflow", include_str!("connectors/payflow.toml")),
