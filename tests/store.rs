@@ -15,6 +15,9 @@ mod forwards;
 #[path = "store/harness.rs"]
 mod harness;
 #[cfg(test)]
+#[path = "store/invoice_runs.rs"]
+mod invoice_runs;
+#[cfg(test)]
 #[path = "store/keys.rs"]
 mod keys;
 #[cfg(test)]
@@ -82,6 +85,13 @@ mod contract {
             a_forward_counts_its_revisions_and_is_the_tenants_own,
             a_card_that_may_not_be_used_takes_no_forward,
             the_answer_of_a_forward_goes_with_its_card,
+        ],
+        invoice_runs: [
+            a_line_for_an_invoice_is_accepted_once,
+            a_run_that_validates_claims_nothing,
+            a_line_has_one_charge_whatever_comes_back,
+            lines_that_are_not_charged_give_their_invoices_back,
+            a_run_counts_its_revisions,
         ],
         keys: [
             a_key_is_claimed_once,

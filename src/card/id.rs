@@ -172,6 +172,10 @@ id! {
     OperationId, "op_"
 }
 id! {
+    /// A run over many invoices.
+    RunId, "run_"
+}
+id! {
     /// A refund.
     RefundId, "rf_"
 }

@@ -14,6 +14,9 @@ use super::brand::{Brand, luhn};
 const DIGITS_MIN: usize = 12;
 const DIGITS_MAX: usize = 19;
 
+/// What callers call a verification code; a name that ends like this is one too.
+const CODE_NAMES: [&str; 6] = ["cvc", "cvv", "cvc2", "cvv2", "cav2", "securitycode"];
+
 /// Whether free text holds what could be a card number.
 pub fn in_free_text(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -36,6 +39,15 @@ pub fn in_free_text(text: &str) -> bool {
 pub fn is_identifier(text: &str) -> bool {
     let digits: Vec<u8> = text.bytes().filter(|b| !matches!(b, b' ' | b'-')).collect();
     digits.iter().all(u8::is_ascii_digit) && is_number(&digits)
+}
+
+/// Whether a pair of a caller's own words says that it is a verification code: metadata is kept for good, and such a code must not
+/// be (PCI DSS 3.3.1.2).
+pub fn is_verification_code(key: &str, value: &str) -> bool {
+    let name: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
+    let named = CODE_NAMES.iter().any(|code| name.to_ascii_lowercase().ends_with(code));
+    let value = value.trim();
+    named && (3..=4).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Patterns that exempt identifiers from the guard: by the tenant's name and the field. In a pattern `#` stands for one digit, any

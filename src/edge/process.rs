@@ -29,6 +29,8 @@ const WORKERS: usize = 2;
 const END_TIME: Duration = Duration::from_secs(2);
 /// Between two looks at whether the last openings are in the log.
 const END_PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks at whether the start is over.
+const RECOVERED_LOOK: Duration = Duration::from_millis(50);
 /// The metrics listener serves scrapers on this machine.
 const METRICS_CONNECTIONS_MAX: usize = 32;
 
@@ -124,6 +126,7 @@ async fn serve(
     serving.spawn(figures.run(stopped.clone()));
     let recovering = tokio::spawn(recover(Arc::clone(&app)));
     let attesting = tokio::spawn(attest::run(Arc::clone(&app)));
+    let running = tokio::spawn(tend_runs(Arc::clone(&app)));
     let reminding = tokio::spawn(erasures::run(Arc::clone(&app)));
     pair::send(control, &FromEdge::Ready, &[]).map_err(|_| "the supervisor is gone".to_owned())?;
     tracing::info!(node = settings.node, "serving");
@@ -131,6 +134,7 @@ async fn serve(
     // Both channels have a receiver: the tasks that serve.
     let _ = stop.send(true);
     while serving.join_next().await.is_some() {}
+    running.abort();
     recovering.abort();
     attesting.abort();
     reminding.abort();
@@ -190,6 +194,14 @@ async fn recover(app: App) {
     }
     app.set_recovered();
     charge::run_retries(app).await;
+}
+
+/// Invoice runs go on once it is known what was in flight.
+async fn tend_runs(app: App) {
+    while !app.is_recovered() {
+        tokio::time::sleep(RECOVERED_LOOK).await;
+    }
+    charge::runs::take_up(app).await;
 }
 
 /// Does what the supervisor says until it says stop, or is gone.

@@ -21,5 +21,6 @@ mod refunds;
 mod refusals;
 mod rotation;
 mod routing;
+mod runs;
 mod unknown;
 mod verbs;

@@ -156,9 +156,16 @@ impl Vault {
     }
 
     fn start_sandbox(&mut self) -> u16 {
+        self.start_sandbox_at(0)
+    }
+
+    /// A sandbox on this port; 0 for a free one.
+    pub(crate) fn start_sandbox_at(&mut self, port: u16) -> u16 {
         let port_file = self.beside("sandbox.port");
         let mut sandbox = Command::new(CARDVAULT);
-        sandbox.args(["sandbox", "--until-stdin-closes", "--listen", "127.0.0.1:0"]);
+        sandbox.args(["sandbox", "--until-stdin-closes", "--listen"]);
+        sandbox.arg(format!("127.0.0.1:{port}"));
+        let _ = fs::remove_file(&port_file);
         for (flag, path) in [
             ("--port-file", port_file.clone()),
             ("--ledger", self.beside("ledger.ndjson")),

@@ -161,6 +161,7 @@ pub(crate) fn make_charge(card: &CardRow, invoice: &str, status: ChargeStatus) -
         period: String::new(),
         initiator: "merchant".into(),
         principal: Some(PrincipalId::make(NOW).unwrap()),
+        run: None,
         agreement: None,
         capture: true,
         allow_partial: false,

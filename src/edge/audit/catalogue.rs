@@ -70,6 +70,18 @@ actions! {
     PRINCIPAL_ROTATE "principal.rotate" [2, 5] "A principal was given another credential; `row_sha256` is that of the row.";
     REFUND_OUTCOME "refund.outcome" [1] "What became of a refund.";
     REFUND_SEND "refund.send" [1] "A refund is about to be sent; carries an `opening` if the processor needs the card.";
+    RUN_CANCELLED "run.cancelled" [1] "An invoice run was cancelled: what was not on its way is not charged.";
+    RUN_CREATED "run.created" [1] "An invoice run was begun; `count` says how many lines were declared.";
+    RUN_EXPIRED "run.expired" [1] "The upload of an invoice run was cut and not taken up again in time; nothing was charged.";
+    RUN_FINISHED "run.finished" [1] "An invoice run has nothing left to do; `count` says how many lines it has.";
+    RUN_LINE_REFUSED "run.line_refused" [1] "A line of an invoice run could not be charged and nothing was sent; `note` says why, `count` which line.";
+    RUN_LINES "run.lines" [1] "Lines of an invoice run were taken in; `count` says how many.";
+    RUN_PAUSED "run.paused" [1] "An invoice run was told to stand still, or does so for the reason in `note`.";
+    RUN_READ "run.read" [1] "An invoice run, its lines, or a list of runs was read; `count` says of how many.";
+    RUN_REJECTED "run.rejected" [1] "The stream of an invoice run was not what was declared; nothing was charged.";
+    RUN_RELEASED "run.released" [1] "Invoices of an invoice run that is over were given back; `count` says of how many lines.";
+    RUN_RESUMED "run.resumed" [1] "An invoice run that stood still goes on.";
+    RUN_STARTED "run.started" [1] "The stream of an invoice run ended as declared, and its lines are being charged.";
     STORE_BIND "store.bind" [2, 7] "A database was taken into use by this installation, for good.";
     STORE_MIGRATE "store.migrate" [2, 7] "The database schema was brought to a newer version.";
     TENANT_CREATE "tenant.create" [2, 7] "A tenant was made; `row_sha256` is that of the row.";

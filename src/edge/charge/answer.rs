@@ -478,7 +478,7 @@ fn some(text: &str) -> Option<&str> {
 }
 
 /// A cell that a spreadsheet would run as a formula gets an apostrophe in front.
-fn csv_line(cells: &[String]) -> String {
+pub(super) fn csv_line(cells: &[String]) -> String {
     let mut line = String::new();
     for (at, cell) in cells.iter().enumerate() {
         if at > 0 {

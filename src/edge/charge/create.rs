@@ -9,20 +9,23 @@ use super::machine::{self, How};
 use super::send::{self, By, Claim};
 use super::{Answered, Error, Held, Hold, answer, declines, resolve, route, schedule, working};
 use crate::card::id::{AgreementId, AttemptId, ChargeId, EventId, OperationId, Token};
+use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
 use crate::edge::App;
-use crate::edge::directory::Caller;
+use crate::edge::directory::{Caller, Principal};
 use crate::edge::store::{
-    AgreementRow, CardRow, CardStatus, Change, ChargeRow, ChargeStatus, CommitError, Operation,
-    OperationKind, Plan, RouteLeft, StoreError, StoredAnswer, StoredIdempotency,
+    AgreementRow, CardRow, CardStatus, Change, ChargeRow, ChargeStatus, CommitError, OfRun, Operation,
+    OperationKind, Plan, RouteLeft, RunOrder, StoreError, StoredAnswer, StoredIdempotency,
 };
 use crate::wire::control::DestinationInfo;
-use crate::wire::keeper::{ChargeRead, Prepare, ReadCharge, StoredCredential, Verb};
+use crate::wire::forwarder::Sent as Left;
+use crate::wire::keeper::{ChargeRead, Digested, Prepare, ReadCharge, StoredCredential, Verb};
 
 const CHARGES: &str = "POST /v1/charges";
 const VERIFICATIONS: &str = "POST /v1/verifications";
 /// The currency of a verification that says none, if the destination leaves the choice.
 const VERIFY_CURRENCY: &str = "USD";
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// Charges a card, or verifies it.
 pub async fn create(
@@ -78,7 +81,7 @@ async fn begin(
         return Box::pin(replay(app, &claim, stored)).await;
     }
     let card = chargeable(card?)?;
-    let (to, route) = choose_destination(app, caller, &card, &read)?;
+    let (to, route) = choose_destination(app, (mode_of(caller), &caller.principal), &card, &read)?;
     let agreement = choose_agreement(app, &card, &read).await?;
     let slot = if read.customer_initiated {
         None
@@ -103,6 +106,7 @@ async fn begin(
         Err(Error::Commit(CommitError::InvoiceTaken { charge })) => {
             Err(Box::pin(verdict(app, caller, (token, taken.amount, &taken.currency), charge)).await)
         }
+        Err(Error::Commit(CommitError::InvoiceInRun { run })) => Err(Error::InRun(run)),
         Err(Error::Commit(CommitError::NotFound)) => Err(Error::TokenErased { scrubbed_at: None }),
         ended @ (Ok(_) | Err(_)) => ended,
     }
@@ -123,6 +127,96 @@ pub(super) struct Sent {
     pub(super) charge: ChargeRow,
     pub(super) upstream_us: u64,
     pub(super) processor_us: Option<u64>,
+}
+
+/// What speaks against a line of a run before anything is done about it.
+pub(super) async fn check_line(app: &App, caller: &Caller, order: &RunOrder) -> Result<(), Error> {
+    let card = chargeable(app.store.card(caller.tenant_id(), order.token).await?)?;
+    let read = read_of(order);
+    choose_destination(app, (mode_of(caller), &caller.principal), &card, &read)?;
+    if caller.principal.row.charge_max.get(&order.currency).is_some_and(|max| order.amount > *max) {
+        return Err(Error::LimitExceeded);
+    }
+    choose_agreement(app, &card, &read).await.map(drop)
+}
+
+/// A line's charge, as far as it got within its first attempt.
+pub(super) struct OfLine {
+    pub(super) charge: ChargeRow,
+    /// The processor said that it is asked too much, or was not reached at all.
+    pub(super) too_much: bool,
+}
+
+/// Charges a line of a run, once: with a caller's own charge it shares all but the caller. What is not known afterwards is left to
+/// the resolver.
+pub(super) async fn charge_line(
+    app: &App,
+    principal: &Principal,
+    (tenant, mode): (TenantId, Mode),
+    (order, of): (&RunOrder, OfRun),
+    by: &By,
+) -> Result<OfLine, Error> {
+    let card = chargeable(app.store.card(tenant, order.token).await?)?;
+    let read = read_of(order);
+    let (to, route) = choose_destination(app, (Some(mode), principal), &card, &read)?;
+    let agreement = choose_agreement(app, &card, &read).await?;
+    let slot = if order.by_customer {
+        None
+    } else {
+        declines::enter(app, &card, &to.name, agreement.as_ref()).await?
+    };
+    let plan = plan(app, &read, false, route);
+    let Draft { mut charge, attempt, prepare, keys, .. } =
+        draft(app, (read, false), &card, &to, agreement.as_ref())?;
+    (charge.principal, charge.run, charge.plan) = (Some(principal.id), Some(of), plan);
+    app.charges.limits.take(principal, &charge)?;
+    let event = prepare.event;
+    let begun = async {
+        let prepared = send::prepare(app, prepare).await?;
+        let grant =
+            send::commit_sending(app, &mut charge, (attempt, event), &prepared, by, keys, None).await?;
+        Ok::<_, Error>((prepared, grant))
+    };
+    let (prepared, grant) = match begun.await {
+        Ok(begun) => begun,
+        Err(error) => {
+            app.charges.limits.give_back(&charge);
+            return Err(error);
+        }
+    };
+    let outcome = send::release(app, prepared.held, grant, attempt).await;
+    let charge = send::record(app, charge, &outcome, How::Sent, by, None).await;
+    let openings = prepared.opening.iter().map(|_| event).collect();
+    send::acknowledge(app, vec![attempt], openings);
+    drop(slot);
+    let refused = outcome.answer.as_ref().is_some_and(|answer| answer.http_status == TOO_MANY_REQUESTS);
+    let too_much = charge.status == ChargeStatus::Failed && (refused || outcome.sent == Left::Not);
+    resolve::spawn(app, charge.clone());
+    Ok(OfLine { charge, too_much })
+}
+
+/// A line as the body of a charge would be read.
+fn read_of(order: &RunOrder) -> ChargeRead {
+    ChargeRead {
+        held: None,
+        has_cvc: false,
+        token: Some(order.token),
+        amount: order.amount,
+        currency: order.currency.clone(),
+        destination: order.destination.clone(),
+        invoice: Some(order.invoice.clone()),
+        period: order.period.clone(),
+        customer_initiated: order.by_customer,
+        agreement: order.agreement.map(|id| id.to_string()),
+        capture: true,
+        allow_partial: false,
+        statement_descriptor: order.statement_descriptor.clone(),
+        description: order.description.clone(),
+        metadata: order.metadata.clone(),
+        retry: None,
+        // A line is known by its run and number; there is no caller's key.
+        digests: Digested { key: [0; 32], body: [0; 32] },
+    }
 }
 
 /// Runs a draft in a task of its own and answers when it is final, or as it stands when the caller was held long enough.
@@ -281,21 +375,32 @@ pub(super) fn chargeable(card: Option<CardRow>) -> Result<CardRow, Error> {
     }
 }
 
+fn mode_of(caller: &Caller) -> Option<Mode> {
+    caller.tenant.map(|(_, mode)| mode)
+}
+
 /// The destination that is named; else the one that a route leads to, with what is left of it; else the only one there is.
 fn choose_destination(
     app: &App,
-    caller: &Caller,
+    (mode, principal): (Option<Mode>, &Principal),
     card: &CardRow,
     read: &ChargeRead,
 ) -> Result<(DestinationInfo, Option<RouteLeft>), Error> {
-    let mode = caller.tenant.map(|(_, mode)| mode);
     let all = app.directory.destinations();
-    let mut fitting = all.iter().filter(|to| Some(to.mode) == mode && caller.principal.may_send_to(&to.name));
+    let mut fitting = all.iter().filter(|to| Some(to.mode) == mode && principal.may_send_to(&to.name));
     if let Some(name) = &read.destination {
         let to = fitting.find(|to| to.name == *name).cloned().ok_or(Error::DestinationUnknown)?;
         return Ok((to, None));
     }
-    if let Some((to, left)) = mode.map_or(Ok(None), |mode| route::choose(app, mode, card, read))? {
+    if let Some((to, mut left)) = mode.map_or(Ok(None), |mode| route::choose(app, mode, card, read))? {
+        // A route leads no principal where it may not send cards.
+        left.destinations.retain(|name| principal.may_send_to(name));
+        if principal.may_send_to(&to.name) {
+            return Ok((to, Some(left)));
+        }
+        let name = left.destinations.first().cloned().ok_or(Error::DestinationUnknown)?;
+        left.destinations.remove(0);
+        let to = fitting.find(|to| to.name == name).cloned().ok_or(Error::DestinationUnknown)?;
         return Ok((to, Some(left)));
     }
     let first = fitting.next().cloned().ok_or(Error::DestinationUnknown)?;
@@ -412,6 +517,7 @@ fn draft(
         period: read.period,
         initiator: if read.customer_initiated { "customer" } else { "merchant" }.to_owned(),
         principal: None,
+        run: None,
         agreement: agreement.map(|row| row.id),
         capture: read.capture,
         allow_partial: read.allow_partial,

@@ -6,6 +6,7 @@
 //! - [`again`]: one more attempt; [`schedule`], [`retries`]: when, and the task that makes it; [`route`]: where to, and where else.
 //! - [`declines`]: what the networks allow after a decline; [`settle`]: what a person says of a charge.
 //! - [`resolve`]: what to do when nobody knows; [`pending`]: when the processor answers later; [`recover`]: after a restart.
+//! - [`runs`]: many charges as one stream.
 //! - [`answer`]: a charge as the API writes it; [`limits`]: what a principal may charge; [`terms`]: how long an authorization holds.
 
 use std::collections::HashSet;
@@ -16,7 +17,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::keeper::KeeperError;
 use super::store::{CommitError, StoreError};
-use crate::card::id::{ChargeId, IdBytes};
+use crate::card::id::{ChargeId, IdBytes, RunId};
 use crate::clock::Time;
 use crate::random::NoRandomness;
 
@@ -34,6 +35,7 @@ mod resolve;
 mod retries;
 mod route;
 pub mod rules;
+pub mod runs;
 mod schedule;
 mod send;
 mod settle;
@@ -136,6 +138,27 @@ pub enum Error {
     /// The invoice belongs to a charge of another card or amount.
     #[error("the invoice belongs to another charge")]
     InvoiceTaken(ChargeId),
+    /// The invoice waits in a run.
+    #[error("the invoice waits in a run")]
+    InRun(RunId),
+    /// No such run, or another tenant's.
+    #[error("there is no such run")]
+    RunUnknown,
+    /// The run does not stand where this can be done.
+    #[error("the run does not stand where this can be done")]
+    RunState,
+    /// The stream is not what was declared: lines, or the sum of a currency.
+    #[error("the stream does not match the declared lines and sums")]
+    RunTotals,
+    /// The header of a CSV stream.
+    #[error("the header names columns that are not known, or lacks some")]
+    RunHeader,
+    /// The stream broke off; what had arrived is kept.
+    #[error("the stream broke off")]
+    UploadCut,
+    /// An upload that is to go on began with other lines than before.
+    #[error("the stream differs from what arrived before")]
+    UploadDiffers,
     /// The charge does not stand where this can be done.
     #[error("the charge does not stand where this can be done")]
     State,
@@ -202,6 +225,7 @@ pub struct Charges {
     under_way: declines::UnderWay,
     slots: Semaphore,
     limits: limits::DaySums,
+    runs: runs::Runs,
 }
 
 impl Charges {
@@ -218,6 +242,7 @@ impl Charges {
             under_way: declines::UnderWay::default(),
             slots: Semaphore::new(RESOLVES_AT_ONCE),
             limits: limits::DaySums::default(),
+            runs: runs::Runs::default(),
         }
     }
 }

@@ -519,6 +519,13 @@ pub(super) fn is_passing(error: &Error) -> bool {
         | Error::AlreadyCharged(_)
         | Error::InFlight(_)
         | Error::InvoiceTaken(_)
+        | Error::InRun(_)
+        | Error::RunUnknown
+        | Error::RunState
+        | Error::RunTotals
+        | Error::RunHeader
+        | Error::UploadCut
+        | Error::UploadDiffers
         | Error::State
         | Error::RefundsNeedCard { .. }
         | Error::AmountTooLarge

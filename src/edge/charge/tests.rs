@@ -40,6 +40,7 @@ pub(in crate::edge) fn charge(kind: OperationKind, allow_partial: bool) -> Charg
         period: String::new(),
         initiator: "merchant".to_owned(),
         principal: None,
+        run: None,
         agreement: None,
         capture: kind == OperationKind::Sale,
         allow_partial,

@@ -116,6 +116,12 @@ codes! {
     NothingToFill "nothing_to_fill" 422 never, "There is nothing to fill a place of the request with.", "The card lacks what a placeholder names, or an element that the vault fills is not there, or not empty; nothing was sent.";
     ForwardNotFound "forward_not_found" 404 never, "There is no such forward.", "It may belong to another tenant; both look the same.";
     AgreementRequired "agreement_required" 422 never, "A merchant-initiated charge needs a live agreement.", "Make one with a customer-initiated charge or verification; after a change of the number the customer pays or verifies under it first.";
+    RunNotFound "run_not_found" 404 never, "There is no such invoice run.", "It may belong to another tenant; both look the same.";
+    RunState "run_state" 409 never, "The run does not stand where this can be done.", "Look at its state.";
+    RunTotals "run_totals" 422 never, "The stream does not have the declared number of lines or sums.", "Nothing is charged. Count again, or send the missing lines, under a new Idempotency-Key.";
+    RunHeader "run_header" 422 never, "The CSV header names columns that are not known, or lacks some.", "Required: token, amount, currency, invoice. See the route's schema in /openapi.json.";
+    UploadCut "upload_cut" 408 later, "The stream broke off.", "Send all of it again with the same Idempotency-Key: what arrived is kept for an hour.";
+    UploadDiffers "upload_differs" 422 never, "The stream differs from what arrived before.", "Send the same lines, or use a new Idempotency-Key.";
     HeldGone "held_gone" 503 soon, "The request was not sent in time and is wiped.", "Nothing was sent: try again.";
     ForwarderDown "forwarder_down" 503 soon, "The forwarder is not there.", "Nothing was sent: try again.";
     NetworkRule "network_rule" 422 never, "The card network's rules forbid the merchant to try this card now.", "retry_at says from when on it may be tried; without it never, or not before the customer has agreed anew.";

@@ -30,7 +30,7 @@ const LINES_MAX: usize = 10_000;
 /// Charges that an export holds in memory at once, and as many again on their way; few in tests, so that there are many pages.
 const PAGE: usize = if cfg!(test) { 3 } else { 500 };
 /// A reader that takes nothing for so long is gone.
-const STALL_MAX: Duration = Duration::from_mins(1);
+pub(super) const STALL_MAX: Duration = Duration::from_mins(1);
 
 /// Whether an export has more lines.
 const HAS_MORE: HeaderName = HeaderName::from_static("vault-has-more");
@@ -89,12 +89,12 @@ impl Ask {
 }
 
 /// A page that was read, or the sign that the rest is missing.
-type Piece = Result<String, BrokenOff>;
+pub(super) type Piece = Result<String, BrokenOff>;
 
 /// The rest could not be read: the connection is closed without the end of the body, so that nobody takes it for the whole.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the export broke off")]
-struct BrokenOff;
+pub(super) struct BrokenOff;
 
 async fn stream(
     app: App,
@@ -125,7 +125,7 @@ async fn stream(
 }
 
 /// The body of an answer whose pages come one after the other.
-struct Lines(mpsc::Receiver<Piece>);
+pub(super) struct Lines(pub(super) mpsc::Receiver<Piece>);
 
 impl HttpBody for Lines {
     type Data = Bytes;
@@ -141,21 +141,21 @@ impl HttpBody for Lines {
 
 /// The form of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+pub(super) enum Format {
     Json,
     Lines(Form),
 }
 
 /// The form of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     Ndjson,
     Csv,
 }
 
 impl Format {
     /// `?format=` wins over `Accept`.
-    fn of(query: &Query, headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(super) fn of(query: &Query, headers: &HeaderMap) -> Result<Self, Problem> {
         let named = query.parsed("format", |word| match word {
             "json" => Some(Self::Json),
             "ndjson" => Some(Self::Lines(Form::Ndjson)),
@@ -174,7 +174,7 @@ impl Format {
 }
 
 impl Form {
-    fn answer(self, body: Body, has_more: bool) -> Response {
+    pub(super) fn answer(self, body: Body, has_more: bool) -> Response {
         let content_type = match self {
             Self::Ndjson => "application/x-ndjson",
             Self::Csv => "text/csv; charset=utf-8",
@@ -185,7 +185,11 @@ impl Form {
         response
     }
 
-    fn write<T: Serialize>(self, answers: impl Iterator<Item = T>, csv: fn(&T) -> String) -> String {
+    pub(super) fn write<T: Serialize>(
+        self,
+        answers: impl Iterator<Item = T>,
+        csv: fn(&T) -> String,
+    ) -> String {
         match self {
             Self::Ndjson => answers
                 .filter_map(|answer| serde_json::to_string(&answer).ok())

@@ -179,7 +179,7 @@ async fn read_body(headers: &HeaderMap, mut body: HttpBody, app: &App) -> Result
 }
 
 /// Reads some of what is too much: a connection that is closed on unread bytes is reset, and the answer with it.
-async fn discard(body: &mut HttpBody) {
+pub(super) async fn discard(body: &mut HttpBody) {
     let mut left = DISCARD_BYTES_MAX;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {

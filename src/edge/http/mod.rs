@@ -4,7 +4,7 @@
 //! - [`guard`]: what stands before and after every handler.
 //! - [`extract`], [`reply`]: what a handler takes and gives.
 //! - [`problem`], [`code`]: the one place where an error gets its status.
-//! - `tokens`, `agreements`, …: one file per resource.
+//! - `tokens`, `agreements`, `runs`, …: one file per resource.
 //! - [`listener`], [`tls`]: connections.
 
 mod admin;
@@ -22,6 +22,7 @@ pub mod openapi;
 pub mod problem;
 pub mod reply;
 pub mod routes;
+mod runs;
 pub mod tls;
 mod tokens;
 

@@ -64,7 +64,14 @@ fn operation(route: &Route) -> Value {
     }
     if !route.body.is_empty() {
         let schema = json!({ "$ref": format!("#/components/schemas/{}", route.body) });
-        let content = json!({ "application/json": { "schema": schema } });
+        let content = match route.body {
+            // A stream: the schema is that of one line.
+            "InvoiceLine" => json!({
+                "application/x-ndjson": { "schema": schema },
+                "text/csv": { "schema": { "type": "string" } },
+            }),
+            _ => json!({ "application/json": { "schema": schema } }),
+        };
         members.insert("requestBody".to_owned(), json!({ "required": true, "content": content }));
     }
     operation

@@ -106,6 +106,11 @@ impl Problem {
         self
     }
 
+    /// The field that it is about, by our name for it.
+    pub fn param(&self) -> Option<&str> {
+        self.0.param.as_deref()
+    }
+
     /// Its code.
     pub fn code(&self) -> Code {
         self.0.code
@@ -268,6 +273,7 @@ impl From<CommitError> for Problem {
             CommitError::DuplicateCard { token } => Self::of(Code::Conflict).subject(token.to_string()),
             CommitError::Conflict => Self::of(Code::Conflict),
             CommitError::NotFound => Self::of(Code::NotFound),
+            CommitError::InvoiceInRun { run } => Self::of(Code::InFlight).subject(run.to_string()),
             CommitError::InvoiceTaken { charge } => Self::of(Code::InvoiceTaken).subject(charge.to_string()),
             CommitError::Unavailable(why) => Self::of(match why {
                 "disk_full" => Code::DiskFull,
@@ -343,6 +349,13 @@ impl From<charge::Error> for Problem {
             Error::RefundsNeedCard { charge, destinations } => {
                 Self::of(Code::RefundsNeedCard).subject(charge.to_string()).destinations(destinations)
             }
+            Error::InRun(run) => Self::of(Code::InFlight).subject(run.to_string()),
+            Error::RunUnknown => Self::of(Code::RunNotFound),
+            Error::RunState => Self::of(Code::RunState),
+            Error::RunTotals => Self::of(Code::RunTotals),
+            Error::RunHeader => Self::of(Code::RunHeader),
+            Error::UploadCut => Self::of(Code::UploadCut),
+            Error::UploadDiffers => Self::of(Code::UploadDiffers),
             Error::State => Self::of(Code::ChargeState),
             Error::AmountTooLarge => Self::about(Code::AmountTooLarge, "amount"),
             Error::AmountInvalid => Self::about(Code::AmountInvalid, "amount"),

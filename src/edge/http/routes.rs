@@ -7,7 +7,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::code::Code;
 use super::guard::{self, Guarded};
-use super::{admin, agreements, charges, forwards, health, log, openapi, tokens};
+use super::{admin, agreements, charges, forwards, health, log, openapi, runs, tokens};
 use crate::edge::App;
 use crate::edge::scope::Scope;
 
@@ -268,6 +268,69 @@ pub const ROUTES: &[Route] = &[
         summary: "Verifies a card.",
         body: "NewVerification",
         handler: || on(MethodFilter::POST, charges::verify),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/invoice_runs",
+        scope: Some(Scope::ChargesCreate),
+        operation: "create_invoice_run",
+        summary: "Takes in a stream of invoice lines (NDJSON or CSV) and charges them once it ended as declared.",
+        query: runs::CREATE_QUERY,
+        body: "InvoiceLine",
+        handler: || on(MethodFilter::POST, runs::create),
+    },
+    Route {
+        path: "/v1/invoice_runs",
+        scope: Some(Scope::ChargesRead),
+        operation: "list_invoice_runs",
+        summary: "Lists invoice runs, newest first.",
+        query: runs::LIST_QUERY,
+        handler: || on(MethodFilter::GET, runs::list),
+        ..ROW
+    },
+    Route {
+        path: "/v1/invoice_runs/{id}",
+        scope: Some(Scope::ChargesRead),
+        operation: "read_invoice_run",
+        summary: "Shows how an invoice run stands: verdicts, outcomes, progress.",
+        handler: || on(MethodFilter::GET, runs::read),
+        ..ROW
+    },
+    Route {
+        path: "/v1/invoice_runs/{id}/results",
+        scope: Some(Scope::ChargesRead),
+        operation: "read_invoice_run_results",
+        summary: "Streams the lines of an invoice run and what became of them, as NDJSON or CSV.",
+        query: runs::RESULTS_QUERY,
+        handler: || on(MethodFilter::GET, runs::results),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/invoice_runs/{id}/pause",
+        scope: Some(Scope::ChargesCreate),
+        operation: "pause_invoice_run",
+        summary: "Has an invoice run stand still; what is on its way goes on.",
+        handler: || on(MethodFilter::POST, runs::pause),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/invoice_runs/{id}/resume",
+        scope: Some(Scope::ChargesCreate),
+        operation: "resume_invoice_run",
+        summary: "Lets an invoice run go on.",
+        handler: || on(MethodFilter::POST, runs::resume),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/invoice_runs/{id}/cancel",
+        scope: Some(Scope::ChargesCreate),
+        operation: "cancel_invoice_run",
+        summary: "Ends an invoice run; what is on its way goes on, the other invoices are free again.",
+        handler: || on(MethodFilter::POST, runs::cancel),
         ..ROW
     },
     Route {

@@ -15,10 +15,14 @@ use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::edge::audit::event::EventDraft;
 
+mod invoice_runs;
 mod plan;
 mod rows;
 pub mod sqlite;
 
+pub use invoice_runs::{
+    LineDone, LineFault, OfRun, RunLine, RunLineRow, RunOptions, RunOrder, RunRow, RunState, Verdict,
+};
 pub use plan::{Bar, DeclineRow, NetworkRule, Plan, Retries, RetryState, RouteLeft};
 pub use rows::{
     AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, FirstPayment,
@@ -103,7 +107,8 @@ pub enum RowChange {
         /// Whether the caller saw a hold; [`CommitError::Conflict`] if that is no longer so.
         held_seen: bool,
     },
-    /// A charge as it shall be: `charge.revision` must be the stored one plus one, or 1 for a new one, else
+    /// A charge as it shall be. One that belongs to a line of a run marks that line; a marked line takes another charge only after one
+    /// that certainly failed, else [`CommitError::Conflict`]. `charge.revision` must be the stored one plus one, or 1 for a new one, else
     /// [`CommitError::Conflict`]. A new charge whose (tenant, invoice, period) is taken fails with
     /// [`CommitError::InvoiceTaken`]; only a charge whose status is `declined`, `failed` or `voided` frees it, unless its plan has more tries.
     /// A further attempt on what a charge began with needs an active card like a new charge. A new charge with an
@@ -138,6 +143,34 @@ pub enum RowChange {
     CountDecline(Box<DeclineRow>),
     /// Forgets declines before this instant, some thousand at most; what forbids a number for good stays as long as the number.
     PruneDeclines(Time),
+    /// An invoice run as it shall be: its revision must be the stored one plus one, or 1 for a new one, else [`CommitError::Conflict`].
+    PutRun(Box<RunRow>),
+    /// The next lines of a run that is being uploaded: `run` is the run as it shall be, with `lines` counted already; the store decides
+    /// each line's verdict, claims (tenant, invoice, period) for those it accepts, and counts the verdicts itself.
+    AddRunLines {
+        /// The run, its next revision.
+        run: Box<RunRow>,
+        /// The lines, in order.
+        lines: Vec<RunLine>,
+    },
+    /// An accepted line that cannot be charged: nothing was sent. It gives its invoice back. [`CommitError::Conflict`] if the line is
+    /// marked already.
+    RefuseRunLine {
+        /// Which.
+        of: OfRun,
+        /// Whose.
+        tenant: TenantId,
+        /// Why, in our own words.
+        code: String,
+    },
+    /// Accepted lines from `released` up to, without, `to` that will not be charged give their invoices back; `run` is its next
+    /// revision.
+    ReleaseRunLines {
+        /// The run, its next revision.
+        run: Box<RunRow>,
+        /// The first of these lines.
+        from: u32,
+    },
     /// Binds the database to an installation, once for good: fails with [`CommitError::Conflict`] if it is bound to another.
     BindInstallation(Box<Installation>),
 }
@@ -253,6 +286,12 @@ pub enum CommitError {
     InvoiceTaken {
         /// That charge (`ch_…`).
         charge: crate::card::id::ChargeId,
+    },
+    /// The invoice and period belong to a line of a run that is not charged yet.
+    #[error("the invoice is in a run")]
+    InvoiceInRun {
+        /// That run.
+        run: crate::card::id::RunId,
     },
     /// The store cannot write now; the word says why (`disk_full`, `io`, `closed`). Trying again is safe.
     #[error("the store cannot write now: {0}")]
@@ -397,6 +436,33 @@ pub trait Store: Send + Sync + 'static {
 
     /// All forwards that are `sending`, without their answers.
     fn open_forwards(&self, limit: usize) -> Reply<'_, Result<Vec<ForwardRow>, StoreError>>;
+
+    /// An invoice run of this tenant.
+    fn invoice_run(
+        &self,
+        tenant: TenantId,
+        id: crate::card::id::RunId,
+    ) -> Reply<'_, Result<Option<RunRow>, StoreError>>;
+
+    /// Invoice runs of this tenant, newest first, older than `after`.
+    fn invoice_runs(
+        &self,
+        tenant: TenantId,
+        after: Option<crate::card::id::RunId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Page<RunRow>, StoreError>>;
+
+    /// All invoice runs that somebody has to work on: being uploaded, running, or with invoices to give back.
+    fn invoice_runs_at_work(&self) -> Reply<'_, Result<Vec<RunRow>, StoreError>>;
+
+    /// Lines of a run from number `from` on (from 1), in order, with what became of each.
+    fn run_lines(
+        &self,
+        tenant: TenantId,
+        id: crate::card::id::RunId,
+        from: u32,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<RunLineRow>, StoreError>>;
 
     /// The agreements of a card.
     fn agreements(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Vec<AgreementRow>, StoreError>>;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::OfRun;
 use super::plan::{NetworkRule, Plan, Retries};
 use crate::attest::merkle;
 use crate::card::id::{AgreementId, AttemptId, ChargeId, FingerprintId, ForwardId, PrincipalId, Token};
@@ -235,6 +236,9 @@ pub struct ChargeRow {
     /// Who charged; it counts against their sum of the day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<PrincipalId>,
+    /// The line of an invoice run that it pays, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<OfRun>,
     /// The agreement, if any.
     pub agreement: Option<AgreementId>,
     /// Capture at once.

@@ -111,6 +111,7 @@ impl Vault {
                 CommitError::Conflict
                 | CommitError::NotFound
                 | CommitError::InvoiceTaken { .. }
+                | CommitError::InvoiceInRun { .. }
                 | CommitError::Unavailable(_) => return Err(error.into()),
             };
             if let Ok(row) = self.changeable_row(asked.tenant, existing).await {

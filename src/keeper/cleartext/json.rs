@@ -16,9 +16,6 @@ const METADATA_VALUE_CHARS_MAX: usize = 500;
 /// The longest caller's reference.
 pub(in crate::keeper) const REFERENCE_CHARS_MAX: usize = 128;
 
-/// What callers call a verification code; a name that ends like this is one too.
-const CODE_NAMES: [&str; 6] = ["cvc", "cvv", "cvc2", "cvv2", "cav2", "securitycode"];
-
 /// Our names of fields, with the path that a problem names.
 const FIELDS: [(&str, &str); 33] = [
     ("card", "card"),
@@ -160,21 +157,13 @@ where
 
 /// Refuses metadata that holds what could be a card number, or says that it is a verification code.
 pub(in crate::keeper) fn check_metadata(words: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    if words.iter().any(|(key, value)| is_verification_code(key, value)) {
+    if words.iter().any(|(key, value)| stray::is_verification_code(key, value)) {
         return Err(Refusal::about(RefusalCode::CvcNotAccepted, "metadata"));
     }
     if words.iter().any(|(key, value)| stray::in_free_text(key) || stray::in_free_text(value)) {
         return Err(Refusal::about(RefusalCode::StrayNumber, "metadata"));
     }
     Ok(())
-}
-
-/// Metadata is kept for good, and a verification code must not be (PCI DSS 3.3.1.2).
-fn is_verification_code(key: &str, value: &str) -> bool {
-    let name: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
-    let named = CODE_NAMES.iter().any(|code| name.to_ascii_lowercase().ends_with(code));
-    let value = value.trim();
-    named && (3..=4).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Refuses free text that is too long or holds what could be a card number.

@@ -33,6 +33,7 @@ use crate::wire::pair::make_pair;
 mod exports;
 mod refusals;
 mod resolutions;
+mod runs;
 mod tokens;
 
 /// An edge with two tenants and a few principals.

@@ -3,7 +3,7 @@
 
 use ring::digest::{Context, SHA256};
 
-use crate::card::id::{ChargeId, Token};
+use crate::card::id::{ChargeId, RunId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
 
@@ -26,13 +26,20 @@ enum Kind {
     RetryOfCard = b'T',
     Invoice = b'U',
     Unlisted = b'G',
+    RunInvoice = b'V',
     Pin = b'X',
     RefundedWithCard = b'Y',
 }
 
 /// First bytes of the keys that begin with a hash, and are looked for where they mostly are not.
-pub(super) const HASHED: [u8; 4] =
-    [Kind::Customer as u8, Kind::Fingerprint as u8, Kind::Idempotency as u8, Kind::Invoice as u8];
+pub(super) const HASHED: [u8; 6] = [
+    Kind::Customer as u8,
+    Kind::Fingerprint as u8,
+    Kind::Idempotency as u8,
+    Kind::Invoice as u8,
+    Kind::ChargeOfInvoice as u8,
+    Kind::RunInvoice as u8,
+];
 
 /// Whether a key that is deleted goes from everywhere at once: what an erasure deletes does.
 pub(super) fn is_erased_at_once(key: &[u8]) -> bool {
@@ -162,6 +169,13 @@ pub(super) fn invoice(tenant: TenantId, invoice: &str, period: &str) -> Key {
     let length = u32::try_from(invoice.len()).unwrap_or(u32::MAX).to_be_bytes();
     let whole = hash(&[&tenant.0.to_be_bytes(), &length, invoice.as_bytes(), period.as_bytes()]);
     join(Kind::Invoice, &[&head(&whole)])
+}
+
+/// The line of a run that only validates, by its invoice and period.
+pub(super) fn run_invoice(run: RunId, invoice: &str, period: &str) -> Key {
+    let length = u32::try_from(invoice.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let whole = hash(&[run.bytes(), &length, invoice.as_bytes(), period.as_bytes()]);
+    join(Kind::RunInvoice, &[&head(&whole)])
 }
 
 /// All charges of an invoice, whatever became of them.

@@ -19,10 +19,10 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{
     AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, DeclineRow, DueRetry,
-    ForwardRow, Installation, Page, PrincipalRow, Reply, Store, StoreError, StoreHealth, StoredEvent,
-    StoredIdempotency, TenantRow,
+    ForwardRow, Installation, Page, PrincipalRow, Reply, RunLineRow, RunRow, Store, StoreError, StoreHealth,
+    StoredEvent, StoredIdempotency, TenantRow,
 };
-use crate::card::id::{ChargeId, EventId, FingerprintId, ForwardId, Token};
+use crate::card::id::{ChargeId, EventId, FingerprintId, ForwardId, RunId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Clock;
 use crate::edge::audit::event::EventDraft;
@@ -34,6 +34,7 @@ mod digests;
 mod filter;
 mod inbox;
 mod index;
+mod invoice_runs;
 mod item;
 mod keys;
 mod log;
@@ -239,6 +240,33 @@ impl Store for SqliteStore {
 
     fn open_forwards(&self, limit: usize) -> Reply<'_, Result<Vec<ForwardRow>, StoreError>> {
         ready(self.readers.open_forwards(limit))
+    }
+
+    fn invoice_run(&self, tenant: TenantId, id: RunId) -> Reply<'_, Result<Option<RunRow>, StoreError>> {
+        ready(self.readers.invoice_run(tenant, id))
+    }
+
+    fn invoice_runs(
+        &self,
+        tenant: TenantId,
+        after: Option<RunId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Page<RunRow>, StoreError>> {
+        ready(self.readers.invoice_runs(tenant, after, limit))
+    }
+
+    fn invoice_runs_at_work(&self) -> Reply<'_, Result<Vec<RunRow>, StoreError>> {
+        ready(self.readers.all(include_str!("sql/invoice_runs_at_work.sql")))
+    }
+
+    fn run_lines(
+        &self,
+        tenant: TenantId,
+        id: RunId,
+        from: u32,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<RunLineRow>, StoreError>> {
+        ready(self.readers.run_lines(tenant, id, from, limit))
     }
 
     fn agreements(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Vec<AgreementRow>, StoreError>> {

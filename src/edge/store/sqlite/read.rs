@@ -91,7 +91,10 @@ impl Readers {
     }
 
     /// A read that may take several statements and the index; each statement sees what is committed when it begins.
-    fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadError>) -> Result<T, StoreError> {
+    pub(super) fn with<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, ReadError>,
+    ) -> Result<T, StoreError> {
         self.pass(Reader::let_go, read)
     }
 

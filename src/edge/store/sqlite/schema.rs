@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 const FILE_NAME: &str = "vault.db";
 /// `card`, so that `file` and a person can tell the database from any other.
 const APPLICATION_ID: i32 = 0x6361_7264;
-const MIGRATIONS: [(&str, &str); 8] = [
+const MIGRATIONS: [(&str, &str); 9] = [
     ("0001_first", include_str!("migrations/0001_first.sql")),
     ("0002_installation", include_str!("migrations/0002_installation.sql")),
     ("0003_log_segments", include_str!("migrations/0003_log_segments.sql")),
@@ -21,6 +21,7 @@ const MIGRATIONS: [(&str, &str); 8] = [
     ("0006_customer_salts", include_str!("migrations/0006_customer_salts.sql")),
     ("0007_network_declines", include_str!("migrations/0007_network_declines.sql")),
     ("0008_forwards", include_str!("migrations/0008_forwards.sql")),
+    ("0009_invoice_runs", include_str!("migrations/0009_invoice_runs.sql")),
 ];
 const STATEMENTS_CACHED: usize = 64;
 

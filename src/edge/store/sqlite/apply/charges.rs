@@ -25,11 +25,16 @@ impl Applying<'_> {
         if pins(charge) && before.as_ref().is_none_or(|before| begins_again(before, charge)) {
             self.check_chargeable(charge)?;
         }
+        // Only the insert of a line's charge names the line: its later revisions find it marked.
+        let line = match (&before, charge.run) {
+            (None, Some(of)) => Some(self.mark_line(charge, of)?),
+            (Some(_), _) | (None, None) => None,
+        };
         let old = before.as_ref().map(entries).unwrap_or_default();
         let new = entries(charge);
         let invoice = keys::invoice(charge.tenant, &charge.invoice, &charge.period);
         if new.contains_key(&invoice) && !old.contains_key(&invoice) {
-            self.check_invoice_free(&invoice, charge.id)?;
+            self.check_invoice_free(&invoice, charge.id, line)?;
         }
         let put = match before {
             None => include_str!("../sql/charge_insert.sql"),
@@ -73,12 +78,15 @@ impl Applying<'_> {
         }
     }
 
-    fn check_invoice_free(&self, key: &Key, charge: ChargeId) -> Result<(), Refusal> {
-        match self.index.get(self.conn, key)?.as_deref().and_then(ChargeId::from_slice) {
+    /// An invoice is free, or claimed by the line that this charge pays.
+    fn check_invoice_free(&self, key: &Key, charge: ChargeId, line: Option<i64>) -> Result<(), Refusal> {
+        let Some(holder) = self.index.get(self.conn, key)? else { return Ok(()) };
+        match ChargeId::from_slice(&holder) {
             // It is there already, and no new one.
             Some(holder) if holder == charge => Err(CommitError::Conflict.into()),
             Some(charge) => Err(CommitError::InvoiceTaken { charge }.into()),
-            None => Ok(()),
+            None if line.is_some_and(|line| holder == line.to_be_bytes()) => Ok(()),
+            None => Err(CommitError::InvoiceInRun { run: self.run_of_line(&holder)? }.into()),
         }
     }
 }
@@ -114,6 +122,23 @@ pub(in crate::edge::store::sqlite) const fn status_word(status: ChargeStatus) ->
         ChargeStatus::Voided => "voided",
         ChargeStatus::Manual => "manual",
     }
+}
+
+/// Reads the word of the `status` column.
+pub(in crate::edge::store::sqlite) fn status_of_word(word: &str) -> Option<ChargeStatus> {
+    [
+        ChargeStatus::Processing,
+        ChargeStatus::Pending,
+        ChargeStatus::Authorized,
+        ChargeStatus::Approved,
+        ChargeStatus::Declined,
+        ChargeStatus::Failed,
+        ChargeStatus::Unknown,
+        ChargeStatus::Voided,
+        ChargeStatus::Manual,
+    ]
+    .into_iter()
+    .find(|status| status_word(*status) == word)
 }
 
 /// The index entries of a charge as it stands.

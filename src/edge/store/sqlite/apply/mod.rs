@@ -18,8 +18,9 @@ mod charges;
 mod customers;
 mod declines;
 mod forwards;
+mod invoice_runs;
 
-pub(super) use charges::{load_charge, needs_card_yet, read_charge, status_word};
+pub(super) use charges::{load_charge, needs_card_yet, read_charge, status_of_word, status_word};
 pub(super) use customers::Salt;
 pub(super) use declines::declines_of;
 pub(super) use forwards::{load_forward, load_open_forwards};
@@ -112,6 +113,10 @@ impl Applying<'_> {
                 }
                 RowChange::CountDecline(row) => self.count_decline(row)?,
                 RowChange::PruneDeclines(before) => self.prune_declines(*before)?,
+                RowChange::PutRun(run) => self.put_run(run)?,
+                RowChange::AddRunLines { run, lines } => self.add_run_lines(run, lines)?,
+                RowChange::RefuseRunLine { of, tenant, code } => self.refuse_run_line(*of, *tenant, code)?,
+                RowChange::ReleaseRunLines { run, from } => self.release_run_lines(run, *from)?,
                 RowChange::BindInstallation(row) => self.bind_installation(row)?,
             }
         }

@@ -1,0 +1,422 @@
+//! Works the accepted lines of a run through the charge machine. It begins at the first line each time: what is marked is counted,
+//! what is not is charged, so that a restart needs to know nothing.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::super::send::By;
+use super::super::{Error, answer, lock, machine};
+use super::lane::Lane;
+use super::work::{self, Ended, Todo};
+use super::{Live, Told, commit, maker, next, verbs};
+use crate::card::id::{ChargeId, RunId};
+use crate::edge::App;
+use crate::edge::audit::catalogue;
+use crate::edge::store::{
+    ChargeStatus, LineDone, Outbound, RunLineRow, RunRow, RunState, StoreError, Verdict,
+};
+
+/// Lines that are read at once.
+const PAGE: usize = 256;
+/// Lines that wait in memory for their turn; a destination that stands still holds up the others once so many wait.
+const WAITING_MAX: usize = 4_096;
+/// Between two looks at what is open, and at whether the run may go on.
+const TICK: Duration = Duration::from_millis(250);
+/// Charges without an outcome that are looked at in one tick.
+const OPEN_LOOKS: usize = 100;
+/// The rate is that of so many ticks.
+const RATE_TICKS: usize = 20;
+/// After a fault of our own (store, keeper) nothing is begun for so long.
+const BREATH: Duration = Duration::from_millis(500);
+/// How often a line is charged anew after its charge certainly did nothing: refused as too much, or not sent.
+const TRIES_MAX: u32 = 10;
+
+/// How far a run is, as seen by the task that works on it.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// What became of the lines that were worked on: statuses of charges, and `refused`.
+    pub outcomes: BTreeMap<String, u32>,
+    /// Lines that are being charged now.
+    pub under_way: u32,
+    /// Lines worked on a second, over the last seconds.
+    pub per_second: f64,
+    /// By destination (empty for the only one): how many may be under way, how many are, and whether it makes a pause.
+    pub lanes: BTreeMap<String, (u32, u32, bool)>,
+}
+
+/// Works on a run in a task of its own; one for each run.
+pub(super) fn spawn(app: &App, run: RunRow) {
+    let live = Arc::new(Live::default());
+    match lock(&app.charges.runs.live).entry(run.id) {
+        Entry::Occupied(other) => return other.get().changed.notify_one(),
+        Entry::Vacant(free) => drop(free.insert(Arc::clone(&live))),
+    }
+    tokio::spawn(work_on(Arc::clone(app), run, live));
+}
+
+async fn work_on(app: App, run: RunRow, live: Arc<Live>) {
+    let (tenant, id) = (run.tenant, run.id);
+    let mut runner = Runner::new(&app, run, live);
+    runner.work().await;
+    let outcomes = runner.outcomes();
+    drop(runner);
+    keep_outcomes(&app, (tenant, id), &outcomes).await;
+    lock(&app.charges.runs.live).remove(&id);
+    // Whoever resumed it a moment ago found a task that was about to end.
+    match app.store.invoice_run(tenant, id).await {
+        Ok(Some(run)) if run.state == RunState::Running => spawn(&app, run),
+        Ok(Some(run)) => verbs::spawn_release(&app, &run),
+        Ok(None) | Err(_) => {}
+    }
+}
+
+/// A run that stands still shows what had become of its lines. Nothing is decided by it, so no event tells of it.
+async fn keep_outcomes(
+    app: &App,
+    (tenant, id): (crate::card::tenant::TenantId, RunId),
+    outcomes: &BTreeMap<String, u32>,
+) {
+    let Ok(Some(run)) = app.store.invoice_run(tenant, id).await else { return };
+    if matches!(run.state, RunState::Paused | RunState::Cancelled) {
+        let run = RunRow { outcomes: outcomes.clone(), ..next(app, &run) };
+        let row = crate::edge::store::RowChange::PutRun(Box::new(run));
+        let change = crate::edge::store::Change { rows: vec![row], ..Default::default() };
+        // If something else changed it meanwhile, it shows what it showed before.
+        drop(app.store.commit(change).await);
+    }
+}
+
+struct Runner<'a> {
+    app: &'a App,
+    run: RunRow,
+    live: Arc<Live>,
+    by: By,
+    lanes: HashMap<String, (Lane, VecDeque<Todo>)>,
+    waiting: usize,
+    /// The next line to be read.
+    at: u32,
+    tasks: JoinSet<(Todo, Instant, Ended)>,
+    /// Lines with their last outcome.
+    settled: BTreeMap<String, u32>,
+    /// Charges whose outcome is not known yet, and how each stood when last looked at.
+    open: VecDeque<(ChargeId, ChargeStatus)>,
+    done: u32,
+    /// How many were done at the last ticks.
+    ticks: VecDeque<(Instant, u32)>,
+    not_before: Instant,
+    /// No line is begun any more.
+    is_ending: bool,
+}
+
+impl<'a> Runner<'a> {
+    fn new(app: &'a App, run: RunRow, live: Arc<Live>) -> Self {
+        Self {
+            by: maker(app, &run),
+            app,
+            run,
+            live,
+            lanes: HashMap::new(),
+            waiting: 0,
+            at: 1,
+            tasks: JoinSet::new(),
+            settled: BTreeMap::new(),
+            open: VecDeque::new(),
+            done: 0,
+            ticks: VecDeque::new(),
+            not_before: Instant::now(),
+            is_ending: false,
+        }
+    }
+
+    async fn work(&mut self) {
+        let mut next_tick = Instant::now();
+        loop {
+            if Instant::now() >= next_tick {
+                next_tick = Instant::now() + TICK;
+                self.tick().await;
+            }
+            if !self.is_ending && self.read_on().await.is_err() {
+                self.not_before = Instant::now() + BREATH;
+            }
+            let wake = self.begin_some().unwrap_or(next_tick).min(next_tick);
+            if self.tasks.is_empty() {
+                if self.is_ending {
+                    return;
+                }
+                if self.is_done() && self.finish().await {
+                    return;
+                }
+                if self.has_more() {
+                    // All that was read had been worked on before.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            }
+            let live = Arc::clone(&self.live);
+            tokio::select! {
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.take(ended).await;
+                    while let Some(ended) = self.tasks.try_join_next() {
+                        self.take(ended).await;
+                    }
+                }
+                () = live.changed.notified() => next_tick = Instant::now(),
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+    }
+
+    /// Whether lines are left to be read, and there is room for them.
+    fn has_more(&self) -> bool {
+        self.at <= self.run.lines && self.waiting < WAITING_MAX && Instant::now() >= self.not_before
+    }
+
+    fn is_done(&self) -> bool {
+        self.at > self.run.lines && self.waiting == 0 && self.tasks.is_empty() && self.open.is_empty()
+    }
+
+    /// Reads some more lines: one page, so that what is under way is heard between two.
+    async fn read_on(&mut self) -> Result<(), StoreError> {
+        if !self.has_more() {
+            return Ok(());
+        }
+        let page = self.app.store.run_lines(self.run.tenant, self.run.id, self.at, PAGE).await?;
+        if page.is_empty() {
+            self.at = self.run.lines.saturating_add(1);
+        }
+        for row in page {
+            self.at = row.number.saturating_add(1);
+            self.take_row(row).await;
+        }
+        Ok(())
+    }
+
+    async fn take_row(&mut self, row: RunLineRow) {
+        let again = match &row.done {
+            Some(LineDone::Charge(id, ChargeStatus::Failed)) => self.was_not_sent(*id).await,
+            Some(LineDone::Charge(..) | LineDone::Refused(_)) | None => false,
+        };
+        match (row.verdict, row.done, row.line.order) {
+            (Verdict::Accepted, Some(_), Some(order)) if again => {
+                self.wait(Todo { line: row.number, order, tries: 1 }, false);
+            }
+            (Verdict::Accepted, Some(LineDone::Charge(id, status)), _) => self.charged(id, status),
+            (Verdict::Accepted, Some(LineDone::Refused(_)), _) => self.settle("refused"),
+            (Verdict::Accepted, None, Some(order)) => {
+                self.wait(Todo { line: row.number, order, tries: 0 }, false);
+            }
+            (Verdict::Accepted, None, None)
+            | (
+                Verdict::AlreadyCharged
+                | Verdict::InFlight
+                | Verdict::DeclinedBefore
+                | Verdict::Conflict
+                | Verdict::Invalid,
+                _,
+                _,
+            ) => {}
+        }
+    }
+
+    /// Whether nothing of a failed charge had left.
+    async fn was_not_sent(&self, id: ChargeId) -> bool {
+        let charge = self.app.store.charge(self.run.tenant, &id.to_string()).await.ok().flatten();
+        let attempts = charge.iter().flat_map(|charge| &charge.operations).flat_map(|o| &o.attempts);
+        attempts.last().is_some_and(|attempt| attempt.outbound == Outbound::NotSent)
+    }
+
+    fn wait(&mut self, todo: Todo, first: bool) {
+        let options = &self.run.options;
+        let name = todo.order.destination.clone().unwrap_or_default();
+        let lane = || (Lane::new(options.concurrency, options.rate, Instant::now()), VecDeque::new());
+        let (_, waiting) = self.lanes.entry(name).or_insert_with(lane);
+        if first {
+            waiting.push_front(todo)
+        } else {
+            waiting.push_back(todo)
+        }
+        self.waiting += 1;
+    }
+
+    /// Begins what may be begun; gives when it makes sense to ask again.
+    fn begin_some(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        if self.is_ending {
+            return None;
+        }
+        if self.not_before > now {
+            return Some(self.not_before);
+        }
+        let mut wake: Option<Instant> = None;
+        let Ok(allowed) = work::allowed(self.app, &self.run) else { return None };
+        for (lane, waiting) in self.lanes.values_mut() {
+            while let Some(todo) = waiting.pop_front() {
+                match lane.start(now) {
+                    Ok(()) => {
+                        self.waiting -= 1;
+                        let (app, by, allowed) = (Arc::clone(self.app), self.by.clone(), allowed.clone());
+                        let id = self.run.id;
+                        self.tasks.spawn(async move {
+                            let ended = work::work(&app, &allowed, id, &todo, &by).await;
+                            (todo, now, ended)
+                        });
+                    }
+                    Err(until) => {
+                        waiting.push_front(todo);
+                        wake = [wake, until].into_iter().flatten().min();
+                        break;
+                    }
+                }
+            }
+        }
+        wake
+    }
+
+    async fn take(&mut self, ended: Result<(Todo, Instant, Ended), tokio::task::JoinError>) {
+        // A line whose task broke is found by the next start: its mark says how far it came.
+        let Ok((todo, began, ended)) = ended else {
+            tracing::error!(code = "run_line", "the work on a line of a run broke off");
+            self.is_ending = true;
+            return;
+        };
+        let now = Instant::now();
+        let name = todo.order.destination.clone().unwrap_or_default();
+        if let Some((lane, _)) = self.lanes.get_mut(&name) {
+            match &ended {
+                Ended::Charged { too_much, .. } => lane.end(began, *too_much, now),
+                Ended::Refused | Ended::Again | Ended::NotNow | Ended::Stop(_) => lane.give_back(),
+            }
+        }
+        match ended {
+            Ended::Charged { too_much: true, .. } if todo.tries < TRIES_MAX => {
+                self.wait(Todo { tries: todo.tries + 1, ..todo }, true);
+            }
+            Ended::Charged { id, status, .. } => self.charged(id, status),
+            Ended::Refused => self.settle("refused"),
+            Ended::Again => self.wait(Todo { tries: todo.tries + 1, ..todo }, true),
+            Ended::NotNow => {
+                self.not_before = now + BREATH;
+                self.wait(todo, true);
+            }
+            Ended::Stop(reason) => {
+                self.wait(todo, true);
+                self.stand_still(reason).await;
+            }
+        }
+    }
+
+    fn charged(&mut self, id: ChargeId, status: ChargeStatus) {
+        self.done += 1;
+        if machine::is_final(status) {
+            *self.settled.entry(answer::status_word(status).to_owned()).or_default() += 1;
+        } else {
+            self.open.push_back((id, status));
+        }
+    }
+
+    fn settle(&mut self, word: &str) {
+        self.done += 1;
+        *self.settled.entry(word.to_owned()).or_default() += 1;
+    }
+
+    /// Looks at what is open, at whether the run goes on, and says how far it is.
+    async fn tick(&mut self) {
+        for _ in 0..OPEN_LOOKS.min(self.open.len()) {
+            let Some((id, status)) = self.open.pop_front() else { break };
+            match self.app.store.charge(self.run.tenant, &id.to_string()).await {
+                Ok(Some(charge)) => {
+                    self.done -= 1;
+                    self.charged(id, charge.status);
+                }
+                Ok(None) | Err(_) => self.open.push_back((id, status)),
+            }
+        }
+        if let Ok(Some(run)) = self.app.store.invoice_run(self.run.tenant, self.run.id).await {
+            self.is_ending |= run.state != RunState::Running;
+            if run.state == RunState::Running && self.tasks.is_empty() {
+                self.is_ending = false;
+            }
+            self.run = run;
+        }
+        if !self.is_ending
+            && let Err(reason) = work::allowed(self.app, &self.run)
+        {
+            self.stand_still(reason).await;
+        }
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        let now = Instant::now();
+        self.ticks.push_back((now, self.done));
+        if self.ticks.len() > RATE_TICKS {
+            self.ticks.pop_front();
+        }
+        let per_second = self.ticks.front().map_or(0.0, |(then, done)| {
+            let seconds = now.duration_since(*then).as_secs_f64();
+            if seconds > 0.0 { f64::from(self.done.saturating_sub(*done)) / seconds } else { 0.0 }
+        });
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let lanes = self.lanes.iter().map(|(name, (lane, _))| {
+            (name.clone(), (small(lane.allowed()), small(lane.under_way()), lane.is_paused(now)))
+        });
+        *lock(&self.live.progress) = Progress {
+            outcomes: self.outcomes(),
+            under_way: small(self.tasks.len()),
+            per_second,
+            lanes: lanes.collect(),
+        };
+    }
+
+    fn outcomes(&self) -> BTreeMap<String, u32> {
+        let mut outcomes = self.settled.clone();
+        for (_, status) in &self.open {
+            *outcomes.entry(answer::status_word(*status).to_owned()).or_default() += 1;
+        }
+        outcomes
+    }
+
+    /// Pauses the run by itself.
+    async fn stand_still(&mut self, reason: &'static str) {
+        if self.is_ending {
+            return;
+        }
+        self.is_ending = true;
+        let mut run = next(self.app, &self.run);
+        (run.state, run.reason) = (RunState::Paused, Some(reason.to_owned()));
+        run.outcomes = self.outcomes();
+        self.tell();
+        let told = Told {
+            action: catalogue::RUN_PAUSED,
+            by: By { actor: super::Actor::System("runner".to_owned()), ..self.by.clone() },
+            note: Some(reason.to_owned()),
+            count: None,
+        };
+        // What cannot be written now is tried again with the next line that meets the same.
+        match commit(self.app, &run, told, None).await {
+            Ok(()) => self.run = run,
+            Err(_) => self.is_ending = false,
+        }
+    }
+
+    /// Nothing is left to be done. `false` if that could not be written down yet.
+    async fn finish(&mut self) -> bool {
+        let mut run = next(self.app, &self.run);
+        run.state = RunState::Finished;
+        run.outcomes = self.outcomes();
+        run.finished_at = Some(run.updated_at);
+        // Each accepted line has its mark, so no invoice is claimed by a line any more.
+        run.released = run.lines;
+        let told =
+            Told { action: catalogue::RUN_FINISHED, by: self.by.clone(), note: None, count: Some(run.lines) };
+        let done: Result<(), Error> = commit(self.app, &run, told, None).await;
+        if done.is_err() {
+            tokio::time::sleep(BREATH).await;
+        }
+        done.is_ok()
+    }
+}

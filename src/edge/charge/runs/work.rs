@@ -1,0 +1,132 @@
+//! One line of a run, from its turn to its mark.
+
+use std::sync::Arc;
+
+use super::super::send::By;
+use super::super::{Error, create, resolve};
+use crate::card::id::{ChargeId, EventId, RunId};
+use crate::card::tenant::{Mode, TenantId};
+use crate::edge::App;
+use crate::edge::audit::catalogue;
+use crate::edge::audit::event::{EventDraft, EventOutcome, Facts, Target};
+use crate::edge::directory::Principal;
+use crate::edge::http::problem::Problem;
+use crate::edge::scope::Scope;
+use crate::edge::store::{Change, ChargeStatus, CommitError, LineDone, OfRun, RowChange, RunOrder, RunRow};
+
+/// How often a line is tried anew because something else changed its card or invoice at that moment.
+const CONFLICTS_MAX: u32 = 20;
+
+/// A line that waits for its turn.
+#[derive(Clone, Debug)]
+pub(super) struct Todo {
+    pub(super) line: u32,
+    pub(super) order: RunOrder,
+    /// How often it was tried before.
+    pub(super) tries: u32,
+}
+
+/// How the work on a line ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ended {
+    /// It has this charge, which stands so.
+    Charged { id: ChargeId, status: ChargeStatus, too_much: bool },
+    /// It cannot be charged, and is marked so.
+    Refused,
+    /// Something else changed first: at once again.
+    Again,
+    /// Store or keeper are not there: later again.
+    NotNow,
+    /// No line may be charged any more, for this reason.
+    Stop(&'static str),
+}
+
+/// By whose leave a run charges.
+#[derive(Clone)]
+pub(super) struct Allowed {
+    principal: Arc<Principal>,
+    tenant: (TenantId, Mode),
+}
+
+/// Whether who made a run may still charge; the reason if not.
+pub(super) fn allowed(app: &App, run: &RunRow) -> Result<Allowed, &'static str> {
+    let principals = app.directory.principals();
+    let principal = principals.iter().find(|principal| principal.id == run.principal);
+    let is_over = |principal: &&Arc<Principal>| {
+        principal.row.disabled || principal.row.expires_at.is_some_and(|end| end <= app.clock.now())
+    };
+    let principal = principal.filter(|one| !is_over(one)).ok_or("principal_disabled")?;
+    match app.directory.authorize(principal, Scope::ChargesCreate) {
+        Ok(Some(tenant)) if tenant.0 == run.tenant => {
+            Ok(Allowed { principal: Arc::clone(principal), tenant })
+        }
+        Ok(_) => Err("principal_disabled"),
+        Err(denied) => Err(denied.code()),
+    }
+}
+
+/// Charges a line, or marks why not.
+pub(super) async fn work(app: &App, allowed: &Allowed, run: RunId, todo: &Todo, by: &By) -> Ended {
+    let of = OfRun { id: run, line: todo.line };
+    let Allowed { principal, tenant } = allowed;
+    match create::charge_line(app, principal, *tenant, (&todo.order, of), by).await {
+        Ok(of_line) => Ended::Charged {
+            id: of_line.charge.id,
+            status: of_line.charge.status,
+            too_much: of_line.too_much,
+        },
+        Err(Error::Commit(CommitError::Conflict)) if todo.tries < CONFLICTS_MAX => {
+            as_marked(app, tenant.0, of).await.unwrap_or(Ended::Again)
+        }
+        Err(Error::LimitExceeded) if !is_over_the_largest(principal, &todo.order) => {
+            Ended::Stop("limit_exceeded")
+        }
+        Err(error) if is_for_now(&error) => Ended::NotNow,
+        Err(error) => refuse(app, tenant.0, of, by, Problem::from(error).code().spec().name).await,
+    }
+}
+
+fn is_over_the_largest(principal: &Principal, order: &RunOrder) -> bool {
+    principal.row.charge_max.get(&order.currency).is_some_and(|max| order.amount > *max)
+}
+
+/// The line as it is marked already, if it is.
+async fn as_marked(app: &App, tenant: TenantId, of: OfRun) -> Option<Ended> {
+    let row = app.store.run_lines(tenant, of.id, of.line, 1).await.ok()?.into_iter().next()?;
+    match row.done.filter(|_| row.number == of.line)? {
+        LineDone::Charge(id, status) if status != ChargeStatus::Failed => {
+            Some(Ended::Charged { id, status, too_much: false })
+        }
+        LineDone::Charge(..) => None,
+        LineDone::Refused(_) => Some(Ended::Refused),
+    }
+}
+
+/// Whether an error is of this moment, and nothing was sent.
+fn is_for_now(error: &Error) -> bool {
+    if let Error::Commit(error) = error {
+        return matches!(error, CommitError::Unavailable(_));
+    }
+    matches!(error, Error::LimitsUnknown) || resolve::is_passing(error)
+}
+
+async fn refuse(app: &App, tenant: TenantId, of: OfRun, by: &By, code: &'static str) -> Ended {
+    let Ok(id) = EventId::make(app.clock.now()) else { return Ended::NotNow };
+    let event = EventDraft {
+        id,
+        tenant: Some(tenant),
+        actor: by.actor.clone(),
+        origin: by.origin.clone(),
+        action: catalogue::RUN_LINE_REFUSED,
+        outcome: EventOutcome::Denied(code.to_owned()),
+        target: Target { kind: "run".to_owned(), id: of.id.to_string(), version: None },
+        keys: Vec::new(),
+        facts: Facts { count: Some(of.line.into()), note: Some(code.to_owned()), ..Facts::default() },
+    };
+    let row = RowChange::RefuseRunLine { of, tenant, code: code.to_owned() };
+    match app.store.commit(Change { rows: vec![row], events: vec![event], idempotency: None }).await {
+        Ok(_) => Ended::Refused,
+        Err(CommitError::Conflict) => as_marked(app, tenant, of).await.unwrap_or(Ended::NotNow),
+        Err(_) => Ended::NotNow,
+    }
+}

@@ -1,0 +1,1 @@
+select doc from invoice_run_lines where id = ?1

@@ -1,0 +1,1 @@
+select charge from invoice_run_marks where id = ?1

@@ -1,0 +1,1 @@
+update invoice_run_marks set charge = ?2 where id = ?1

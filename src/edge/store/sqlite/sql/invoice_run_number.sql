@@ -1,0 +1,1 @@
+select number from invoice_runs where tenant = ?1 and id = ?2

@@ -1,0 +1,1 @@
+select id from invoice_runs where number = ?1

@@ -1,0 +1,1 @@
+select doc from invoice_runs where at_work = 1 order by number
