@@ -13,7 +13,7 @@ use cardvault::supervisor::setup::{self, InitArgs};
 use cardvault::telemetry;
 use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
 use cardvault::tools::terminal::{complain, say};
-use cardvault::tools::{audit, bench, codes, connector, demo, doctor, sandbox};
+use cardvault::tools::{audit, bench, codes, connector, demo, doctor, invoices, sandbox};
 use clap::{Parser, Subcommand};
 
 // Every freed block is wiped: copies that hyper, serde and TLS make have no other owner who would.
@@ -87,6 +87,9 @@ enum Command {
     /// Measure what the vault does a second, against a bare floor in the same run
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Invoices: charge those of a file, each once
+    #[command(subcommand)]
+    Invoices(invoices::Command),
     #[command(hide = true)]
     Role(RoleArgs),
 }
@@ -114,6 +117,7 @@ fn main() -> ExitCode {
         Command::Codes(args) => codes::run(&args),
         Command::Audit(args) => ExitCode::from(audit::run(&args, &open_log)),
         Command::Bench(command) => bench::run(&command),
+        Command::Invoices(command) => invoices::run(&command),
         Command::Role(args) => end(role::run(&args)),
     }
 }

@@ -1,11 +1,13 @@
 //! A small HTTP/1.1 client for our own tools and tests: TLS against one given authority, pooled connections, a bearer
 //! credential. It says of every failure whether the request may have arrived, and never sends one twice.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, Uri};
@@ -14,6 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -183,6 +186,28 @@ impl Client {
         })
     }
 
+    /// `POST path` with a body that comes a piece at a time, on a connection of its own; it ends where the pieces end, and breaks off
+    /// where one cannot be had.
+    pub async fn upload(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        pieces: mpsc::Receiver<std::io::Result<Bytes>>,
+    ) -> Result<Answer, ClientError> {
+        let request = self.prepare("POST", path, headers, Payload::None).ok_or(ClientError::NotSent)?;
+        let request = request.map(|_| Pieces(pieces));
+        let sender = timeout(CONNECT_MAX, self.server.connect()).await.ok().flatten();
+        let mut sender: SendRequest<Pieces> = sender.ok_or(ClientError::NotSent)?;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(|_| Failure::Lost)?;
+            read(response).await
+        };
+        match timeout(self.answer_max, exchange).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => Err(ClientError::Lost),
+        }
+    }
+
     /// `GET path`.
     pub async fn get(&self, path: &str) -> Result<Answer, ClientError> {
         self.request("GET", path, &[], Payload::None).await
@@ -246,6 +271,21 @@ impl Client {
     }
 }
 
+/// A body that comes a piece at a time.
+struct Pieces(mpsc::Receiver<std::io::Result<Bytes>>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
 enum Failure {
     /// Nothing of it was written.
     Unsent(Box<Request<Full<Bytes>>>),
@@ -274,7 +314,10 @@ impl Server {
         }
     }
 
-    async fn connect(&self) -> Option<SendRequest<Full<Bytes>>> {
+    async fn connect<B>(&self) -> Option<SendRequest<B>>
+    where
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+    {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await.ok()?;
         let _ = stream.set_nodelay(true);
         match &self.tls {
@@ -284,8 +327,11 @@ impl Server {
     }
 }
 
-async fn start<S>(stream: S) -> Option<SendRequest<Full<Bytes>>>
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn start<S, B>(stream: S) -> Option<SendRequest<B>>
 where
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;

@@ -8,6 +8,7 @@ pub mod codes;
 pub mod connector;
 pub mod demo;
 pub mod doctor;
+pub mod invoices;
 pub mod sandbox;
 pub mod search;
 pub mod terminal;

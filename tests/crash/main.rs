@@ -13,6 +13,7 @@
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;
 mod retries;
+mod runs;
 mod tokens;
 
 use std::collections::BTreeMap;

@@ -214,7 +214,7 @@ fn make_principal(config: &Path) -> Result<String, String> {
         name: "bench".to_owned(),
         person: false,
         tenant: Some("bench".to_owned()),
-        scopes: ["tokens:create", "tokens:read", "charges:create", "charges:read"]
+        scopes: ["tokens:create", "tokens:read", "tokens:update", "charges:create", "charges:read"]
             .map(str::to_owned)
             .to_vec(),
         expires_at: None,

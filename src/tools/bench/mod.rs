@@ -11,6 +11,7 @@ mod histogram;
 mod installation;
 mod load;
 mod report;
+mod runs;
 mod usage;
 mod work;
 
@@ -46,6 +47,8 @@ pub enum Command {
     Reads(Options),
     /// Charging cards at the sandbox
     Charges(Options),
+    /// An invoice run at the sandbox, its ledger compared at the end
+    Run(runs::RunOptions),
     /// What the others are compared with; not for people
     #[command(hide = true)]
     Floor(FloorArgs),
@@ -78,6 +81,7 @@ pub struct Options {
 pub fn run(command: &Command) -> ExitCode {
     let done = match command {
         Command::Floor(args) => floor::run(args),
+        Command::Run(options) => runs::measure(options),
         Command::Tokens(options) => measure(Operation::Tokens, options),
         Command::Reads(options) => measure(Operation::Reads, options),
         Command::Charges(options) => measure(Operation::Charges, options),

@@ -1,4 +1,4 @@
-//! The three kinds of work: each request has its own card, customer and Idempotency-Key.
+//! The kinds of work: each request has its own card, customer and Idempotency-Key.
 
 use std::io::Write;
 use std::time::Duration;
@@ -52,6 +52,34 @@ impl Work for Tokens {
         {
             kept.push(token);
         }
+        answer.status == 201
+    }
+}
+
+/// `POST /v1/tokens/{token}/agreements`, one for each card.
+pub(super) struct Agreements {
+    caller: Caller,
+    tokens: Vec<String>,
+    next: usize,
+}
+
+impl Agreements {
+    pub(super) const fn new(caller: Caller, tokens: Vec<String>) -> Self {
+        Self { caller, tokens, next: 0 }
+    }
+}
+
+impl Work for Agreements {
+    fn request(&mut self, out: &mut Vec<u8>) {
+        let n = self.next;
+        self.next += 1;
+        let path = format!("/v1/tokens/{}/agreements", self.tokens.get(n).map_or("", String::as_str));
+        let key = format_args!("{}-{n:09}", self.caller.run);
+        let body = r#"{"type":"recurring","consent":{"by":"customer","at":"2026-01-01T00:00:00Z"},"network_transaction_id":"000000000000001"}"#;
+        post(out, &path, &self.caller.credential, key, body);
+    }
+
+    fn answer(&mut self, answer: &Answer<'_>) -> bool {
         answer.status == 201
     }
 }
