@@ -232,6 +232,52 @@ async fn drive_the_rest(client: &Client, canaries: &mut Canaries, answers: &mut 
     }
 }
 
+/// Invoice runs with a number where none belongs: what can be read of the other lines is said, and of that one nothing but its fault.
+async fn drive_runs(client: &Client, canaries: &mut Canaries, answers: &mut Answers) {
+    let good = r#""token":"tok_00000000v00000000v00000000v00000","currency":"USD","invoice":"#;
+    let head = "invoice,token,amount,currency,metadata.a\n";
+    for (case, kind, query, sent) in [
+        ("amount", "application/x-ndjson", "sum=USD:1", format!("{{{good}\"i\",\"amount\":#}}")),
+        ("invoice", "application/x-ndjson", "sum=USD:1", format!("{{{good}\"#\",\"amount\":1}}")),
+        ("name", "application/x-ndjson", "sum=USD:1", format!("{{{good}\"i\",\"amount\":1,\"#\":1}}")),
+        (
+            "text",
+            "application/x-ndjson",
+            "sum=USD:1",
+            format!("{{{good}\"i\",\"amount\":1,\"description\":\"#\"}}"),
+        ),
+        (
+            "token",
+            "application/x-ndjson",
+            "sum=USD:1",
+            r##"{"token":"#","amount":1,"currency":"USD","invoice":"i"}"##.to_owned(),
+        ),
+        ("no JSON", "application/x-ndjson", "sum=USD:1", "#".to_owned()),
+        ("header", "text/csv", "sum=USD:1", "invoice,token,amount,currency,metadata.#\n".to_owned()),
+        ("cells", "text/csv", "sum=USD:1", format!("{head}#,#,1,USD,#")),
+        ("amount of a cell", "text/csv", "sum=USD:1", format!("{head}i,tok_x,#,USD,")),
+        ("sum", "text/csv", "sum=USD:#", head.to_owned()),
+    ] {
+        let number = canaries.make(case, 0);
+        let path = format!("/v1/invoice_runs?lines=1&validate_only=true&{query}").replace('#', &number);
+        let key = format!("run-{}", case.replace(' ', "-"));
+        let head = [("content-type", kind), ("idempotency-key", key.as_str())];
+        let answer =
+            client.request("POST", &path, &head, sent.replace('#', &number).as_bytes()).await.unwrap();
+        assert!(matches!(answer.status, 201 | 400 | 422), "{case}: {}", text(&answer));
+        answers.take(&answer);
+        if let Some(id) = answer.json()["id"].as_str() {
+            let path = format!("/v1/invoice_runs/{id}/results");
+            answers.ask(client, ("GET", &path), &[], "", 200).await;
+        }
+    }
+    for path in ["/v1/invoice_runs/#", "/v1/invoice_runs/run_#/results", "/v1/invoice_runs?starting_after=#"]
+    {
+        let number = canaries.make("query of runs", 0);
+        answers.take(&client.get(&path.replace('#', &number)).await.unwrap());
+    }
+}
+
 /// All that may have been left, but for the memory: answers, logs, metrics, the audit log, every file.
 fn seek_what_was_written(vault: &Vault, seeker: &Seeker, answers: &Answers, found: &mut Found) {
     seeker.seek("answers", &answers.0, found);
@@ -271,6 +317,7 @@ async fn no_number_code_or_zip_is_left_anywhere() {
     forwards::drive_forwards(&client, &mut canaries, &mut answers).await;
     drive_wrong_charges(&client, &mut canaries, &mut answers).await;
     drive_the_rest(&client, &mut canaries, &mut answers).await;
+    drive_runs(&client, &mut canaries, &mut answers).await;
     lines::drive_lines(&vault, &credential, &mut canaries, &mut answers);
     // The connections of before were closed while those were silent.
     let client = vault.client(&credential);

@@ -317,3 +317,28 @@ async fn a_run_waits_for_a_processor_that_is_down() {
     assert_eq!(over["outcomes"], json!({"approved": 5}), "{over}");
     assert_eq!(desk.ledger().len(), 5);
 }
+
+#[tokio::test]
+async fn a_run_slows_down_for_a_processor_that_has_too_much() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let lines: Vec<_> = (0..12).map(|n| line(&token, &format!("i-{n}"), 10)).collect();
+    desk.script(&json!({"fault": "rate_limited", "count": 2, "charges": false})).await;
+    let made = run(&desk, "r-1", "&concurrency=2", &lines).await;
+    let began = Instant::now();
+    loop {
+        let now = desk.get(&format!("/v1/invoice_runs/{}", word(&made, "id"))).await;
+        let lane = &now["destinations"][0];
+        if lane["backing_off"] == true {
+            assert_eq!(lane["concurrency"], 1, "{now}");
+            break;
+        }
+        assert!(began.elapsed() < OVER_MAX, "{now}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let over = until(&desk, &made, "finished").await;
+    assert_eq!(over["outcomes"], json!({"approved": 12}), "{over}");
+    for n in 0..12 {
+        assert_eq!(desk.paid(&format!("i-{n}")).len(), 1, "i-{n}");
+    }
+}

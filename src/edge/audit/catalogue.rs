@@ -77,7 +77,7 @@ actions! {
     RUN_LINE_REFUSED "run.line_refused" [1] "A line of an invoice run could not be charged and nothing was sent; `note` says why, `count` which line.";
     RUN_LINES "run.lines" [1] "Lines of an invoice run were taken in; `count` says how many.";
     RUN_PAUSED "run.paused" [1] "An invoice run was told to stand still, or does so for the reason in `note`.";
-    RUN_READ "run.read" [1] "An invoice run, its lines, or a list of runs was read; `count` says of how many.";
+    RUN_READ "run.read" [1] "Lines of an invoice run were read; `count` says how many.";
     RUN_REJECTED "run.rejected" [1] "The stream of an invoice run was not what was declared; nothing was charged.";
     RUN_RELEASED "run.released" [1] "Invoices of an invoice run that is over were given back; `count` says of how many lines.";
     RUN_RESUMED "run.resumed" [1] "An invoice run that stood still goes on.";

@@ -142,7 +142,8 @@ pub(super) async fn check_line(app: &App, caller: &Caller, order: &RunOrder) -> 
 
 /// A line's charge, as far as it got within its first attempt.
 pub(super) struct OfLine {
-    pub(super) charge: ChargeRow,
+    pub(super) id: ChargeId,
+    pub(super) status: ChargeStatus,
     /// The processor said that it is asked too much, or was not reached at all.
     pub(super) too_much: bool,
 }
@@ -191,8 +192,9 @@ pub(super) async fn charge_line(
     drop(slot);
     let refused = outcome.answer.as_ref().is_some_and(|answer| answer.http_status == TOO_MANY_REQUESTS);
     let too_much = charge.status == ChargeStatus::Failed && (refused || outcome.sent == Left::Not);
-    resolve::spawn(app, charge.clone());
-    Ok(OfLine { charge, too_much })
+    let of_line = OfLine { id: charge.id, status: charge.status, too_much };
+    resolve::spawn(app, charge);
+    Ok(of_line)
 }
 
 /// A line as the body of a charge would be read.

@@ -18,6 +18,7 @@ use super::problem::Problem;
 use super::reply;
 use super::tokens::List;
 use crate::card::id::RunId;
+use crate::card::stray;
 use crate::edge::App;
 use crate::edge::charge::runs::lines::Form;
 use crate::edge::charge::runs::show::{self, ResultAnswer, RunAnswer};
@@ -182,6 +183,9 @@ fn options_of(query: &Query) -> Result<RunOptions, Problem> {
         })
     };
     let missing = |name| Problem::about(Code::MissingField, name);
+    if query.get("sum").is_some_and(stray::in_free_text) {
+        return Err(Problem::about(Code::StrayNumber, "sum"));
+    }
     let lines = query.parsed("lines", |text| text.parse().ok().filter(|lines| *lines > 0))?;
     let concurrency = |text: &str| text.parse().ok().filter(|n| (1..=CONCURRENCY_MAX).contains(n));
     Ok(RunOptions {

@@ -18,8 +18,8 @@ const DESCRIPTOR_CHARS_MAX: usize = 22;
 const METADATA_KEYS_MAX: usize = 50;
 const METADATA_KEY_CHARS_MAX: usize = 40;
 const METADATA_VALUE_CHARS_MAX: usize = 500;
-/// From here on an amount has as many digits as a card number.
-const AMOUNT_STRAY_MIN: i64 = 100_000_000_000;
+/// From so many digits on a number may be a card's.
+const DIGITS_STRAY_MIN: usize = 12;
 /// Columns of a CSV stream, besides `metadata.NAME`; the first four must be there.
 const COLUMNS: [&str; 10] = [
     "token",
@@ -83,6 +83,9 @@ struct Adds {
 
 /// Reads a line of NDJSON.
 pub(super) fn read_json(line: &[u8]) -> Read {
+    if holds_a_number(line) {
+        return Read::fault("stray_number", None);
+    }
     match serde_json::from_slice::<Object<Body>>(line) {
         Ok(body) => check(body.0),
         Err(error) => {
@@ -91,6 +94,31 @@ pub(super) fn read_json(line: &[u8]) -> Read {
             Read { line: RunLine { order: None, fault: Some(json_fault(&error)) }, adds }
         }
     }
+}
+
+/// Whether a number of the line, outside of its strings, looks like a card's: such a one is refused unread, before it is an integer on
+/// some stack.
+fn holds_a_number(line: &[u8]) -> bool {
+    let (mut in_string, mut escaped, mut from) = (false, false, None);
+    for (at, byte) in line.iter().chain(b" ").enumerate() {
+        match byte {
+            b'0'..=b'9' if !in_string => from = from.or(Some(at)),
+            _ => {
+                let run = from.take().and_then(|from| line.get(from..at));
+                let is_long = run.filter(|run| run.len() >= DIGITS_STRAY_MIN);
+                if is_long.and_then(|run| std::str::from_utf8(run).ok()).is_some_and(stray::in_free_text) {
+                    return true;
+                }
+            }
+        }
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// serde's sentence begins with the kind of fault; only names of our own fields are taken from it.
@@ -162,6 +190,9 @@ pub(super) fn read_cells(columns: &Columns, cells: Vec<String>) -> Read {
             Column::Field("amount") => {
                 amount_is_there = true;
                 let digits = cell.bytes().all(|byte| byte.is_ascii_digit());
+                if stray::in_free_text(&cell) {
+                    return Read::fault("stray_number", Some("amount"));
+                }
                 match cell.parse() {
                     Ok(amount) if digits => body.amount = amount,
                     Ok(_) | Err(_) => wrong = Some(fault("amount_invalid", Some("amount"))),
@@ -196,15 +227,11 @@ pub(super) fn read_cells(columns: &Columns, cells: Vec<String>) -> Read {
 
 /// Whether an amount and its currency may be added up.
 fn is_sound((currency, amount): &(String, i64)) -> bool {
-    is_currency(currency) && *amount > 0 && !looks_like_a_card(*amount)
+    is_currency(currency) && *amount > 0
 }
 
 fn is_currency(text: &str) -> bool {
     text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())
-}
-
-fn looks_like_a_card(amount: i64) -> bool {
-    amount >= AMOUNT_STRAY_MIN && stray::in_free_text(&amount.to_string())
 }
 
 fn check(body: Body) -> Read {
@@ -216,9 +243,6 @@ fn check(body: Body) -> Read {
 }
 
 fn order_of(body: Body) -> Result<RunOrder, LineFault> {
-    if looks_like_a_card(body.amount) {
-        return Err(fault("stray_number", Some("amount")));
-    }
     if body.amount <= 0 {
         return Err(fault("amount_invalid", Some("amount")));
     }
@@ -359,6 +383,10 @@ mod tests {
             (format!("{{{GOOD},\"amount\":0}}"), "amount_invalid"),
             (format!("{{{GOOD},\"amount\":-1}}"), "amount_invalid"),
             (format!("{{{GOOD},\"amount\":4242424242424242}}"), "stray_number"),
+            (
+                format!("{{{GOOD},\"amount\":1,\"description\":\"a \\\" 1\",\"x\":4242424242424242}}"),
+                "stray_number",
+            ),
             (format!("{{{GOOD},\"amount\":1,\"description\":\"4242 4242 4242 4242\"}}"), "stray_number"),
             (format!("{{{GOOD},\"amount\":1,\"metadata\":{{\"a\":\"4242424242424242\"}}}}"), "stray_number"),
             (format!("{{{GOOD},\"amount\":1,\"metadata\":{{\"cvc\":\"123\"}}}}"), "cvc_not_accepted"),
@@ -370,7 +398,8 @@ mod tests {
             ("[1]".to_owned(), "wrong_type"),
             (format!("[{GOOD}]"), "wrong_type"),
             (format!("{{{GOOD}"), "malformed_json"),
-            ("{\"token\":4242424242424242}".to_owned(), "wrong_type"),
+            ("{\"token\":4242424242424242}".to_owned(), "stray_number"),
+            ("{\"token\":4242424242424243}".to_owned(), "wrong_type"),
         ] {
             let read = read_json(line.as_bytes());
             assert_eq!(code(&line), expected, "{line}");

@@ -33,7 +33,7 @@ const RATE_TICKS: usize = 20;
 /// After a fault of our own (store, keeper) nothing is begun for so long.
 const BREATH: Duration = Duration::from_millis(500);
 /// How often a line is charged anew after its charge certainly did nothing: refused as too much, or not sent.
-const TRIES_MAX: u32 = 10;
+const TRIES_MAX: u32 = 8;
 
 /// How far a run is, as seen by the task that works on it.
 #[derive(Clone, Debug, Default)]
@@ -280,8 +280,7 @@ impl<'a> Runner<'a> {
         // A line whose task broke is found by the next start: its mark says how far it came.
         let Ok((todo, began, ended)) = ended else {
             tracing::error!(code = "run_line", "the work on a line of a run broke off");
-            self.is_ending = true;
-            return;
+            return self.stand_still("internal").await;
         };
         let now = Instant::now();
         let name = todo.order.destination.clone().unwrap_or_default();
@@ -293,7 +292,8 @@ impl<'a> Runner<'a> {
         }
         match ended {
             Ended::Charged { too_much: true, .. } if todo.tries < TRIES_MAX => {
-                self.wait(Todo { tries: todo.tries + 1, ..todo }, true);
+                // Behind the others: if it is this line alone that meets it, it holds up none.
+                self.wait(Todo { tries: todo.tries + 1, ..todo }, false);
             }
             Ended::Charged { id, status, .. } => self.charged(id, status),
             Ended::Refused => self.settle("refused"),

@@ -16,7 +16,6 @@ use crate::edge::store::{Change, ChargeRow, LineDone, Page, RunLineRow, RunRow, 
 /// A run of the caller's tenant, as it is written.
 pub async fn run(app: &App, caller: &Caller, id: RunId) -> Result<RunAnswer, Error> {
     let run = app.store.invoice_run(caller.tenant_id(), id).await?.ok_or(Error::RunUnknown)?;
-    log_read(app, caller, id.to_string(), None).await?;
     Ok(RunAnswer::of(app, &run))
 }
 
@@ -28,7 +27,6 @@ pub async fn runs(
     limit: usize,
 ) -> Result<Page<RunAnswer>, Error> {
     let page = app.store.invoice_runs(caller.tenant_id(), after, limit).await?;
-    log_read(app, caller, String::new(), Some(page.rows.len())).await?;
     Ok(Page { rows: page.rows.iter().map(|run| RunAnswer::of(app, run)).collect(), more: page.more })
 }
 
@@ -42,7 +40,7 @@ pub async fn results(
 ) -> Result<Vec<ResultAnswer>, Error> {
     let tenant = caller.tenant_id();
     let lines = app.store.run_lines(tenant, id, from, limit).await?;
-    log_read(app, caller, id.to_string(), Some(lines.len())).await?;
+    log_read(app, caller, id, lines.len()).await?;
     let mut answers = Vec::with_capacity(lines.len());
     for line in lines {
         let charge = match &line.done {
@@ -252,7 +250,8 @@ impl ResultAnswer {
     }
 }
 
-async fn log_read(app: &App, caller: &Caller, id: String, count: Option<usize>) -> Result<(), Error> {
+/// Lines name cards; how a run stands says nothing of any.
+async fn log_read(app: &App, caller: &Caller, id: RunId, count: usize) -> Result<(), Error> {
     let event = EventDraft {
         id: EventId::make(app.clock.now())?,
         tenant: Some(caller.tenant_id()),
@@ -260,9 +259,9 @@ async fn log_read(app: &App, caller: &Caller, id: String, count: Option<usize>) 
         origin: caller.origin(),
         action: catalogue::RUN_READ,
         outcome: EventOutcome::Ok,
-        target: Target { kind: "run".to_owned(), id, version: None },
+        target: Target { kind: "run".to_owned(), id: id.to_string(), version: None },
         keys: Vec::new(),
-        facts: Facts { count: count.and_then(|n| u64::try_from(n).ok()), ..Facts::default() },
+        facts: Facts { count: u64::try_from(count).ok(), ..Facts::default() },
     };
     if caller.is_person() {
         app.store.commit(Change { events: vec![event], ..Change::default() }).await?;

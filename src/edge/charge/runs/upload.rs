@@ -73,18 +73,45 @@ pub async fn upload(
     let arriving = Arriving::new(app, run.id);
     let mut intake = Intake::new(app, caller, run);
     let ended = intake.take(&mut chunks, upload.form).await;
-    if matches!(ended, Err(Error::RunTotals | Error::RunHeader)) {
-        intake.reject().await?;
+    if let Err(error) = &ended
+        && !matches!(error, Error::RunTotals | Error::RunHeader)
+    {
+        return Err(error.clone());
     }
-    ended?;
-    let run = intake.start().await?;
-    drop((arriving, guard));
+    // In a task of its own: a caller who hangs up now leaves no run that nobody works on.
+    let (app, caller, run) = (Arc::clone(app), caller.clone(), intake.run);
+    let ending = tokio::spawn(async move {
+        let run = end(&app, &caller, run, ended.is_ok()).await;
+        drop((arriving, guard));
+        ended.and(run)
+    });
+    Ok((ending.await.map_err(|_| Error::BrokenOff)??, false))
+}
+
+/// The stream is over: what it began.
+async fn end(app: &App, caller: &Caller, run: RunRow, is_as_declared: bool) -> Result<RunRow, Error> {
+    let mut run = next(app, &run);
+    let action = if !is_as_declared {
+        // Nothing of it is charged, and its invoices are free again.
+        run.state = RunState::Rejected;
+        catalogue::RUN_REJECTED
+    } else if run.options.validate_only {
+        run.state = RunState::Finished;
+        catalogue::RUN_FINISHED
+    } else {
+        run.state = RunState::Running;
+        catalogue::RUN_STARTED
+    };
+    run.started_at = is_as_declared.then_some(run.updated_at);
+    run.finished_at = run.state.is_over().then_some(run.updated_at);
+    let by = By { actor: caller.actor(), origin: caller.origin() };
+    commit(app, &run, Told { action, by, note: None, count: Some(run.lines) }, None).await?;
     if run.state == RunState::Running {
         runner::spawn(app, run.clone());
     } else {
         verbs::spawn_release(app, &run);
     }
-    Ok((run, false))
+    Ok(run)
 }
 
 async fn find_or_make(
@@ -311,31 +338,5 @@ impl<'a> Intake<'a> {
 
     fn by(&self) -> By {
         By { actor: self.caller.actor(), origin: self.caller.origin() }
-    }
-
-    /// The stream ended properly and is what was declared.
-    async fn start(&self) -> Result<RunRow, Error> {
-        let mut run = next(self.app, &self.run);
-        run.started_at = Some(run.updated_at);
-        run.state = if run.options.validate_only { RunState::Finished } else { RunState::Running };
-        let mut action = catalogue::RUN_STARTED;
-        if run.options.validate_only {
-            run.finished_at = Some(run.updated_at);
-            action = catalogue::RUN_FINISHED;
-        }
-        let told = Told { action, by: self.by(), note: None, count: Some(run.lines) };
-        commit(self.app, &run, told, None).await?;
-        Ok(run)
-    }
-
-    /// The stream is not what was declared: nothing of it is charged, and its invoices are free again.
-    async fn reject(&self) -> Result<(), Error> {
-        let mut run = next(self.app, &self.run);
-        (run.state, run.finished_at) = (RunState::Rejected, Some(run.updated_at));
-        let told =
-            Told { action: catalogue::RUN_REJECTED, by: self.by(), note: None, count: Some(run.lines) };
-        commit(self.app, &run, told, None).await?;
-        verbs::spawn_release(self.app, &run);
-        Ok(())
     }
 }

@@ -130,26 +130,28 @@ async fn release_some(app: &App, run: &RunRow) -> Result<RunRow, Error> {
     Ok(run)
 }
 
-/// Takes up what was going on when the edge before this one ended, and from then on lets uploads that were cut expire.
+/// Takes up what was going on when the edge before this one ended, and from then on whatever was left between two steps; lets uploads
+/// that were cut expire.
 pub async fn take_up(app: App) {
     loop {
-        match app.store.invoice_runs_at_work().await {
-            Ok(runs) => {
-                for run in runs.iter().filter(|run| run.state == RunState::Running) {
-                    runner::spawn(&app, run.clone());
-                }
-                runs.iter().for_each(|run| spawn_release(&app, run));
-                break;
-            }
-            Err(_) => tokio::time::sleep(BREATH).await,
+        if tend(&app).await.is_err() {
+            tracing::warn!(code = "runs", "it could not be looked which runs have to go on");
+            tokio::time::sleep(BREATH).await;
+        } else {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        if expire(&app).await.is_err() {
-            tracing::warn!(code = "runs", "it could not be looked which uploads were cut");
+}
+
+async fn tend(app: &App) -> Result<(), Error> {
+    for run in app.store.invoice_runs_at_work().await? {
+        if run.state == RunState::Running {
+            runner::spawn(app, run);
+        } else if app.charges.runs.live(run.id).is_none() {
+            spawn_release(app, &run);
         }
     }
+    expire(app).await
 }
 
 /// Ends uploads that were cut and not taken up again in time.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::super::create::{self, OfLine};
 use super::super::send::By;
-use super::super::{Error, create, resolve};
+use super::super::{Error, resolve};
 use crate::card::id::{ChargeId, EventId, RunId};
 use crate::card::tenant::{Mode, TenantId};
 use crate::edge::App;
@@ -70,11 +71,7 @@ pub(super) async fn work(app: &App, allowed: &Allowed, run: RunId, todo: &Todo, 
     let of = OfRun { id: run, line: todo.line };
     let Allowed { principal, tenant } = allowed;
     match create::charge_line(app, principal, *tenant, (&todo.order, of), by).await {
-        Ok(of_line) => Ended::Charged {
-            id: of_line.charge.id,
-            status: of_line.charge.status,
-            too_much: of_line.too_much,
-        },
+        Ok(OfLine { id, status, too_much }) => Ended::Charged { id, status, too_much },
         Err(Error::Commit(CommitError::Conflict)) if todo.tries < CONFLICTS_MAX => {
             as_marked(app, tenant.0, of).await.unwrap_or(Ended::Again)
         }

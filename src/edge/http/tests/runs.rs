@@ -121,6 +121,8 @@ async fn a_cut_upload_goes_on_with_the_same_lines_only() {
     // Fewer lines than had arrived are not the stream that was declared either.
     assert_eq!(send(&vault, "k", QUERY, &body[..line], false).await.code(), (422, "run_totals"));
     assert_eq!(run(&vault).await["state"], "rejected");
+    let path = format!("/v1/invoice_runs/{}/results", run(&vault).await["id"].as_str().unwrap());
+    assert_eq!(vault.get("person", &path).await.status, 200);
     let actions = vault.actions().await;
     for action in ["run.created", "run.lines", "run.rejected", "run.read"] {
         assert!(actions.iter().any(|one| one == action), "{action}");
