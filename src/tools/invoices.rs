@@ -334,7 +334,6 @@ fn count(run: &Value, of: &str, name: &str) -> u64 {
 /// A bar, and a table below it, if they are wanted.
 struct Watch {
     bar: ProgressBar,
-    is_shown: bool,
 }
 
 impl Watch {
@@ -347,7 +346,7 @@ impl Watch {
         if is_shown {
             bar.enable_steady_tick(Duration::from_millis(100));
         }
-        Self { bar, is_shown }
+        Self { bar }
     }
 
     fn say(&self, what: &'static str) {
@@ -355,10 +354,11 @@ impl Watch {
     }
 
     fn note(&self, sentence: &str) {
-        if self.is_shown {
-            self.bar.println(format!("  {sentence}"));
-        } else {
+        // Where there is no terminal, there is no bar either.
+        if self.bar.is_hidden() {
             complain(sentence);
+        } else {
+            self.bar.println(format!("  {sentence}"));
         }
     }
 

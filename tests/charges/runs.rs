@@ -208,6 +208,7 @@ async fn nothing_is_charged_unless_the_stream_is_what_was_declared() {
     assert_eq!(over["outcomes"], json!({"approved": 2}), "{over}");
     let charge = &desk.get("/v1/charges?invoice=i-1").await["data"][0];
     assert_eq!(charge["metadata"], json!({"plan": "gold"}));
+    assert_eq!(charge["run"], json!({"id": over["id"], "line": 1}));
     let reader = desk.vault.application("reader", "acme", &["charges:read"]);
     let path = "/v1/invoice_runs?lines=1&sum=USD:1";
     let headers = [("idempotency-key", "k"), ("content-type", "text/csv")];

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Answered;
 use super::machine;
-use crate::card::id::{AgreementId, AttemptId, ChargeId, Token};
+use crate::card::id::{AgreementId, AttemptId, ChargeId, RunId, Token};
 use crate::clock::Time;
 use crate::edge::store::{
     Attempt, AttemptState, ChargeRow, ChargeStatus, NetworkRule, Operation, OperationKind, Outbound, Retries,
@@ -107,6 +107,9 @@ pub struct ChargeAnswer<'a> {
     initiator: &'a str,
     #[serde(serialize_with = "display_some")]
     agreement: Option<AgreementId>,
+    /// The invoice run that it is of, and the line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<OfRunAnswer>,
     capture: bool,
     allow_partial: bool,
     amount_authorized: i64,
@@ -140,6 +143,13 @@ pub struct ChargeAnswer<'a> {
     updated_at: Time,
     #[serde(serialize_with = "display_some")]
     expires_at: Option<Time>,
+}
+
+#[derive(Serialize)]
+struct OfRunAnswer {
+    #[serde(serialize_with = "display")]
+    id: RunId,
+    line: u32,
 }
 
 #[derive(Serialize)]
@@ -262,6 +272,7 @@ impl<'a> ChargeAnswer<'a> {
             destination: &charge.destination,
             initiator: &charge.initiator,
             agreement: charge.agreement,
+            run: charge.run.map(|of| OfRunAnswer { id: of.id, line: of.line }),
             capture: charge.capture,
             allow_partial: charge.allow_partial,
             amount_authorized: charge.amount_authorized,
