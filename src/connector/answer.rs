@@ -145,9 +145,14 @@ fn look_within<'t>(op: Option<&Op>, status: u16, tree: Tree<'t>, ours: &[&str]) 
         return Found::Here(tree);
     };
     let is_believed = within.given.iter().all(|test| test.holds(tree));
+    if is_believed && !within.nothing.is_empty() && within.nothing.iter().all(|test| test.holds(tree)) {
+        return Found::Nothing;
+    }
     let Some(items) = within.list.items(tree).filter(|_| is_believed) else { return Found::Unclear };
+    let not_here =
+        if within.whole.iter().all(|test| test.holds(tree)) { Found::Nothing } else { Found::Unclear };
     match &within.place {
-        Place::At(index) => items.get(*index).map_or(Found::Nothing, |item| Found::Here(*item)),
+        Place::At(index) => items.get(*index).map_or(not_here, |item| Found::Here(*item)),
         Place::Where { attempt, more } => {
             let goes_on = more.as_ref().and_then(|more| more.text(tree)).is_some_and(|more| more != "false");
             let is_ours =
@@ -155,7 +160,7 @@ fn look_within<'t>(op: Option<&Op>, status: u16, tree: Tree<'t>, ours: &[&str]) 
             match items.iter().find(is_ours) {
                 Some(item) => Found::Here(*item),
                 None if goes_on || ours.is_empty() => Found::Unclear,
-                None => Found::Nothing,
+                None => not_here,
             }
         }
     }

@@ -96,6 +96,8 @@ pub struct Connector {
 
 const BUILTIN: &[(&str, &str)] = &[
     ("adyen", include_str!("connectors/adyen.toml")),
+    ("authorize_net", include_str!("connectors/authorize_net.toml")),
+    ("authorize_net_json", include_str!("connectors/authorize_net_json.toml")),
     ("bluesnap", include_str!("connectors/bluesnap.toml")),
     ("braintree", include_str!("connectors/braintree.toml")),
     ("checkout", include_str!("connectors/checkout.toml")),

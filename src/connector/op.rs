@@ -119,6 +119,10 @@ pub(super) struct Within {
     pub(super) place: Place,
     /// What the answer must say for its list to prove anything.
     pub(super) given: Vec<Test>,
+    /// What it must say besides for its list to be all there is.
+    pub(super) whole: Vec<Test>,
+    /// What it says where it has no list, because nothing is in it.
+    pub(super) nothing: Vec<Test>,
 }
 
 #[derive(Debug, Clone)]
@@ -136,7 +140,8 @@ impl Within {
             Place::At(_) => Vec::new(),
             Place::Where { attempt, more } => std::iter::once(attempt).chain(more).collect(),
         };
-        std::iter::once(&self.list).chain(place).chain(self.given.iter().flat_map(Test::paths))
+        let tests = self.given.iter().chain(&self.whole).chain(&self.nothing);
+        std::iter::once(&self.list).chain(place).chain(tests.flat_map(Test::paths))
     }
 }
 
@@ -372,9 +377,11 @@ fn read_within(operation: Operation, section: &mut Section<'_>, faults: &mut Fau
     let list = section.string("in", faults);
     let item = section.string("where", faults);
     let more = section.string("more", faults).and_then(|(text, at)| Path::read(text, &at, faults));
-    let given: Vec<Test> = section.section("given", faults).map_or(Vec::new(), |mut section| {
-        section.take_rest().iter().filter_map(|entry| read_test(entry, faults)).collect()
-    });
+    let mut tests = |key| -> Vec<Test> {
+        let entries = section.section(key, faults).map_or(Vec::new(), |mut section| section.take_rest());
+        entries.iter().filter_map(|entry| read_test(entry, faults)).collect()
+    };
+    let (given, whole, nothing) = (tests("given"), tests("whole"), tests("nothing"));
     let Some((text, at)) = list else {
         if let Some((_, at)) = item {
             faults.add(&at, "`where` stands without `in`", "write in = \"data\": the list to look in");
@@ -391,11 +398,13 @@ fn read_within(operation: Operation, section: &mut Section<'_>, faults: &mut Fau
     }
     if let Some((text, at)) = item {
         let attempt = Path::read(text, &at, faults)?;
-        return Some(Within { list: path, place: Place::Where { attempt, more }, given });
+        return Some(Within { list: path, place: Place::Where { attempt, more }, given, whole, nothing });
     }
     match path.split_index() {
-        Some((list, index)) => Some(Within { list, place: Place::At(index), given }),
-        None if path.fits(Format::Xml) => Some(Within { list: path, place: Place::At(0), given }),
+        Some((list, index)) => Some(Within { list, place: Place::At(index), given, whole, nothing }),
+        None if path.fits(Format::Xml) => {
+            Some(Within { list: path, place: Place::At(0), given, whole, nothing })
+        }
         None => {
             let instead = "write it like in = \"data[0]\", or add `where`";
             faults.add(&at, "`in` does not end in a place of a list", instead);

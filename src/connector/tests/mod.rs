@@ -7,8 +7,17 @@ mod mixed_apis;
 mod properties;
 mod requests;
 mod wires;
+mod xml_apis;
 
-use super::{Amount, Billing, Card, EndpointParts, Initiator, Reason, StoredCredential, Use, Values};
+use std::sync::LazyLock;
+
+use super::{
+    Amount, Billing, Card, Connector, EndpointParts, Initiator, Reason, StoredCredential, Use, Values,
+};
+
+/// The built-in connectors, compiled once: properties ask them many times.
+pub(super) static CONNECTORS: LazyLock<Vec<(&str, Connector)>> =
+    LazyLock::new(|| super::builtin_names().map(|name| (name, super::builtin(name).unwrap())).collect());
 
 /// A published test number.
 pub(super) const NUMBER: &str = "4242424242424242";

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::super::{Billing, Card, Operation, Outcome, Previous, Values, Word, builtin};
-use super::sale;
+use super::super::{Billing, Card, Operation, Outcome, Previous, SendMoment, Values, Word, builtin};
+use super::{CONNECTORS, sale};
 
 /// Names and kinds, without the values.
 fn shape(json: &Value) -> String {
@@ -129,9 +129,14 @@ proptest! {
 
     #[test]
     fn no_value_leaves_its_path_segment(id in "\\PC{1,64}|[./%?#\\\\]{1,8}") {
-        let with = |id| Values { previous: Previous { transaction: Some(id), ..Previous::default() }, ..sale() };
-        for name in super::super::builtin_names() {
-            let connector = builtin(name).unwrap();
+        for (_, connector) in CONNECTORS.iter() {
+            let credentials: Vec<(&str, &str)> = connector.credentials().map(|(field, _)| (field, "c3d4")).collect();
+            let with = |id| Values {
+                previous: Previous { transaction: Some(id), ..Previous::default() },
+                credentials: &credentials,
+                moment: SendMoment { unix_ms: 0, nonce: "n0nce", mark: "m4rk" },
+                ..sale()
+            };
             let usual = connector.render(Operation::Void, &with("usual")).unwrap().path_and_query;
             let usual: Vec<&str> = usual.split('/').collect();
             let place = usual.iter().position(|part| *part == "usual");
@@ -163,8 +168,7 @@ proptest! {
 
     #[test]
     fn no_answer_breaks_the_mapping(status in 100_u16..600, body in any::<Vec<u8>>()) {
-        for name in super::super::builtin_names() {
-            let connector = builtin(name).unwrap();
+        for (_, connector) in super::CONNECTORS.iter() {
             for operation in [Operation::Sale, Operation::Lookup] {
                 let mapped = connector.map(operation, status, &body);
                 prop_assert!(serde_json::to_string(&mapped).is_ok());
@@ -175,8 +179,7 @@ proptest! {
     /// Answers made of the words that rules look for: whatever they say together, the facts do not contradict.
     #[test]
     fn no_answer_contradicts_itself(status in 100_u16..600, answer in answer()) {
-        for name in super::super::builtin_names() {
-            let connector = builtin(name).unwrap();
+        for (name, connector) in super::CONNECTORS.iter() {
             for operation in Operation::ALL {
                 let body = answer.to_string();
                 let mapped = connector.map_attempt(*operation, status, body.as_bytes(), &["att_test"]);

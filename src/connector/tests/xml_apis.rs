@@ -1,0 +1,391 @@
+//! Authorize.Net in both its forms, Worldpay, Vantiv and Orbital: what they are sent, and what they answer.
+
+use roxmltree::{Document, Node, ParsingOptions};
+
+use super::super::{
+    Amount, Billing, Card, Connector, Initiator, Mapped, Operation, Outcome, Previous, Reason, Rendered,
+    StoredCredential, Use, Values, Word, builtin,
+};
+use super::{NUMBER, merchant, sale};
+
+const CREDENTIALS: &[(&str, &str)] = &[
+    ("login_id", "LOGIN"),
+    ("transaction_key", "KEY"),
+    ("merchant_code", "MERCHANT"),
+    ("basic", "dTpw"),
+    ("user", "USER"),
+    ("password", "PASS"),
+    ("merchant_id", "041756"),
+    ("bin", "000001"),
+];
+
+fn of(values: Values<'_>) -> Values<'_> {
+    Values { credentials: CREDENTIALS, ..values }
+}
+
+fn first(reason: Reason) -> Values<'static> {
+    let stored = StoredCredential {
+        usage: Use::Initial,
+        initiator: Initiator::Customer,
+        reason,
+        ..plain_credential()
+    };
+    of(Values { stored_credential: Some(stored), ..sale() })
+}
+
+fn plain_credential() -> StoredCredential<'static> {
+    StoredCredential { ntid: None, original_amount: None, ..merchant().stored_credential.unwrap() }
+}
+
+/// What follows a payment: no card is at hand.
+fn following() -> Values<'static> {
+    let previous = Previous {
+        transaction: Some("T-1"),
+        amount: Some(2020),
+        attempt: Some("att_before"),
+        reference: Some("ref_before"),
+        ntid: None,
+    };
+    of(Values { card: None, billing: Billing::default(), previous, ..sale() })
+}
+
+fn text(connector: &Connector, operation: Operation, values: &Values<'_>) -> String {
+    String::from_utf8(connector.render(operation, values).unwrap().body.to_vec()).unwrap()
+}
+
+fn read(name: &str, operation: Operation, body: &str) -> Mapped {
+    builtin(name).unwrap().map_attempt(operation, 200, body.as_bytes(), &["att_test", "ref_test"])
+}
+
+fn header<'h>(rendered: &'h Rendered, name: &str) -> Option<&'h str> {
+    rendered.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// Every text and attribute of a document, with the way to it.
+fn leaves(document: &str) -> Vec<(String, String)> {
+    fn walk(node: Node<'_, '_>, way: &str, out: &mut Vec<(String, String)>) {
+        let way = format!("{way}/{}", node.tag_name().name());
+        out.extend(node.attributes().map(|a| (format!("{way}/@{}", a.name()), a.value().to_owned())));
+        let text = node.text().unwrap_or_default().trim();
+        if !text.is_empty() {
+            out.push((way.clone(), text.to_owned()));
+        }
+        node.children().filter(Node::is_element).for_each(|child| walk(child, &way, out));
+    }
+    let options = ParsingOptions { allow_dtd: true, ..ParsingOptions::default() };
+    let mut out = Vec::new();
+    walk(Document::parse_with_options(document, options).unwrap().root_element(), "", &mut out);
+    out
+}
+
+/// The recorded requests: file, currency, our reference, previous transaction, agreement; a dash where there is none.
+const RECORDED: &[&str] = &[
+    "authorize_net/successful_auth_with_initial_installment_stored_credential__authorize USD 1 - initial customer installment",
+    "authorize_net/successful_auth_with_initial_reccuring_stored_credential__authorize USD 1 - initial customer recurring",
+    "authorize_net/successful_capture__capture USD 1 2214269051",
+];
+
+/// What they send besides, by how the way to it ends: verification codes, credentials, names and telephone numbers, versions.
+const BESIDES: &[&str] = &[
+    "/cardCode",
+    "/cvc",
+    "/cardValidationNum",
+    "/CardSecVal",
+    "/name",
+    "/firstName",
+    "/lastName",
+    "/company",
+    "/phoneNumber",
+    "/faxNumber",
+    "/userField/value",
+    "/transactionKey",
+    "/user",
+    "/password",
+    "/description",
+    "/@version",
+    "/@merchantId",
+    "/@merchantCode",
+    "/OrbitalConnectionUsername",
+    "/OrbitalConnectionPassword",
+    "/MerchantID",
+    "/CardIndicators",
+];
+
+/// What a well-known client puts on the wire: ours agrees in every field of card, amount, reference, agreement and previous
+/// transaction.
+#[test]
+fn recorded_requests_agree() {
+    let Some(folder) = super::fixtures::shared().map(|folder| folder.join("../requests")) else { return };
+    for row in RECORDED {
+        let words: Vec<&str> = row.split(' ').collect();
+        let file = words[0];
+        let operation = match file.rsplit_once("__").unwrap().1 {
+            "purchase" => Operation::Sale,
+            word => Operation::parse(word).unwrap(),
+        };
+        let stored_credential = words.get(4).map(|usage| StoredCredential {
+            usage: Use::parse(usage).unwrap(),
+            initiator: Initiator::parse(words[5]).unwrap(),
+            reason: Reason::parse(words[6]).unwrap(),
+            ..plain_credential()
+        });
+        let billing = Billing {
+            zip: Some("K1C2N6"),
+            line1: Some("456 My Street Apt 1"),
+            city: Some("Ottawa"),
+            region: Some("ON"),
+            country: Some("CA"),
+            ..Billing::default()
+        };
+        let minor = if file.starts_with("orbital/stored") { 50 } else { 100 };
+        let card =
+            Card { number: NUMBER, exp_month: 9, exp_year: 2027, cvc: Some("123"), brand: Some("visa") };
+        let values = of(Values {
+            card: Some(card),
+            billing,
+            amount: Some(Amount { minor, currency: words[1] }),
+            attempt_ref: words[2],
+            stored_credential,
+            previous: Previous { transaction: Some(words[3]), ..Previous::default() },
+            ..sale()
+        });
+        let connector = builtin(file.split('/').next().unwrap()).unwrap();
+        let ours = leaves(&text(&connector, operation, &values));
+        let fixture = std::fs::read_to_string(folder.join(format!("{file}.json"))).unwrap();
+        let fixture: serde_json::Value = serde_json::from_str(&fixture).unwrap();
+        let theirs = leaves(fixture["requests"][0]["args"][1].as_str().unwrap());
+        let meant = theirs.iter().filter(|(way, _)| !BESIDES.iter().any(|end| way.ends_with(end)));
+        assert!(meant.clone().count() >= 3, "{file}");
+        for leaf in meant {
+            assert!(ours.contains(leaf), "{leaf:?} of {file} is not in {ours:#?}");
+        }
+    }
+}
+
+#[test]
+fn an_authorize_net_sale() {
+    let connector = builtin("authorize_net").unwrap();
+    let rendered = connector.render(Operation::Sale, &of(sale())).unwrap();
+    assert_eq!((rendered.method, rendered.path_and_query.as_str()), ("POST", "/xml/v1/request.api"));
+    assert_eq!(header(&rendered, "Content-Type"), Some("text/xml"));
+    assert_eq!(
+        std::str::from_utf8(&rendered.body).unwrap(),
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><createTransactionRequest xmlns=\"AnetApi/xml/v1/schema/AnetApiSchema.xsd\">\
+             <merchantAuthentication><name>LOGIN</name><transactionKey>KEY</transactionKey></merchantAuthentication>\
+             <refId>ref_test</refId><transactionRequest><transactionType>authCaptureTransaction</transactionType>\
+             <amount>20.20</amount><currencyCode>USD</currencyCode><payment><creditCard><cardNumber>{NUMBER}</cardNumber>\
+             <expirationDate>03/2030</expirationDate></creditCard></payment><order><invoiceNumber>ref_test</invoiceNumber>\
+             </order><billTo><zip>94107</zip></billTo></transactionRequest></createTransactionRequest>"
+        )
+    );
+    let sent = text(&connector, Operation::Sale, &of(merchant()));
+    assert!(
+        sent.ends_with(
+            "<transactionSettings><setting><settingName>recurringBilling</settingName><settingValue>true</settingValue>\
+             </setting></transactionSettings><processingOptions><isSubsequentAuth>true</isSubsequentAuth></processingOptions>\
+             <subsequentAuthInformation><originalNetworkTransId>1098510912210968</originalNetworkTransId>\
+             </subsequentAuthInformation></transactionRequest></createTransactionRequest>"
+        ),
+        "{sent}"
+    );
+    let options = |values: &Values<'_>| {
+        let sent = text(&connector, Operation::Authorize, values);
+        sent.split_once("<processingOptions>")
+            .unwrap()
+            .1
+            .split_once("</processingOptions>")
+            .unwrap()
+            .0
+            .to_owned()
+    };
+    assert_eq!(options(&first(Reason::Recurring)), "<isFirstRecurringPayment>true</isFirstRecurringPayment>");
+    assert_eq!(options(&first(Reason::Unscheduled)), "<isFirstSubsequentAuth>true</isFirstSubsequentAuth>");
+    let again = StoredCredential { initiator: Initiator::Customer, ..merchant().stored_credential.unwrap() };
+    let again = of(Values { stored_credential: Some(again), ..sale() });
+    assert_eq!(options(&again), "<isStoredCredentials>true</isStoredCredentials>");
+    // Discover wants to know what the first charge was.
+    let mut discover = of(merchant());
+    discover.card = discover.card.map(|card| Card { brand: Some("discover"), ..card });
+    assert!(
+        text(&connector, Operation::Sale, &discover)
+            .contains("<originalAuthAmount>20.20</originalAuthAmount>")
+    );
+    // A verification is of no money, whatever is known of an amount.
+    for amount in [None, sale().amount] {
+        let sent = text(&connector, Operation::Verify, &of(Values { amount, ..sale() }));
+        assert!(
+            sent.contains("<transactionType>authOnlyTransaction</transactionType><amount>0.00</amount>"),
+            "{sent}"
+        );
+    }
+}
+
+#[test]
+fn what_follows_an_authorize_net_sale() {
+    let connector = builtin("authorize_net").unwrap();
+    let sent = text(&connector, Operation::Capture, &following());
+    assert!(
+        sent.contains(
+            "<transactionType>priorAuthCaptureTransaction</transactionType><amount>20.20</amount>\
+             <currencyCode>USD</currencyCode><refTransId>T-1</refTransId><order><invoiceNumber>ref_test</invoiceNumber>"
+        ),
+        "{sent}"
+    );
+    // A refund names the card by its last four digits, and only by them.
+    assert_eq!(connector.requires(Operation::Refund), ["card.last4"]);
+    assert!(connector.render(Operation::Refund, &following()).is_err());
+    let sent = text(&connector, Operation::Refund, &Values { card: sale().card, ..following() });
+    assert!(
+        sent.contains(
+            "<payment><creditCard><cardNumber>4242</cardNumber><expirationDate>XXXX</expirationDate></creditCard></payment>\
+             <refTransId>T-1</refTransId>"
+        ) && !sent.contains(NUMBER),
+        "{sent}"
+    );
+    let sent = text(&connector, Operation::Void, &following());
+    assert!(sent.contains("<transactionType>voidTransaction</transactionType><refTransId>T-1</refTransId>"));
+    assert!(
+        text(&connector, Operation::Lookup, &following()).contains("<getUnsettledTransactionListRequest ")
+    );
+    assert!(text(&connector, Operation::LookupVoid, &following()).contains("<transId>T-1</transId>"));
+    assert_eq!(connector.lookup_for(Operation::Refund), Some(Operation::Lookup));
+    assert_eq!(connector.lookup_for(Operation::Capture), Some(Operation::LookupCapture));
+}
+
+/// The schema's order holds in both forms: the JSON API refuses other orders as well.
+#[test]
+fn both_forms_of_authorize_net_say_the_same_in_the_same_order() {
+    fn names(json: &str) -> Vec<String> {
+        // The order is read from the text: each key stands before `":`, and nothing after the last.
+        let (text, _) = json.rsplit_once("\":").unwrap();
+        text.split("\":").map(|part| part.rsplit_once('"').unwrap().1.to_owned()).collect()
+    }
+    let (xml, json) = (builtin("authorize_net").unwrap(), builtin("authorize_net_json").unwrap());
+    let mut full = of(Values {
+        description: Some("d"),
+        invoice: Some("i"),
+        customer: Some("c"),
+        allow_partial: true,
+        ..merchant()
+    });
+    full.billing.name = Some("n");
+    full.billing.email = Some("e");
+    let with_card = Values { card: sale().card, ..following() };
+    for (operation, values) in [
+        (Operation::Sale, of(sale())),
+        (Operation::Sale, full),
+        (Operation::Authorize, first(Reason::Installment)),
+        (Operation::Verify, of(sale())),
+        (Operation::Capture, following()),
+        (Operation::Refund, with_card),
+        (Operation::Void, following()),
+        (Operation::Lookup, following()),
+        (Operation::LookupCapture, following()),
+    ] {
+        let (one, other) = (text(&xml, operation, &values), text(&json, operation, &values));
+        let document = Document::parse(&one).unwrap();
+        let mut elements: Vec<String> = document
+            .descendants()
+            .filter(Node::is_element)
+            .map(|node| node.tag_name().name().to_owned())
+            .collect();
+        // A list is one key in JSON, an element for each item in XML.
+        let mut keys = names(&other);
+        elements.retain(|name| name != "setting");
+        keys.retain(|name| name != "setting");
+        // That no money is asked for needs no currency there.
+        if operation == Operation::Verify {
+            elements.retain(|name| name != "currencyCode");
+        }
+        assert_eq!(elements, keys, "{operation:?}");
+        let values_of =
+            |text: &str, open: &str, close: &str| text.matches(open).count() + text.matches(close).count();
+        assert_eq!(
+            values_of(&one, NUMBER, "ref_test"),
+            values_of(&other, NUMBER, "ref_test"),
+            "{operation:?}"
+        );
+    }
+}
+
+#[test]
+fn authorize_net_finds_by_invoice_number() {
+    let xml = |inner: &str| {
+        format!(
+            "<getUnsettledTransactionListResponse xmlns=\"AnetApi/xml/v1/schema/AnetApiSchema.xsd\"><messages>\
+             <resultCode>Ok</resultCode><message><code>I00001</code><text>Successful.</text></message></messages>{inner}\
+             </getUnsettledTransactionListResponse>"
+        )
+    };
+    let item = |invoice: &str, status: &str| {
+        format!(
+            "<transaction><transId>60</transId><transactionStatus>{status}</transactionStatus>\
+             <invoiceNumber>{invoice}</invoiceNumber><settleAmount>20.20</settleAmount></transaction>"
+        )
+    };
+    let page = |items: &str, total: u32| {
+        xml(&format!(
+            "<transactions>{items}</transactions><totalNumInResultSet>{total}</totalNumInResultSet>"
+        ))
+    };
+    let found = |body: &str| {
+        let mapped = read("authorize_net", Operation::Lookup, body);
+        (mapped.outcome, mapped.unknown)
+    };
+    let ours = |status: &str| page(&format!("{}{}", item("x", "voided"), item("ref_test", status)), 2);
+    for (status, outcome) in [
+        ("authorizedPendingCapture", Outcome::Approved),
+        ("capturedPendingSettlement", Outcome::Approved),
+        ("settledSuccessfully", Outcome::Approved),
+        ("refundPendingSettlement", Outcome::Approved),
+        ("FDSPendingReview", Outcome::Pending),
+        ("declined", Outcome::Declined),
+        ("voided", Outcome::Declined),
+        ("generalError", Outcome::Error),
+    ] {
+        assert_eq!(found(&ours(status)), (outcome, false), "{status}");
+    }
+    // A state that nobody knows, or that says nothing of the money.
+    assert_eq!(found(&ours("communicationError")), (Outcome::Error, true));
+    assert_eq!(found(&page(&item("x", "voided"), 1)), (Outcome::NotFound, false));
+    // A full page: the rest is elsewhere. What is on it counts all the same.
+    assert_eq!(found(&page(&item("x", "voided"), 1000)), (Outcome::Error, true));
+    assert_eq!(found(&page(&item("ref_test", "settledSuccessfully"), 1000)), (Outcome::Approved, false));
+    assert_eq!(found(&xml("").replace("I00001", "I00004")), (Outcome::NotFound, false));
+    assert_eq!(found(&xml("")), (Outcome::Error, true));
+    assert_eq!(found(&page("", 0).replace(">Ok<", ">Error<")), (Outcome::Error, true));
+
+    let found = |body: &str| {
+        let mapped = read("authorize_net_json", Operation::Lookup, &format!("\u{feff}{body}"));
+        (mapped.outcome, mapped.unknown)
+    };
+    let json = |code: &str, list: &str| {
+        format!(r#"{{{list}"messages":{{"resultCode":"Ok","message":[{{"code":"{code}","text":"t"}}]}}}}"#)
+    };
+    let ours = r#""transactions":[{"transId":"60","transactionStatus":"capturedPendingSettlement","invoiceNumber":"ref_test"}],"totalNumInResultSet":1,"#;
+    assert_eq!(found(&json("I00001", ours)), (Outcome::Approved, false));
+    assert_eq!(found(&json("I00001", &ours.replace("ref_test", "x"))), (Outcome::NotFound, false));
+    assert_eq!(
+        found(&json("I00001", &ours.replace("ref_test", "x").replace(":1,", ":1000,"))),
+        (Outcome::Error, true)
+    );
+    assert_eq!(found(&json("I00004", "")), (Outcome::NotFound, false));
+    assert_eq!(found(&json("I00001", "")), (Outcome::Error, true));
+}
+
+/// Credentials stand in these bodies: no MAC covers them, so that they can be rotated.
+#[test]
+fn credentials_in_a_body_are_in_no_mac() {
+    for name in ["authorize_net", "authorize_net_json"] {
+        let connector = builtin(name).unwrap();
+        let mac = connector.render_for_mac(Operation::Sale, &of(merchant())).unwrap();
+        let mac = String::from_utf8_lossy(&mac).into_owned();
+        assert!(mac.contains(NUMBER) && mac.contains("ref_test"), "{name}");
+        for (_, value) in
+            connector.credentials().filter_map(|(field, _)| CREDENTIALS.iter().find(|(f, _)| *f == field))
+        {
+            assert!(!mac.contains(value), "{name}");
+        }
+    }
+}
