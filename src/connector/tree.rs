@@ -29,10 +29,41 @@ pub(super) fn text_of_body(format: Format, body: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(body);
     // Recorded answers hold characters that XML does not allow; they stand in messages, where a space does as well.
     let is_illegal = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
-    if format == Format::Xml && text.contains(is_illegal) {
-        return Cow::Owned(text.replace(is_illegal, " "));
+    if format != Format::Xml || !text.contains(|c| c == '&' || is_illegal(c)) {
+        return text;
     }
-    text
+    Cow::Owned(with_whole_ampersands(&text.replace(is_illegal, " ")))
+}
+
+const SECTION: (&str, &str) = ("<![CDATA[", "]]>");
+
+/// An `&` that begins no reference, as recorded answers have it in the name of a bank, is written as it must be; not within
+/// CDATA, where it means itself.
+fn with_whole_ampersands(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(at) = rest.find('&') {
+        if let Some(start) = rest.find(SECTION.0).filter(|start| *start < at) {
+            let end = rest.get(start..).and_then(|s| s.find(SECTION.1)).map_or(rest.len(), |end| start + end);
+            let (section, after) = rest.split_at(end);
+            out.push_str(section);
+            rest = after;
+            continue;
+        }
+        let (before, after) = rest.split_at(at);
+        out.push_str(before);
+        rest = after.strip_prefix('&').unwrap_or_default();
+        out.push_str(if begins_reference(rest) { "&" } else { "&amp;" });
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Whether `name;` or `#number;` stands there. No name is longer.
+fn begins_reference(text: &str) -> bool {
+    let is_name = |b: &u8| b.is_ascii_alphanumeric() || b"#_-.:".contains(b);
+    let length = text.bytes().take(32).take_while(is_name).count();
+    length > 0 && text.as_bytes().get(length) == Some(&b';')
 }
 
 /// A whole answer.

@@ -83,6 +83,8 @@ const RECORDED: &[&str] = &[
     "authorize_net/successful_auth_with_initial_installment_stored_credential__authorize USD 1 - initial customer installment",
     "authorize_net/successful_auth_with_initial_reccuring_stored_credential__authorize USD 1 - initial customer recurring",
     "authorize_net/successful_capture__capture USD 1 2214269051",
+    "worldpay/authorize_passes_correct_stored_credential_options_for_first_recurring__authorize GBP 1 - initial merchant recurring",
+    "worldpay/authorize_stored_credentials_for_initial_customer_transaction__authorize GBP 1 - initial customer unscheduled",
 ];
 
 /// What they send besides, by how the way to it ends: verification codes, credentials, names and telephone numbers, versions.
@@ -374,10 +376,172 @@ fn authorize_net_finds_by_invoice_number() {
     assert_eq!(found(&json("I00001", "")), (Outcome::Error, true));
 }
 
+#[test]
+fn a_worldpay_order() {
+    let connector = builtin("worldpay").unwrap();
+    let rendered = connector.render(Operation::Sale, &of(sale())).unwrap();
+    assert_eq!(rendered.path_and_query, "/jsp/merchant/xml/paymentService.jsp");
+    assert_eq!(header(&rendered, "Authorization"), Some("Basic dTpw"));
+    assert_eq!(header(&rendered, "Idempotency-Key"), Some("att_test"));
+    let body = std::str::from_utf8(&rendered.body).unwrap();
+    let (prolog, order) = body.split_once("paymentService_v1.dtd\">").unwrap();
+    assert!(
+        prolog
+            .contains("<!DOCTYPE paymentService PUBLIC \"-//WorldPay//DTD WorldPay PaymentService v1//EN\"")
+    );
+    assert_eq!(
+        order,
+        format!(
+            "<paymentService version=\"1.4\" merchantCode=\"MERCHANT\"><submit><order orderCode=\"ref_test\" \
+             captureDelay=\"0\"><description>Payment</description><amount value=\"2020\" currencyCode=\"USD\" \
+             exponent=\"2\"/><paymentDetails><CARD-SSL><cardNumber>{NUMBER}</cardNumber><expiryDate><date month=\"03\" \
+             year=\"2030\"/></expiryDate><cardHolderName>Cardholder</cardHolderName><cardAddress><address>\
+             <address1>N/A</address1><postalCode>94107</postalCode><city>N/A</city><countryCode>US</countryCode></address>\
+             </cardAddress></CARD-SSL></paymentDetails></order></submit></paymentService>"
+        )
+    );
+    let stored = |values: &Values<'_>| {
+        let sent = text(&connector, Operation::Authorize, values);
+        let (_, rest) = sent.split_once("<storedCredentials ").unwrap();
+        rest.split_once("</paymentDetails>").unwrap().0.to_owned()
+    };
+    assert_eq!(
+        stored(&of(merchant())),
+        "usage=\"USED\" merchantInitiatedReason=\"RECURRING\"><schemeTransactionIdentifier>1098510912210968\
+         </schemeTransactionIdentifier></storedCredentials>"
+    );
+    assert_eq!(
+        stored(&first(Reason::Installment)),
+        "usage=\"FIRST\" customerInitiatedReason=\"INSTALMENT\"/>"
+    );
+    // Money is told with the exponent that it is counted in.
+    let yen = of(Values { amount: Some(Amount { minor: 500, currency: "JPY" }), ..sale() });
+    assert!(
+        text(&connector, Operation::Sale, &yen).contains("value=\"500\" currencyCode=\"JPY\" exponent=\"0\"")
+    );
+    for amount in [None, sale().amount] {
+        let sent = text(&connector, Operation::Verify, &of(Values { amount, ..sale() }));
+        assert_eq!(sent.matches("<amount value=\"0\"").count(), 1, "{sent}");
+        assert_eq!(sent.matches("<amount").count(), 1);
+    }
+}
+
+#[test]
+fn what_follows_a_worldpay_order() {
+    let connector = builtin("worldpay").unwrap();
+    let inner = |operation| {
+        let sent = text(&connector, operation, &following());
+        let (_, rest) = sent.split_once("merchantCode=\"MERCHANT\">").unwrap();
+        rest.trim_end_matches("</paymentService>").to_owned()
+    };
+    let amount =
+        "<amount value=\"2020\" currencyCode=\"USD\" exponent=\"2\" debitCreditIndicator=\"credit\"/>";
+    assert_eq!(
+        inner(Operation::Capture),
+        format!(
+            "<modify><orderModification orderCode=\"T-1\"><capture reference=\"ref_test\">{amount}</capture></orderModification></modify>"
+        )
+    );
+    assert_eq!(
+        inner(Operation::Refund),
+        format!(
+            "<modify><orderModification orderCode=\"T-1\"><refund reference=\"ref_test\">{amount}</refund></orderModification></modify>"
+        )
+    );
+    assert_eq!(
+        inner(Operation::Void),
+        "<modify><orderModification orderCode=\"T-1\"><cancel/></orderModification></modify>"
+    );
+    assert_eq!(inner(Operation::Lookup), "<inquiry><orderInquiry orderCode=\"ref_test\"/></inquiry>");
+    for operation in [Operation::LookupCapture, Operation::LookupRefund, Operation::LookupVoid] {
+        assert_eq!(inner(operation), "<inquiry><orderInquiry orderCode=\"T-1\"/></inquiry>");
+    }
+    let asked = connector.render(Operation::Lookup, &following()).unwrap();
+    assert_eq!(header(&asked, "Idempotency-Key"), None);
+}
+
+fn worldpay(inner: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><!DOCTYPE paymentService PUBLIC \"-//WorldPay//DTD WorldPay PaymentService \
+         v1//EN\" \"http://dtd.worldpay.com/paymentService_v1.dtd\"><paymentService version=\"1.4\" merchantCode=\"M\"><reply>\
+         {inner}</reply></paymentService>"
+    )
+}
+
+#[test]
+fn worldpay_says_how_an_order_stands() {
+    let order = |event: &str| {
+        worldpay(&format!(
+            "<orderStatus orderCode=\"o\"><payment><amount value=\"100\" currencyCode=\"JPY\" exponent=\"0\"/>\
+             <lastEvent>{event}</lastEvent></payment></orderStatus>"
+        ))
+    };
+    let stands = |operation, event: &str| {
+        let mapped = read("worldpay", operation, &order(event));
+        (mapped.outcome, mapped.unknown)
+    };
+    for (operation, event, outcome, unknown) in [
+        (Operation::Lookup, "AUTHORISED", Outcome::Approved, false),
+        (Operation::Lookup, "REFUNDED", Outcome::Approved, false),
+        (Operation::Lookup, "REFUSED", Outcome::Declined, false),
+        (Operation::Lookup, "SENT_FOR_AUTHORISATION", Outcome::Pending, false),
+        (Operation::Lookup, "NEVER_SEEN", Outcome::Error, true),
+        (Operation::LookupCapture, "AUTHORISED", Outcome::NotFound, false),
+        (Operation::LookupCapture, "CAPTURED", Outcome::Approved, false),
+        (Operation::LookupCapture, "CANCELLED", Outcome::Declined, false),
+        (Operation::LookupVoid, "AUTHORISED", Outcome::NotFound, false),
+        (Operation::LookupVoid, "CANCELLED", Outcome::Approved, false),
+        (Operation::LookupVoid, "SETTLED", Outcome::Declined, false),
+        (Operation::LookupRefund, "CAPTURED", Outcome::NotFound, false),
+        // A refund is there; that it is ours nobody says.
+        (Operation::LookupRefund, "REFUNDED", Outcome::Error, true),
+        (Operation::LookupRefund, "SENT_FOR_REFUND", Outcome::Error, true),
+    ] {
+        assert_eq!(stands(operation, event), (outcome, unknown), "{operation:?} {event}");
+    }
+    // What was authorized is not what was captured.
+    assert_eq!(read("worldpay", Operation::Lookup, &order("CAPTURED")).amount_approved, Some(100));
+    assert_eq!(read("worldpay", Operation::LookupCapture, &order("CAPTURED")).amount_approved, None);
+    let missing = worldpay(
+        "<orderStatus orderCode=\"o\"><error code=\"5\"><![CDATA[Could not find payment for order]]></error></orderStatus>",
+    );
+    for (operation, outcome, unknown) in [
+        (Operation::Lookup, Outcome::NotFound, false),
+        (Operation::LookupCapture, Outcome::Error, true),
+        (Operation::Capture, Outcome::Error, false),
+    ] {
+        let mapped = read("worldpay", operation, &missing);
+        assert_eq!((mapped.outcome, mapped.unknown), (outcome, unknown), "{operation:?}");
+    }
+    for message in ["Request in progress", "Invalid idempotency-key"] {
+        let mapped =
+            read("worldpay", Operation::Sale, &worldpay(&format!("<error code=\"9\">{message}</error>")));
+        assert_eq!((mapped.unknown, mapped.duplicate), (true, true));
+    }
+}
+
+/// An ampersand as it is in the name of a bank; not one within CDATA, and none that begins a reference.
+#[test]
+fn a_bare_ampersand_does_not_hide_an_answer() {
+    let refused = worldpay(
+        "<orderStatus orderCode=\"a&amp;b\"><payment><lastEvent>REFUSED</lastEvent><IssuerResponseCode code=\"51\" \
+         description=\"A & B &#38; C\"/><issuerName>BANK & CO. &unknown &</issuerName>\
+         <cardHolderName><![CDATA[X & Y]]></cardHolderName></payment></orderStatus>",
+    );
+    let mapped = read("worldpay", Operation::Sale, &refused);
+    assert_eq!((mapped.outcome, mapped.processor_code.as_deref()), (Outcome::Declined, Some("51")));
+    assert_eq!(mapped.message.as_deref(), Some("A & B & C"));
+    assert_eq!(mapped.transaction_id.as_deref(), Some("a&b"));
+    let said = worldpay("<error code=\"5\"><![CDATA[A & B &amp; C]]></error>");
+    assert_eq!(read("worldpay", Operation::Sale, &said).message.as_deref(), Some("A & B &amp; C"));
+    let open = worldpay("<error code=\"5\"><![CDATA[A & B</error>");
+    assert!(read("worldpay", Operation::Sale, &open).unknown);
+}
+
 /// Credentials stand in these bodies: no MAC covers them, so that they can be rotated.
 #[test]
 fn credentials_in_a_body_are_in_no_mac() {
-    for name in ["authorize_net", "authorize_net_json"] {
+    for name in ["authorize_net", "authorize_net_json", "worldpay"] {
         let connector = builtin(name).unwrap();
         let mac = connector.render_for_mac(Operation::Sale, &of(merchant())).unwrap();
         let mac = String::from_utf8_lossy(&mac).into_owned();
