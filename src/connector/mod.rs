@@ -108,6 +108,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("paypal", include_str!("connectors/paypal.toml")),
     ("sandbox", include_str!("connectors/sandbox.toml")),
     ("stripe", include_str!("connectors/stripe.toml")),
+    ("vantiv", include_str!("connectors/vantiv.toml")),
     ("worldpay", include_str!("connectors/worldpay.toml")),
 ];
 

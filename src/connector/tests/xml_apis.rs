@@ -85,6 +85,9 @@ const RECORDED: &[&str] = &[
     "authorize_net/successful_capture__capture USD 1 2214269051",
     "worldpay/authorize_passes_correct_stored_credential_options_for_first_recurring__authorize GBP 1 - initial merchant recurring",
     "worldpay/authorize_stored_credentials_for_initial_customer_transaction__authorize GBP 1 - initial customer unscheduled",
+    "vantiv/stored_credential_cit_card_on_file_initial__authorize USD r - initial customer unscheduled",
+    "vantiv/stored_credential_cit_card_on_file_used__authorize USD r - subsequent customer unscheduled",
+    "vantiv/successful_refund__refund USD r 100000000000000006",
 ];
 
 /// What they send besides, by how the way to it ends: verification codes, credentials, names and telephone numbers, versions.
@@ -538,10 +541,78 @@ fn a_bare_ampersand_does_not_hide_an_answer() {
     assert!(read("worldpay", Operation::Sale, &open).unknown);
 }
 
+#[test]
+fn a_vantiv_sale() {
+    let connector = builtin("vantiv").unwrap();
+    let rendered = connector.render(Operation::Sale, &of(sale())).unwrap();
+    assert_eq!(rendered.path_and_query, "/communicator/online");
+    let head = "<litleOnlineRequest xmlns=\"http://www.litle.com/schema\" version=\"11.4\" merchantId=\"041756\">\
+        <authentication><user>USER</user><password>PASS</password></authentication>";
+    assert_eq!(
+        std::str::from_utf8(&rendered.body).unwrap(),
+        format!(
+            "{head}<sale id=\"ref_test\" reportGroup=\"Default Report Group\"><orderId>ref_test</orderId>\
+             <amount>2020</amount><orderSource>ecommerce</orderSource><billToAddress><zip>94107</zip></billToAddress><card>\
+             <type>VI</type><number>{NUMBER}</number><expDate>0330</expDate></card></sale></litleOnlineRequest>"
+        )
+    );
+    let sent = text(&connector, Operation::Sale, &of(merchant()));
+    assert!(sent.contains("<orderSource>recurring</orderSource>"), "{sent}");
+    assert!(sent.ends_with(
+        "</card><originalNetworkTransactionId>1098510912210968</originalNetworkTransactionId></sale></litleOnlineRequest>"
+    ));
+    let unscheduled =
+        StoredCredential { reason: Reason::Unscheduled, ..merchant().stored_credential.unwrap() };
+    let sent = text(
+        &connector,
+        Operation::Authorize,
+        &of(Values { stored_credential: Some(unscheduled), ..sale() }),
+    );
+    assert!(sent.contains("<orderSource>ecommerce</orderSource>"));
+    assert!(
+        sent.contains("<processingType>merchantInitiatedCOF</processingType><originalNetworkTransactionId>")
+    );
+    for (reason, word) in [
+        (Reason::Recurring, "initialRecurring"),
+        (Reason::Installment, "initialInstallment"),
+        (Reason::Unscheduled, "initialCOF"),
+    ] {
+        let sent = text(&connector, Operation::Authorize, &first(reason));
+        assert!(
+            sent.contains(&format!("<processingType>{word}</processingType>"))
+                && sent.contains(">ecommerce<")
+        );
+    }
+    let sent = text(&connector, Operation::Verify, &of(Values { amount: None, ..sale() }));
+    assert!(sent.contains("<authorization id=\"ref_test\"") && sent.contains("<amount>0</amount>"), "{sent}");
+    let follows = |operation| {
+        let sent = text(&connector, operation, &following());
+        sent.strip_prefix(head).unwrap().trim_end_matches("</litleOnlineRequest>").to_owned()
+    };
+    let id = "id=\"ref_test\" reportGroup=\"Default Report Group\"";
+    assert_eq!(
+        follows(Operation::Capture),
+        format!("<capture {id} partial=\"true\"><litleTxnId>T-1</litleTxnId><amount>2020</amount></capture>")
+    );
+    assert_eq!(
+        follows(Operation::Refund),
+        format!("<credit {id}><litleTxnId>T-1</litleTxnId><amount>2020</amount></credit>")
+    );
+    assert_eq!(
+        follows(Operation::Void),
+        format!("<authReversal {id}><litleTxnId>T-1</litleTxnId></authReversal>")
+    );
+    assert!(follows(Operation::Lookup).ends_with("<origId>ref_test</origId></queryTransaction>"));
+    // A brand that it does not take is refused before anything is sent.
+    let mut other = of(sale());
+    other.card = other.card.map(|card| Card { brand: Some("mir"), ..card });
+    assert!(connector.render(Operation::Sale, &other).is_err());
+}
+
 /// Credentials stand in these bodies: no MAC covers them, so that they can be rotated.
 #[test]
 fn credentials_in_a_body_are_in_no_mac() {
-    for name in ["authorize_net", "authorize_net_json", "worldpay"] {
+    for name in ["authorize_net", "authorize_net_json", "worldpay", "vantiv"] {
         let connector = builtin(name).unwrap();
         let mac = connector.render_for_mac(Operation::Sale, &of(merchant())).unwrap();
         let mac = String::from_utf8_lossy(&mac).into_owned();
