@@ -104,6 +104,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("cybersource", include_str!("connectors/cybersource.toml")),
     ("elavon", include_str!("connectors/elavon.toml")),
     ("nmi", include_str!("connectors/nmi.toml")),
+    ("orbital", include_str!("connectors/orbital.toml")),
     ("payflow", include_str!("connectors/payflow.toml")),
     ("paypal", include_str!("connectors/paypal.toml")),
     ("sandbox", include_str!("connectors/sandbox.toml")),

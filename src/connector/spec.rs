@@ -376,7 +376,9 @@ fn read_idempotency(
     let key = header.map(|(name, at)| {
         check_header_name(name, &at, faults);
         let leaf = Leaf::read(value, &value_at, known, faults);
-        if !leaf.names().any(|name| matches!(name, Name::Plain(Plain::AttemptId | Plain::AttemptRef))) {
+        if !leaf.names().any(|name| {
+            matches!(name, Name::Plain(Plain::AttemptId | Plain::AttemptRef | Plain::AttemptNumber))
+        }) {
             faults.add(&value_at, "the key does not hold our attempt", "write key = \"{attempt.id}\"");
         }
         if leaf.names().any(Name::is_secret) {

@@ -214,6 +214,7 @@ impl<'v> Values<'v> {
             Plain::ThreeDsTransaction => self.three_d_secure.and_then(|t| t.ds_transaction_id),
             Plain::AttemptId => Some(self.attempt_id),
             Plain::AttemptRef => Some(self.attempt_ref),
+            Plain::AttemptNumber => return number_of(self.attempt_id).map(Cow::Owned),
             Plain::Use => stored.map(|s| s.usage.text()),
             Plain::Initiator => stored.map(|s| s.initiator.text()),
             Plain::Reason => stored.map(|s| s.reason.text()),
@@ -248,4 +249,15 @@ impl<'v> Values<'v> {
             Group::StoredCredential => self.stored_credential.is_some(),
         }
     }
+}
+
+/// `attempt.number`: sixteen digits that stand for an attempt, for processors that take digits only. The 9 in front begins no
+/// card number.
+fn number_of(attempt_id: &str) -> Option<String> {
+    if attempt_id.is_empty() {
+        return None;
+    }
+    let hash = ring::digest::digest(&ring::digest::SHA256, attempt_id.as_bytes());
+    let bytes = hash.as_ref().get(..8)?.try_into().ok()?;
+    Some(format!("9{:015}", u64::from_be_bytes(bytes) % 1_000_000_000_000_000))
 }

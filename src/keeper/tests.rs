@@ -186,6 +186,7 @@ impl Keeper {
             stored_credential: None,
             previous_transaction: None,
             previous_amount: None,
+            previous_attempt: None,
         }
     }
 }

@@ -361,6 +361,8 @@ pub struct Prepare {
     pub previous_transaction: Option<String>,
     /// The amount of that transaction, in minor units.
     pub previous_amount: Option<i64>,
+    /// The attempt that made that transaction.
+    pub previous_attempt: Option<AttemptId>,
 }
 
 /// A caller's own request to a forward destination.

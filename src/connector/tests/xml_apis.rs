@@ -4,7 +4,7 @@ use roxmltree::{Document, Node, ParsingOptions};
 
 use super::super::{
     Amount, Billing, Card, Connector, Initiator, Mapped, Operation, Outcome, Previous, Reason, Rendered,
-    StoredCredential, Use, Values, Word, builtin,
+    StoredCredential, Use, Values, Word, ZipCheck, builtin,
 };
 use super::{NUMBER, merchant, sale};
 
@@ -88,6 +88,9 @@ const RECORDED: &[&str] = &[
     "vantiv/stored_credential_cit_card_on_file_initial__authorize USD r - initial customer unscheduled",
     "vantiv/stored_credential_cit_card_on_file_used__authorize USD r - subsequent customer unscheduled",
     "vantiv/successful_refund__refund USD r 100000000000000006",
+    "orbital/stored_credential_installment_cit_initial__purchase GBP 1001 - initial customer installment",
+    "orbital/stored_credential_installment_cit_used__purchase GBP 1001 - subsequent customer installment",
+    "orbital/successful_refund__refund CAD 1 123456789",
 ];
 
 /// What they send besides, by how the way to it ends: verification codes, credentials, names and telephone numbers, versions.
@@ -609,10 +612,76 @@ fn a_vantiv_sale() {
     assert!(connector.render(Operation::Sale, &other).is_err());
 }
 
+#[test]
+fn an_orbital_sale_and_what_follows() {
+    let connector = builtin("orbital").unwrap();
+    let rendered = connector.render(Operation::Sale, &of(merchant())).unwrap();
+    for (name, value) in
+        [("Content-Type", "application/PTI95"), ("Document-type", "Request"), ("Merchant-id", "041756")]
+    {
+        assert_eq!(header(&rendered, name), Some(value));
+    }
+    let trace = header(&rendered, "Trace-number").unwrap().to_owned();
+    assert!(
+        trace.len() == 16 && trace.starts_with('9') && trace.bytes().all(|b| b.is_ascii_digit()),
+        "{trace}"
+    );
+    assert_eq!(
+        std::str::from_utf8(&rendered.body).unwrap(),
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Request><NewOrder><OrbitalConnectionUsername>USER\
+             </OrbitalConnectionUsername><OrbitalConnectionPassword>PASS</OrbitalConnectionPassword><IndustryType>EC\
+             </IndustryType><MessageType>AC</MessageType><BIN>000001</BIN><MerchantID>041756</MerchantID><TerminalID>001\
+             </TerminalID><AccountNum>{NUMBER}</AccountNum><Exp>0330</Exp><CurrencyCode>840</CurrencyCode>\
+             <CurrencyExponent>2</CurrencyExponent><AVSzip>94107</AVSzip><OrderID>ref_test</OrderID><Amount>2020</Amount>\
+             <MITMsgType>MREC</MITMsgType><MITStoredCredentialInd>Y</MITStoredCredentialInd><MITSubmittedTransactionID>\
+             1098510912210968</MITSubmittedTransactionID></NewOrder></Request>"
+        )
+    );
+    assert!(
+        text(&connector, Operation::Authorize, &first(Reason::Unscheduled))
+            .contains("<MITMsgType>CSTO</MITMsgType>")
+    );
+    // Another attempt has another number, the same attempt the same; a look-up asks by it and carries none.
+    let other = Values { attempt_id: "att_other", ..of(sale()) };
+    assert_ne!(
+        header(&connector.render(Operation::Sale, &other).unwrap(), "Trace-number"),
+        Some(trace.as_str())
+    );
+    let asked = connector.render(Operation::Lookup, &following()).unwrap();
+    assert_eq!(header(&asked, "Trace-number"), None);
+    let asked = String::from_utf8(asked.body.to_vec()).unwrap();
+    assert!(asked.contains(&format!("<InquiryRetryNumber>{trace}</InquiryRetryNumber>")), "{asked}");
+    // Captures and voids name the order that the payment was sent as, a refund is an order of its own.
+    for (operation, order) in
+        [(Operation::Capture, "ref_before"), (Operation::Void, "ref_before"), (Operation::Refund, "ref_test")]
+    {
+        let sent = text(&connector, operation, &following());
+        assert!(sent.contains("<TxRefNum>T-1</TxRefNum>"), "{sent}");
+        assert!(sent.contains(&format!("<OrderID>{order}</OrderID>")), "{sent}");
+    }
+}
+
+/// The whole number comes back in every answer, and goes no further.
+#[test]
+fn an_echoed_number_is_in_no_field() {
+    for status in ["0", "1", "2"] {
+        let body = format!(
+            "<Response><NewOrderResp><AccountNum>{NUMBER}</AccountNum><TxRefNum>T</TxRefNum><ProcStatus>0</ProcStatus>\
+             <ApprovalStatus>{status}</ApprovalStatus><RespCode>05</RespCode><AVSRespCode>M8</AVSRespCode>\
+             <MITReceivedTransactionID>0123</MITReceivedTransactionID><StatusMsg>s\u{0}</StatusMsg></NewOrderResp></Response>"
+        );
+        let mapped = read("orbital", Operation::Sale, &body);
+        assert_eq!(mapped.network_transaction_id.as_deref(), Some("0123"));
+        assert_eq!(mapped.avs.zip, Some(ZipCheck::NoMatch));
+        assert!(!serde_json::to_string(&mapped).unwrap().contains(NUMBER));
+    }
+}
+
 /// Credentials stand in these bodies: no MAC covers them, so that they can be rotated.
 #[test]
 fn credentials_in_a_body_are_in_no_mac() {
-    for name in ["authorize_net", "authorize_net_json", "worldpay", "vantiv"] {
+    for name in ["authorize_net", "authorize_net_json", "worldpay", "vantiv", "orbital"] {
         let connector = builtin(name).unwrap();
         let mac = connector.render_for_mac(Operation::Sale, &of(merchant())).unwrap();
         let mac = String::from_utf8_lossy(&mac).into_owned();

@@ -503,6 +503,7 @@ fn draft(
             .map(|row| stored_credential(row, read.customer_initiated, (&to.name, &currency), now)),
         previous_transaction: None,
         previous_amount: None,
+        previous_attempt: None,
     });
     let operation = make_operation((kind, amount), attempt, now)?;
     let charge = ChargeRow {

@@ -154,6 +154,7 @@ pub(super) async fn prepare_for(
         }
         OperationKind::Sale | OperationKind::Authorize | OperationKind::Verify => (None, None),
     };
+    let previous_attempt = previous_transaction.as_deref().and_then(|id| rules::attempt_of(charge, id));
     Ok(Box::new(Prepare {
         held: None,
         tenant: charge.tenant,
@@ -174,6 +175,7 @@ pub(super) async fn prepare_for(
         stored_credential,
         previous_transaction,
         previous_amount,
+        previous_attempt,
     }))
 }
 

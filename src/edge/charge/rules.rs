@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::machine::sum;
+use crate::card::id::AttemptId;
 use crate::edge::store::{ChargeRow, ChargeStatus, Operation, OperationKind};
 
 /// The amount that a capture takes: the one asked for, or all that is left.
@@ -63,6 +64,12 @@ pub fn previous(charge: &ChargeRow, kind: OperationKind) -> (Option<String>, Opt
         | OperationKind::Void
         | OperationKind::Verify => (first.and_then(id), first.map(|o| o.amount)),
     }
+}
+
+/// The attempt that made a transaction.
+pub fn attempt_of(charge: &ChargeRow, transaction: &str) -> Option<AttemptId> {
+    let attempts = charge.operations.iter().flat_map(|operation| &operation.attempts);
+    attempts.into_iter().find(|attempt| attempt.transaction_id.as_deref() == Some(transaction)).map(|a| a.id)
 }
 
 fn of_what_is_left(left: i64, asked: Option<i64>) -> Result<i64, Error> {

@@ -51,6 +51,7 @@ pub(in crate::keeper) fn render(
     let cvc = pass.cvc.as_ref().map(CardVerificationCode::expose_digits);
     let (number, cvc) = (number.and_then(as_text), cvc.and_then(as_text));
     let (attempt, reference) = (ask.attempt.to_string(), ask.attempt.reference());
+    let previous = ask.previous_attempt.map(|attempt| (attempt.to_string(), attempt.reference()));
     let credentials = to.credentials();
     let moment = ThisSend::make()?;
     let values = Values {
@@ -71,6 +72,8 @@ pub(in crate::keeper) fn render(
         previous: Previous {
             transaction: ask.previous_transaction.as_deref(),
             amount: ask.previous_amount,
+            attempt: previous.as_ref().map(|(attempt, _)| attempt.as_str()),
+            reference: previous.as_ref().map(|(_, reference)| reference.as_str()),
             ..Previous::default()
         },
         capture_final: ask.last,
