@@ -227,6 +227,11 @@ impl Connector {
         self.op(Operation::Refund).is_some_and(op::Op::needs_card)
     }
 
+    /// Whether a refund of a captured authorization names the capture, not the authorization.
+    pub fn refunds_capture(&self) -> bool {
+        self.op(Operation::Refund).is_some_and(|refund| refund.of_capture)
+    }
+
     /// How long after sending a look-up that finds nothing proves nothing; `None` if there is no look-up.
     pub const fn settle(&self) -> Option<Duration> {
         self.settle

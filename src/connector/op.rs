@@ -104,6 +104,8 @@ pub(super) struct Op {
     pub(super) undoes: Vec<Operation>,
     /// For a capture: the first one ends the authorization, whatever is left of it.
     pub(super) once: bool,
+    /// For a refund of a captured authorization: it names the capture.
+    pub(super) of_capture: bool,
     /// How its answers are written, if not as the others'.
     pub(super) format: Option<Format>,
     /// How this operation is signed, if not as the others.
@@ -205,6 +207,7 @@ impl Op {
         let within = read_within(operation, &mut section, faults);
         let undoes = read_undoes(operation, &mut section, faults);
         let once = operation == Operation::Capture && section.flag("once", faults);
+        let of_capture = operation == Operation::Refund && section.flag("of_capture", faults);
         let sign = section.section("sign", faults).and_then(|s| Sign::read(s, known, faults));
         let format = section
             .string("format", faults)
@@ -223,6 +226,7 @@ impl Op {
             within,
             undoes,
             once,
+            of_capture,
             format,
             sign,
             fields,

@@ -115,6 +115,7 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         undo_authorize: undo(&connector, Operation::Authorize),
         captures_once: connector.captures_once(),
         refund_needs_card: connector.refund_needs_card(),
+        refunds_capture: connector.refunds_capture(),
         authorization_hours,
         merchant_hours,
     };

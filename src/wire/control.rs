@@ -163,6 +163,8 @@ pub struct DestinationInfo {
     pub captures_once: bool,
     /// Whether a refund needs the card: then there is none after its erasure.
     pub refund_needs_card: bool,
+    /// Whether a refund of a captured authorization names the capture, not the authorization.
+    pub refunds_capture: bool,
     /// How long an authorization holds, in hours.
     pub authorization_hours: u32,
     /// The same, by brand, for what the merchant asked for without the customer.

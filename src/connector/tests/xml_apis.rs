@@ -606,6 +606,7 @@ fn a_vantiv_sale() {
         format!("<authReversal {id}><litleTxnId>T-1</litleTxnId></authReversal>")
     );
     assert!(follows(Operation::Lookup).ends_with("<origId>ref_test</origId></queryTransaction>"));
+    assert!(connector.refunds_capture() && !builtin("worldpay").unwrap().refunds_capture());
     // A brand that it does not take is refused before anything is sent.
     let mut other = of(sale());
     other.card = other.card.map(|card| Card { brand: Some("mir"), ..card });

@@ -122,6 +122,12 @@ fn captures_once(app: &App, charge: &ChargeRow) -> bool {
     destinations.iter().any(|to| to.name == charge.destination && to.captures_once)
 }
 
+/// Whether a refund of a captured authorization names the capture.
+pub(super) fn refunds_capture(app: &App, charge: &ChargeRow) -> bool {
+    let destinations = app.directory.destinations();
+    destinations.iter().any(|to| to.name == charge.destination && to.refunds_capture)
+}
+
 /// A charge with one more operation, fresh, and the request that it needs.
 pub(super) async fn draft(
     app: &App,
@@ -150,7 +156,7 @@ pub(super) async fn prepare_for(
     let sealed = if with_card { Some(refundable::sealed_card(app, charge).await?) } else { None };
     let (previous_transaction, previous_amount) = match operation.kind {
         OperationKind::Capture | OperationKind::Refund | OperationKind::Void => {
-            rules::previous(charge, operation.kind)
+            rules::previous(charge, operation.kind, refunds_capture(app, charge))
         }
         OperationKind::Sale | OperationKind::Authorize | OperationKind::Verify => (None, None),
     };

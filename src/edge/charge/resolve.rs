@@ -344,7 +344,7 @@ async fn look_up(
     known.look_next = false;
     let previous = match operation.kind {
         OperationKind::Capture | OperationKind::Refund | OperationKind::Void => {
-            super::rules::previous(&charge, operation.kind).0
+            super::rules::previous(&charge, operation.kind, to.refunds_capture).0
         }
         OperationKind::Sale | OperationKind::Authorize | OperationKind::Verify => None,
     };
@@ -581,6 +581,7 @@ mod tests {
             undo_sale: Some(Verb::Void),
             undo_authorize: Some(Verb::Void),
             captures_once: false,
+            refunds_capture: false,
             authorization_hours: 168,
             merchant_hours: std::collections::BTreeMap::new(),
         }

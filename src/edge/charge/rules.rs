@@ -41,8 +41,8 @@ pub fn may_void(charge: &ChargeRow) -> Result<(), Error> {
 }
 
 /// The transaction that a capture, refund or void is about, and its amount: a refund of a captured authorization names the
-/// capture only where the processor gave it an id of its own.
-pub fn previous(charge: &ChargeRow, kind: OperationKind) -> (Option<String>, Option<i64>) {
+/// capture only where the processor gave it an id of its own, or wants it so (`of_capture`: the newest, where there are several).
+pub fn previous(charge: &ChargeRow, kind: OperationKind, of_capture: bool) -> (Option<String>, Option<i64>) {
     let id = |operation: &Operation| operation.attempts.iter().rev().find_map(|a| a.transaction_id.clone());
     let first = charge.operations.first();
     let captures = || {
@@ -52,6 +52,10 @@ pub fn previous(charge: &ChargeRow, kind: OperationKind) -> (Option<String>, Opt
             .filter(|o| o.kind == OperationKind::Capture && o.status == ChargeStatus::Approved)
     };
     match kind {
+        OperationKind::Refund if of_capture && captures().next().is_some() => {
+            let capture = captures().next_back();
+            (capture.and_then(id).or_else(|| first.and_then(id)), capture.map(|o| o.amount))
+        }
         OperationKind::Refund if captures().count() == 1 => {
             let capture = captures().next();
             let transaction = first.and_then(id).or_else(|| capture.and_then(id));

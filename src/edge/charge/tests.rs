@@ -120,6 +120,27 @@ fn then(charge: &ChargeRow, kind: OperationKind, amount: i64, attempt: u8) -> Ch
     machine::with_operation(charge, operation(kind, amount, attempt), NOW)
 }
 
+/// A refund names the authorization, or the capture where that has an id of its own; the attempt behind it is known.
+#[test]
+fn what_a_refund_is_about() {
+    let named = |id: &str| Answer { transaction_id: Some(id.to_owned()), ..answer(Verdict::Approved) };
+    let authorized = learn(&charge(OperationKind::Authorize, false), &said(1, named("auth_1")));
+    let captured = learn(&then(&authorized, OperationKind::Capture, 600, 2), &said(2, named("cap_1")));
+    let captured = learn(&then(&captured, OperationKind::Capture, 300, 3), &said(3, named("cap_2")));
+    let about = |charge: &ChargeRow, kind, of_capture| rules::previous(charge, kind, of_capture).0;
+    assert_eq!(about(&captured, OperationKind::Refund, false).as_deref(), Some("auth_1"));
+    assert_eq!(
+        rules::previous(&captured, OperationKind::Refund, true),
+        (Some("cap_2".to_owned()), Some(300))
+    );
+    assert_eq!(about(&captured, OperationKind::Capture, true).as_deref(), Some("auth_1"));
+    // Nothing was captured apart: the payment itself.
+    let sold = learn(&charge(OperationKind::Sale, false), &said(1, named("sale_1")));
+    assert_eq!(about(&sold, OperationKind::Refund, true).as_deref(), Some("sale_1"));
+    assert_eq!(rules::attempt_of(&captured, "cap_2"), Some(id(3)));
+    assert_eq!(rules::attempt_of(&captured, "other"), None);
+}
+
 #[test]
 fn each_first_outcome_has_its_status_and_outbound() {
     let unknown = Answer { unknown: true, ..answer(Verdict::Error) };
