@@ -83,6 +83,7 @@ pub struct Connector {
     idempotency: Idempotency,
     key: Option<Header>,
     settle: Option<Duration>,
+    until: Option<Duration>,
     lookup_of: Vec<Operation>,
     authorization: Authorization,
     money: money::MoneyRules,
@@ -235,6 +236,11 @@ impl Connector {
     /// How long after sending a look-up that finds nothing proves nothing; `None` if there is no look-up.
     pub const fn settle(&self) -> Option<Duration> {
         self.settle
+    }
+
+    /// How long after sending a look-up that finds nothing still proves something; `None` if always.
+    pub const fn until(&self) -> Option<Duration> {
+        self.until
     }
 
     /// The operations that it has, in the order of the file.

@@ -112,7 +112,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     let headers = top.section("header", faults).map_or(Vec::new(), |s| read_headers(s, &mut known, faults));
     let (idempotency, key) = read_idempotency(&mut top, &mut known, faults);
     let money = top.section("currency", faults).map_or(MoneyRules::default(), |s| read_currency(s, faults));
-    let (settle, lookup_of) = read_lookup(&mut top, faults);
+    let (settle, until, lookup_of) = read_lookup(&mut top, faults);
     let authorization = top
         .section("authorization", faults)
         .map_or(Authorization::default(), |s| Authorization::read(s, faults));
@@ -154,6 +154,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         idempotency: idempotency?,
         key,
         settle,
+        until,
         lookup_of,
         authorization,
         money,
@@ -471,9 +472,18 @@ fn read_per_currency(
 }
 
 /// `[lookup]`: how soon one is believed, and which operations' attempts `[op.lookup]` finds.
-fn read_lookup(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Option<Duration>, Vec<Operation>) {
-    let Some(mut section) = top.section("lookup", faults) else { return (None, Vec::new()) };
+fn read_lookup(
+    top: &mut Section<'_>,
+    faults: &mut Faults<'_>,
+) -> (Option<Duration>, Option<Duration>, Vec<Operation>) {
+    let Some(mut section) = top.section("lookup", faults) else { return (None, None, Vec::new()) };
     let settle = section.number("settle_s", faults);
+    let until = section.number("until_s", faults);
+    if let Some((_, at)) = until.as_ref().filter(|(s, _)| settle.as_ref().is_some_and(|(from, _)| s <= from))
+    {
+        let instead = "write until_s = 900: how long what was sent surely stays where a look-up sees it";
+        faults.add(at, "`until_s` is not after `settle_s`", instead);
+    }
     if settle.is_none() {
         let instead = "write settle_s = 60: how long until a look-up surely finds what was sent";
         faults.add(&section.at.clone(), "[lookup] has no `settle_s`", instead);
@@ -481,7 +491,7 @@ fn read_lookup(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Option<Durati
     let Some(entry) = section.take("of") else {
         let instead = "write of = [\"sale\", \"authorize\"]: the operations whose attempts [op.lookup] finds";
         faults.add(&section.at.clone(), "[lookup] has no `of`", instead);
-        return (None, Vec::new());
+        return (None, None, Vec::new());
     };
     let mut of = Vec::new();
     for (text, at) in strings("of", entry.value, faults) {
@@ -494,7 +504,8 @@ fn read_lookup(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Option<Durati
         }
     }
     section.finish(faults);
-    (settle.map(|(seconds, _)| Duration::from_secs(u64::from(seconds))), of)
+    let seconds = |(seconds, _)| Duration::from_secs(u64::from(seconds));
+    (settle.map(seconds), until.map(seconds), of)
 }
 
 fn check_lookup(ops: &[Op], settle: Option<Duration>, at: &Range<usize>, faults: &mut Faults<'_>) {

@@ -109,6 +109,7 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         can_look_up: connector.operations().any(|op| op == Operation::Lookup),
         settle_seconds: connector.settle().map_or(0, |settle| settle.as_secs()),
         network_codes: connector.has_network_codes(),
+        until_seconds: connector.until().map(|until| until.as_secs()),
         can_verify: connector.operations().any(|op| op == Operation::Verify),
         smallest_amounts: connector.smallest_amounts().map(|(code, n)| (code.to_owned(), n)).collect(),
         undo_sale: undo(&connector, Operation::Sale),

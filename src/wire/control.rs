@@ -151,6 +151,8 @@ pub struct DestinationInfo {
     pub settle_seconds: u64,
     /// Whether the codes of its answers are those of the card network, so that its rules go by them.
     pub network_codes: bool,
+    /// After this, in seconds, `not found` proves nothing again: what was sent may be where no look-up sees it. None: never.
+    pub until_seconds: Option<u64>,
     /// Whether a zero amount can be verified.
     pub can_verify: bool,
     /// What a verification holds where it cannot, by currency, in minor units.

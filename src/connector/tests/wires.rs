@@ -468,6 +468,7 @@ fn faults_of_signatures_steps_and_xml_are_found_when_the_file_is_read() {
         (STEPS, "{step.token.access}\"\n[op.sale]", "{step.tokn.access}\"\n[op.sale]", "is not a name"),
         (STEPS, "output.card = \"id\"\n", "", "a step gives nothing"),
         (XML, "<flag/>", "<flag>", "the body is not XML at its line"),
+        (XML, "settle_s = 10", "settle_s = 10\nuntil_s = 10", "`until_s` is not after `settle_s`"),
         (XML, "<flag/>", "<flag>{crd.number}</flag>", "`{crd.number}` is not a name"),
         (XML, "//order/code", "order.code", "a path of [field] is not of the answers' format"),
         (XML, "\"//approved\" = \"no\"", "approved = \"no\"", "a test's path is not of the answers' format"),

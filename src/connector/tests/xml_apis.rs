@@ -259,6 +259,7 @@ fn what_follows_an_authorize_net_sale() {
     assert!(text(&connector, Operation::LookupVoid, &following()).contains("<transId>T-1</transId>"));
     assert_eq!(connector.lookup_for(Operation::Refund), Some(Operation::Lookup));
     assert_eq!(connector.lookup_for(Operation::Capture), Some(Operation::LookupCapture));
+    assert_eq!(connector.until().map(|until| until.as_secs()), Some(900));
 }
 
 /// The schema's order holds in both forms: the JSON API refuses other orders as well.

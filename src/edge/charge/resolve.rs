@@ -377,7 +377,9 @@ fn is_settled(attempt: &Attempt, to: &DestinationInfo, last_send: Option<LastSen
     };
     let settle = if slow || unanswered { settle.max(SLOW_SETTLE_SECONDS) } else { settle };
     let since = attempt.finished_at.max(resent_at);
-    attempt.finished_at.is_some() && since.is_some_and(|since| now >= since.plus_seconds(settle))
+    let until = to.until_seconds.map(|until| i64::try_from(until).unwrap_or(i64::MAX));
+    let in_time = until.is_none_or(|until| now < attempt.started_at.plus_seconds(until));
+    attempt.finished_at.is_some() && in_time && since.is_some_and(|since| now >= since.plus_seconds(settle))
 }
 
 /// Gives back what was approved and not wanted. At the end of the time a person must.
@@ -576,6 +578,7 @@ mod tests {
             can_look_up,
             settle_seconds: 5,
             network_codes: false,
+            until_seconds: None,
             can_verify: true,
             smallest_amounts: std::collections::BTreeMap::new(),
             undo_sale: Some(Verb::Void),
@@ -697,6 +700,14 @@ mod tests {
         attempt.error = None;
         assert!(!is_settled(&attempt, &to, last(true), NOW.plus_seconds(174)));
         assert!(is_settled(&attempt, &to, last(true), NOW.plus_seconds(175)));
+    }
+
+    #[test]
+    fn not_found_proves_nothing_too_late() {
+        let to = DestinationInfo { until_seconds: Some(900), ..to("none", true) };
+        let attempt = sale().attempts.remove(0);
+        assert!(is_settled(&attempt, &to, None, NOW.plus_seconds(899)));
+        assert!(!is_settled(&attempt, &to, None, NOW.plus_seconds(900)));
     }
 
     #[test]

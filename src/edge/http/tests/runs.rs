@@ -57,6 +57,7 @@ async fn token(vault: &Vault) -> String {
         merchant_hours: std::collections::BTreeMap::new(),
         network_codes: false,
         refund_needs_card: false,
+        until_seconds: None,
         refunds_capture: false,
     };
     vault.app.directory.set_destinations(vec![to]);
