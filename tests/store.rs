@@ -9,6 +9,7 @@ mod charges;
 #[cfg(test)]
 #[path = "store/customers.rs"]
 mod customers;
+#[cfg(test)]
 #[path = "store/forwards.rs"]
 mod forwards;
 #[cfg(test)]

@@ -132,7 +132,12 @@ proptest! {
         for (_, connector) in CONNECTORS.iter() {
             let credentials: Vec<(&str, &str)> = connector.credentials().map(|(field, _)| (field, "c3d4")).collect();
             let with = |id| Values {
-                previous: Previous { transaction: Some(id), ..Previous::default() },
+                previous: Previous {
+                    transaction: Some(id),
+                    attempt: Some("att_p"),
+                    reference: Some("ref_p"),
+                    ..Previous::default()
+                },
                 credentials: &credentials,
                 moment: SendMoment { unix_ms: 0, nonce: "n0nce", mark: "m4rk" },
                 ..sale()

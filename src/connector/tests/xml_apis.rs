@@ -138,6 +138,7 @@ fn recorded_requests_agree() {
             ..plain_credential()
         });
         let billing = Billing {
+            name: Some("Longbob Longsen"),
             zip: Some("K1C2N6"),
             line1: Some("456 My Street Apt 1"),
             city: Some("Ottawa"),
