@@ -100,8 +100,6 @@ const BESIDES: &[&str] = &[
     "/cardValidationNum",
     "/CardSecVal",
     "/name",
-    "/firstName",
-    "/lastName",
     "/company",
     "/phoneNumber",
     "/faxNumber",
