@@ -34,9 +34,9 @@ pub struct RunOptions {
     /// Lines of the run
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..=10_000_000))]
     lines: u32,
-    /// Charges at once
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=2000))]
-    connections: u16,
+    /// Charges at once; by default 128, and 1000 where the processor takes its time
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    connections: Option<u16>,
     /// Milliseconds that the processor takes over a charge
     #[arg(long, default_value_t = 0)]
     processor_ms: u64,
@@ -46,6 +46,16 @@ pub struct RunOptions {
     /// A new directory to work in, which is kept; by default one that is removed
     #[arg(long)]
     directory: Option<PathBuf>,
+}
+
+impl RunOptions {
+    const fn in_flight(&self) -> u16 {
+        match (self.connections, self.processor_ms) {
+            (Some(given), _) => given,
+            (None, 0) => 128,
+            (None, _) => 1000,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -152,7 +162,7 @@ async fn carry_out(options: &RunOptions, installation: &Installation, file: &Pat
     Ok(Report {
         op: "run",
         lines,
-        in_flight: options.connections,
+        in_flight: options.in_flight(),
         processor_ms: options.processor_ms,
         charges_per_s: pace.per_second(0, 10),
         first_tenth_per_s: pace.per_second(0, 1),
@@ -168,8 +178,8 @@ async fn carry_out(options: &RunOptions, installation: &Installation, file: &Pat
 
 async fn upload(client: &Client, options: &RunOptions, file: &Path) -> Result<Value, String> {
     let sum = u64::from(options.lines) * AMOUNT;
-    let path =
-        format!("/v1/invoice_runs?lines={}&sum=USD:{sum}&concurrency={}", options.lines, options.connections);
+    let (lines, in_flight) = (options.lines, options.in_flight());
+    let path = format!("/v1/invoice_runs?lines={lines}&sum=USD:{sum}&concurrency={in_flight}");
     let mut file = File::open(file).map_err(|error| format!("the lines: {}", error.kind()))?;
     let (tell, told) = tokio::sync::mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
