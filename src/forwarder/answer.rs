@@ -2,6 +2,7 @@
 
 use super::connection::Got;
 use super::fault::Fault;
+use super::retry_after;
 use super::scrub::{Field, Scrubber};
 use crate::connector::{Connector, Mapped, Operation, Outcome, Word};
 use crate::wire::forwarder::{Answer, Exchange, Verdict};
@@ -14,6 +15,12 @@ const SHORT_CHARS_MAX: usize = 32;
 
 /// Maps an answer; with a fault of an answer that says nothing of what was done.
 pub(super) fn read(connector: &Connector, exchange: &Exchange, got: Got) -> (Answer, Option<Fault>) {
+    let retry_after_seconds = retry_after::seconds(got.status, &got.headers);
+    let (answer, fault) = read_body(connector, exchange, got);
+    (Answer { retry_after_seconds, ..answer }, fault)
+}
+
+fn read_body(connector: &Connector, exchange: &Exchange, got: Got) -> (Answer, Option<Fault>) {
     if (300..400).contains(&got.status) {
         return (unknown(got.status), Some(Fault::Redirect));
     }
@@ -41,13 +48,14 @@ pub(super) fn operation_of(connector: &Connector, exchange: &Exchange) -> Operat
 }
 
 /// A step's answer that does not hold what it should.
-pub(super) fn of_a_step(mapped: Mapped, http_status: u16, scrub: &[String]) -> Answer {
-    scrubbed(mapped, http_status, &Scrubber::new(scrub))
+pub(super) fn of_a_step(mapped: Mapped, got: &Got, scrub: &[String]) -> Answer {
+    let retry_after_seconds = retry_after::seconds(got.status, &got.headers);
+    Answer { retry_after_seconds, ..scrubbed(mapped, got.status, &Scrubber::new(scrub)) }
 }
 
 /// Certainly nothing was charged, and nobody said why.
 pub(super) fn not_charged() -> Answer {
-    Answer { unknown: false, ..unknown(0) }
+    Answer::of(Verdict::Error, 0)
 }
 
 const fn operation(verb: Verb) -> Operation {
@@ -72,26 +80,8 @@ const fn verdict(outcome: Outcome) -> Verdict {
 }
 
 /// An answer that was not read: perhaps done.
-const fn unknown(http_status: u16) -> Answer {
-    Answer {
-        verdict: Verdict::Error,
-        unknown: true,
-        partial: false,
-        held_for_review: false,
-        duplicate: false,
-        http_status,
-        processor_code: None,
-        decline_class: None,
-        message: None,
-        transaction_id: None,
-        network_transaction_id: None,
-        transaction_link_id: None,
-        avs_raw: None,
-        avs_zip: None,
-        advice_code: None,
-        amount_approved: None,
-        processor_us: None,
-    }
+fn unknown(http_status: u16) -> Answer {
+    Answer { unknown: true, ..Answer::of(Verdict::Error, http_status) }
 }
 
 fn scrubbed(mapped: Mapped, http_status: u16, scrubber: &Scrubber) -> Answer {
@@ -114,6 +104,7 @@ fn scrubbed(mapped: Mapped, http_status: u16, scrubber: &Scrubber) -> Answer {
         advice_code: text(mapped.advice_code, Field::Code { chars_max: SHORT_CHARS_MAX }),
         amount_approved: mapped.amount_approved,
         processor_us: mapped.processor_ms.and_then(microseconds),
+        retry_after_seconds: None,
     }
 }
 

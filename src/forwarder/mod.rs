@@ -17,6 +17,7 @@ mod fault;
 mod forward;
 mod line;
 mod pool;
+mod retry_after;
 mod routes;
 mod scrub;
 mod steps;

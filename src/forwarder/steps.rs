@@ -110,7 +110,7 @@ async fn ask(
     match got {
         Ok(got) => connector.read_step(index, got.status, &got.body).map(|outputs| (index, outputs)).map_err(
             |mapped| {
-                let answer = answer::of_a_step(*mapped, got.status, &exchange.scrub);
+                let answer = answer::of_a_step(*mapped, &got, &exchange.scrub);
                 let outcome = failed(exchange.attempt, sent(Sent::Yes), Fault::Step, 0);
                 Outcome { answer: Some(answer), ..outcome }
             },

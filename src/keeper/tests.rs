@@ -440,25 +440,7 @@ fn what_a_processor_refuses_is_not_shown_to_it_again() {
 }
 
 fn answered(attempt: AttemptId, http_status: u16, verdict: Verdict) -> Outcome {
-    let answer = Answer {
-        verdict,
-        unknown: false,
-        partial: false,
-        held_for_review: false,
-        duplicate: false,
-        http_status,
-        processor_code: None,
-        decline_class: None,
-        message: None,
-        transaction_id: None,
-        network_transaction_id: None,
-        transaction_link_id: None,
-        avs_raw: None,
-        avs_zip: None,
-        advice_code: None,
-        amount_approved: None,
-        processor_us: None,
-    };
+    let answer = Answer::of(verdict, http_status);
     Outcome {
         attempt,
         sent: Sent::Yes,

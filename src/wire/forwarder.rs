@@ -1,9 +1,14 @@
 //! What the keeper asks of the forwarder, and what it gets.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::keeper::Verb;
 use crate::card::id::AttemptId;
+
+/// However long a processor asks to be left alone: after this it is asked again.
+pub const RETRY_AFTER_SECONDS_MAX: u32 = 3_600;
 
 /// A question to the forwarder.
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,6 +102,40 @@ pub struct Outcome {
     pub forwarded: Option<Box<Forwarded>>,
 }
 
+impl Answer {
+    /// An answer that says this and nothing else.
+    pub const fn of(verdict: Verdict, http_status: u16) -> Self {
+        Self {
+            verdict,
+            unknown: false,
+            partial: false,
+            held_for_review: false,
+            duplicate: false,
+            http_status,
+            processor_code: None,
+            decline_class: None,
+            message: None,
+            transaction_id: None,
+            network_transaction_id: None,
+            transaction_link_id: None,
+            avs_raw: None,
+            avs_zip: None,
+            advice_code: None,
+            amount_approved: None,
+            processor_us: None,
+            retry_after_seconds: None,
+        }
+    }
+}
+
+impl Outcome {
+    /// For how long the processor asked to be left alone, within our limit; zero if it did not.
+    pub fn wait(&self) -> Duration {
+        let seconds = self.answer.as_ref().and_then(|answer| answer.retry_after_seconds);
+        Duration::from_secs(seconds.unwrap_or(0).min(RETRY_AFTER_SECONDS_MAX).into())
+    }
+}
+
 /// The answer to a forward, bounded and redacted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forwarded {
@@ -162,4 +201,6 @@ pub struct Answer {
     pub amount_approved: Option<i64>,
     /// What the processor says it took, in microseconds.
     pub processor_us: Option<u64>,
+    /// For so long the processor asked to be left alone (429 and 503 with `Retry-After`), in seconds.
+    pub retry_after_seconds: Option<u32>,
 }

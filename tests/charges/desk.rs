@@ -130,10 +130,15 @@ impl Desk {
 
     /// What the sandbox's next requests meet.
     pub(crate) async fn script(&self, script: &Value) {
+        self.at_the_sandbox("/sandbox/faults", script).await;
+    }
+
+    /// One of the sandbox's own verbs.
+    pub(crate) async fn at_the_sandbox(&self, path: &str, body: &Value) {
         let port = std::fs::read_to_string(self.vault.beside("sandbox.port")).unwrap();
         let ca = std::fs::read(self.vault.path("tls/ca.pem")).unwrap();
         let sandbox = Client::new(&format!("https://127.0.0.1:{}", port.trim()), Some(&ca), None).unwrap();
-        let answer = sandbox.post("/sandbox/faults", "-", script).await.unwrap();
+        let answer = sandbox.post(path, "-", body).await.unwrap();
         assert_eq!(answer.status, 200, "{}", text(&answer));
     }
 

@@ -320,6 +320,27 @@ async fn a_run_waits_for_a_processor_that_is_down() {
 }
 
 #[tokio::test]
+async fn a_run_leaves_a_processor_alone_for_as_long_as_it_asks() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    // Our own first pause is a second; a date is cut to its second, so that of three more than two are left.
+    for (said, least) in [(json!({"seconds": 3}), 3), (json!({"seconds": 3, "date": true}), 2)] {
+        let name = |n: usize| format!("{least}-{n}");
+        let lines: Vec<_> = (0..3).map(|n| line(&token, &name(n), 10)).collect();
+        desk.script(&json!({"fault": "rate_limited", "count": 1, "charges": false, "retry_after": said}))
+            .await;
+        let began = Instant::now();
+        let made = run(&desk, &name(0), "&concurrency=1", &lines).await;
+        let over = until(&desk, &made, "finished").await;
+        assert_eq!(over["outcomes"], json!({"approved": 3}), "{over}");
+        assert!(began.elapsed() >= Duration::from_secs(least), "{said}: {:?}", began.elapsed());
+        for n in 0..3 {
+            assert_eq!(desk.paid(&name(n)).len(), 1, "{}", name(n));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_run_slows_down_for_a_processor_that_has_too_much() {
     let desk = Desk::open();
     let token = desk.token("t-1", VISA).await;

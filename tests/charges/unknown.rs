@@ -1,5 +1,7 @@
 //! Processors that leave us without an answer: in the end the money is known, and nothing was done twice.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::common::text;
@@ -123,6 +125,22 @@ async fn what_is_pending_is_asked_for_until_it_is_answered_whatever_dies_meanwhi
         assert_eq!(charge["attempts"][0]["tries"], 1);
         assert_eq!(desk.paid(&invoice).len(), usize::from(status == "approved"));
     }
+}
+
+#[tokio::test]
+async fn what_is_pending_is_not_asked_for_while_its_processor_asks_to_be_left_alone() {
+    let desk = Desk::open();
+    let token = desk.token("t-1", &behaving(1, 960)).await;
+    let script = |count: u32, seconds: u32| json!({"fault": "unavailable", "operation": "lookup", "count": count, "retry_after": {"seconds": seconds}});
+    desk.script(&script(1, 4)).await;
+    let began = Instant::now();
+    let answer = desk.charge_prefer("k-1", "wait=1", &sale(&token, "i-1")).await;
+    assert_eq!((answer.status, word(&answer.json(), "status")), (202, "pending"), "{}", text(&answer));
+    // The processor has the answer now; without its wish it would be there in less than two seconds more.
+    desk.at_the_sandbox("/sandbox/clock", &json!({"advance_s": 10})).await;
+    let charge = desk.settled(&answer).await;
+    assert_eq!(word(&charge, "status"), "approved", "{charge}");
+    assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -146,6 +146,8 @@ pub(super) struct OfLine {
     pub(super) status: ChargeStatus,
     /// The processor said that it is asked too much, or was not reached at all.
     pub(super) too_much: bool,
+    /// For so long it asked to be left alone; zero if it did not.
+    pub(super) wait: Duration,
 }
 
 /// Charges a line of a run, once: with a caller's own charge it shares all but the caller. What is not known afterwards is left to
@@ -192,7 +194,7 @@ pub(super) async fn charge_line(
     drop(slot);
     let refused = outcome.answer.as_ref().is_some_and(|answer| answer.http_status == TOO_MANY_REQUESTS);
     let too_much = charge.status == ChargeStatus::Failed && (refused || outcome.sent == Left::Not);
-    let of_line = OfLine { id: charge.id, status: charge.status, too_much };
+    let of_line = OfLine { id: charge.id, status: charge.status, too_much, wait: outcome.wait() };
     resolve::spawn(app, charge);
     Ok(of_line)
 }

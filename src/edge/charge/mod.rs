@@ -43,6 +43,7 @@ mod show;
 mod terms;
 #[cfg(test)]
 pub(in crate::edge) mod tests;
+mod waits;
 
 pub use create::create;
 pub use declines::Forbidden;
@@ -225,6 +226,7 @@ pub struct Charges {
     under_way: declines::UnderWay,
     slots: Semaphore,
     limits: limits::DaySums,
+    waits: waits::Waits,
     runs: runs::Runs,
 }
 
@@ -242,6 +244,7 @@ impl Charges {
             under_way: declines::UnderWay::default(),
             slots: Semaphore::new(RESOLVES_AT_ONCE),
             limits: limits::DaySums::default(),
+            waits: waits::Waits::default(),
             runs: runs::Runs::default(),
         }
     }

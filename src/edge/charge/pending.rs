@@ -34,8 +34,10 @@ pub(super) fn watch(app: &App, charge: &ChargeRow) {
 }
 
 async fn poll(app: App, (tenant, id): (TenantId, ChargeId), since: Time, held: Held<ChargeId>) {
+    let mut pause = resolve::jittered(interval(since, app.clock.now()));
     loop {
-        tokio::time::sleep(resolve::jittered(interval(since, app.clock.now()))).await;
+        tokio::time::sleep(pause).await;
+        pause = resolve::jittered(interval(since, app.clock.now()));
         let charge = match app.store.charge(tenant, &id.to_string()).await {
             Ok(Some(charge)) => charge,
             Ok(None) => return,
@@ -44,6 +46,12 @@ async fn poll(app: App, (tenant, id): (TenantId, ChargeId), since: Time, held: H
         if !is_all(&charge) {
             drop(held);
             return resolve::spawn(&app, charge);
+        }
+        let left = app.charges.waits.left(&charge.destination);
+        if !left.is_zero() {
+            // A little later than it asked for, so that all that wait do not come back together.
+            pause = left + resolve::jittered(INTERVAL_MIN);
+            continue;
         }
         // In a box: while it waits the task is no larger for it.
         Box::pin(ask(&app, charge)).await;

@@ -119,7 +119,9 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
         let over = began.elapsed().as_secs() >= seconds_max;
         let half_over = began.elapsed().as_secs() >= seconds_max / 2;
         if round > 0 || !(machine::needs_reversal(&charge) || route::goes_on(&charge)) {
-            tokio::time::sleep(backoff(round)).await;
+            // What is not known may need an undo soon: a long wait does not hold that up.
+            let asked = app.charges.waits.left(&charge.destination).min(BACKOFF_MAX);
+            tokio::time::sleep(backoff(round).max(asked)).await;
             charge = create::as_it_stands(app, charge).await;
         }
         let Ok(_slot) = app.charges.slots.acquire().await else { return charge };
@@ -131,7 +133,8 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
             charge = reverse(app, charge, claim, over).await;
             continue;
         }
-        if pending::is_all(&charge) && began.elapsed() >= PENDING_HELD {
+        let is_left_alone = !app.charges.waits.left(&charge.destination).is_zero();
+        if pending::is_all(&charge) && (began.elapsed() >= PENDING_HELD || is_left_alone) {
             pending::watch(app, &charge);
             return charge;
         }

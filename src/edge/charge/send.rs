@@ -252,6 +252,7 @@ pub(super) async fn record(
     claim: Option<&Claim>,
 ) -> ChargeRow {
     let attempt = outcome.attempt;
+    app.charges.waits.note(&charge.destination, outcome);
     if outcome.credentials_changed {
         tell_of_credentials(app, &charge, attempt);
     }

@@ -63,25 +63,7 @@ pub(in crate::edge) fn charge(kind: OperationKind, allow_partial: bool) -> Charg
 }
 
 pub(super) fn answer(verdict: Verdict) -> Answer {
-    Answer {
-        verdict,
-        unknown: false,
-        partial: false,
-        held_for_review: false,
-        duplicate: false,
-        http_status: 200,
-        processor_code: None,
-        decline_class: None,
-        message: None,
-        transaction_id: Some("pay_1".to_owned()),
-        network_transaction_id: None,
-        transaction_link_id: None,
-        avs_raw: None,
-        avs_zip: None,
-        advice_code: None,
-        amount_approved: None,
-        processor_us: None,
-    }
+    Answer { transaction_id: Some("pay_1".to_owned()), ..Answer::of(verdict, 200) }
 }
 
 pub(super) fn said(attempt: u8, answer: Answer) -> Outcome {

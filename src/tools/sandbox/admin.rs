@@ -4,9 +4,10 @@
 //! - `GET /sandbox/ledger` is the ledger, `GET /sandbox/numbers` the table of behaviours.
 //! - `GET /sandbox/ledger/references?wire=&reference=` is what became of each reference, one JSON object a line.
 //! - `POST /sandbox/faults` takes one script or a list of them, and replaces those before: `{"fault", "count",
-//!   "charges"?, "operation"?, "repeats"?, "at"?, "skip"?, "wire"?, "lasting"?}`. After `skip` of them the next `count`
+//!   "charges"?, "operation"?, "repeats"?, "at"?, "retry_after"?, "skip"?, "wire"?, "lasting"?}`. After `skip` of them the next `count`
 //!   new requests (of that operation: a kind of the ledger's, `lookup` or `webhook`) meet the fault, whatever their
-//!   card, `at` so many bytes of the answer; with `repeats` those that come again under a key with a stored answer;
+//!   card, `at` so many bytes of the answer; `retry_after` is `{"seconds", "date"?}`, for `rate_limited` and
+//!   `unavailable`; with `repeats` those that come again under a key with a stored answer;
 //!   `lasting` stores the fault with the key. A count of 0 ends it. `{"fault": "refuse", "for_ms": N}` closes the
 //!   listener for a while. `{"seed", "per_mille", "faults"?}` has faults by chance, with `per_mille` 0 none. Connections
 //!   are refused by chance before it is known what they are for: these verbs have to be asked for again then. `GET`
@@ -22,7 +23,7 @@ use hyper::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::faults::{Chance, Script, Target};
+use super::faults::{Chance, RetryAfter, Script, Target};
 use super::ledger::Wire;
 use super::numbers::{self, Fault};
 use super::processor::{Arrived, Sandbox};
@@ -50,6 +51,7 @@ struct Faults {
     #[serde(default)]
     repeats: bool,
     at: Option<u32>,
+    retry_after: Option<RetryAfter>,
     #[serde(default)]
     skip: u32,
     wire: Option<Wire>,
@@ -136,7 +138,7 @@ fn faults(sandbox: &Sandbox, body: &[u8]) -> Reply {
 }
 
 fn script(asked: Faults) -> Result<Script, &'static str> {
-    let Faults { fault, count, charges, operation, repeats, at, skip, wire, lasting } = asked;
+    let Faults { fault, count, charges, operation, repeats, at, retry_after, skip, wire, lasting } = asked;
     let only = match operation.as_deref().map(target) {
         Some(None) => return Err("operation must be one of the ledger's kinds, lookup or webhook."),
         Some(Some(target)) => Some(target),
@@ -157,7 +159,10 @@ fn script(asked: Faults) -> Result<Script, &'static str> {
     if at.is_some() && !has_place {
         return Err("at goes with reset, stall, truncate and garbage.");
     }
-    Ok(Script { fault, at, charges, lasting, repeats, only, wire, skip, left: count })
+    if retry_after.is_some() && !matches!(fault, Fault::RateLimited | Fault::Unavailable) {
+        return Err("retry_after goes with rate_limited and unavailable.");
+    }
+    Ok(Script { fault, at, retry_after, charges, lasting, repeats, only, wire, skip, left: count })
 }
 
 fn target(word: &str) -> Option<Target> {

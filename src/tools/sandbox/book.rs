@@ -383,7 +383,7 @@ impl Book {
         let by_card = |row: &Row| {
             // Only a payment's own fault is kept with its key.
             let lasting = row.lasting && row.on.is_none() && row.fault != Fault::None;
-            Met { fault: row.fault, at: None, charges: row.charges, lasting }
+            Met { fault: row.fault, charges: row.charges, lasting, ..Met::NOTHING }
         };
         let scripted = self.faults.next(Occasion::New(kind), Some(wire));
         scripted.or_else(|| row.map(by_card)).unwrap_or(Met::NOTHING)

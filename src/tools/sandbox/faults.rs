@@ -47,6 +47,8 @@ pub(super) struct Script {
     /// After so many bytes of the answer.
     pub(super) at: Option<u32>,
     pub(super) charges: bool,
+    /// For how long the answer asks to be left alone.
+    pub(super) retry_after: Option<RetryAfter>,
     /// Whether every repetition of the key meets it too.
     pub(super) lasting: bool,
     /// Whether it meets repetitions of a key instead of new requests.
@@ -114,11 +116,22 @@ fn every_fault() -> Vec<Fault> {
     ]
 }
 
+/// What a `Retry-After` says.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetryAfter {
+    pub(super) seconds: u32,
+    /// As the date of that instant, by the machine's clock.
+    #[serde(default)]
+    pub(super) date: bool,
+}
+
 /// What a request meets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Met {
     pub(super) fault: Fault,
     pub(super) at: Option<u32>,
+    pub(super) retry_after: Option<RetryAfter>,
     /// Whether the operation is carried out before it.
     pub(super) charges: bool,
     pub(super) lasting: bool,
@@ -126,7 +139,8 @@ pub(super) struct Met {
 
 impl Met {
     /// Nothing goes wrong.
-    pub(super) const NOTHING: Self = Self { fault: Fault::None, at: None, charges: true, lasting: false };
+    pub(super) const NOTHING: Self =
+        Self { fault: Fault::None, at: None, retry_after: None, charges: true, lasting: false };
 }
 
 /// The scripts, and chance.
@@ -168,8 +182,8 @@ impl Faults {
                 script.skip -= 1;
             } else if met.is_none() {
                 script.left -= 1;
-                let Script { fault, at, charges, lasting, .. } = *script;
-                met = Some(Met { fault, at, charges, lasting });
+                let Script { fault, at, retry_after, charges, lasting, .. } = *script;
+                met = Some(Met { fault, at, retry_after, charges, lasting });
             }
         }
         let met = met.or_else(|| self.by_chance(occasion, wire));
@@ -209,7 +223,7 @@ impl Faults {
         let charges = draw() % 2 == 0 && !never_charges;
         // A whole answer says what was done: it cannot come without it.
         let charges = charges || matches!(fault, Fault::Duplicate | Fault::Delay);
-        Some(Met { fault, at, charges, lasting: false })
+        Some(Met { fault, at, charges, ..Met::NOTHING })
     }
 }
 
@@ -229,6 +243,7 @@ mod tests {
         Script {
             fault,
             at: None,
+            retry_after: None,
             charges: true,
             lasting: false,
             repeats: false,

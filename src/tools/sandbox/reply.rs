@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
@@ -10,11 +10,12 @@ use hyper::{Response, StatusCode};
 use serde_json::Value;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::faults::Met;
+use super::faults::{Met, RetryAfter};
 use super::ledger::Wire;
 use super::numbers::Fault;
 use super::way::Way;
 use super::{adyen, authorize_net, worldpay};
+use crate::clock::{Clock, SystemClock};
 
 /// How much a huge answer holds, in chunks of 64 KiB.
 const HUGE_CHUNKS: usize = 1024;
@@ -158,18 +159,18 @@ impl Reply {
             Fault::Redirect307 => redirect(StatusCode::TEMPORARY_REDIRECT),
             Fault::Huge => response(self.status, Answer::Huge { left: HUGE_CHUNKS }),
             Fault::RateLimited => {
-                let mut limited =
-                    error(form, StatusCode::TOO_MANY_REQUESTS, "rate_limit", "Too many requests.").send();
-                limited.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                limited
+                let limited = error(form, StatusCode::TOO_MANY_REQUESTS, "rate_limit", "Too many requests.");
+                let a_second = RetryAfter { seconds: 1, date: false };
+                asking_to_wait(limited.send(), Some(met.retry_after.unwrap_or(a_second)))
             }
             Fault::Unauthorized => {
                 error(form, StatusCode::UNAUTHORIZED, "invalid_credential", "The credential is not valid.")
                     .send()
             }
             Fault::Unavailable => {
-                error(form, StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable.")
-                    .send()
+                let (code, sentence) = ("unavailable", "The service is unavailable.");
+                let gone = error(form, StatusCode::SERVICE_UNAVAILABLE, code, sentence);
+                asking_to_wait(gone.send(), met.retry_after)
             }
         })
     }
@@ -225,6 +226,17 @@ fn response(status: StatusCode, body: Answer) -> Response<Answer> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+fn asking_to_wait(mut answer: Response<Answer>, wait: Option<RetryAfter>) -> Response<Answer> {
+    let Some(RetryAfter { seconds, date }) = wait else { return answer };
+    let until = Duration::from_micros(u64::try_from(SystemClock.now().micros).unwrap_or(0))
+        + Duration::from_secs(seconds.into());
+    let text = if date { httpdate::fmt_http_date(UNIX_EPOCH + until) } else { seconds.to_string() };
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        answer.headers_mut().insert(RETRY_AFTER, value);
+    }
+    answer
 }
 
 fn redirect(status: StatusCode) -> Response<Answer> {

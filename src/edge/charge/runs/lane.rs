@@ -57,17 +57,23 @@ impl Lane {
         Ok(())
     }
 
-    /// One that began then was answered.
-    pub(super) fn end(&mut self, began: Instant, too_much: bool, now: Instant) {
+    /// One that began then was answered: that it is too much, or with the wish to be left alone for so long (zero: none).
+    pub(super) fn end(&mut self, began: Instant, (too_much, wait): (bool, Duration), now: Instant) {
         self.under_way = self.under_way.saturating_sub(1);
-        if !too_much {
+        if !too_much && wait.is_zero() {
             self.at_once = (self.at_once + 1.0 / self.at_once.max(1.0)).min(self.at_once_max);
             self.pause = PAUSE_FIRST;
-        } else if self.cut_at.is_none_or(|cut| began >= cut) {
+            return;
+        }
+        if self.cut_at.is_none_or(|cut| began >= cut) {
             self.at_once = (self.at_once / 2.0).max(1.0);
-            self.paused_until = Some(now + self.pause);
+            self.paused_until = self.paused_until.max(Some(now + self.pause));
             self.pause = (self.pause * 2).min(PAUSE_MAX);
             self.cut_at = Some(now);
+        }
+        // However late it is heard: it counts from the answer on.
+        if !wait.is_zero() {
+            self.paused_until = self.paused_until.max(Some(now + wait));
         }
     }
 
@@ -100,6 +106,31 @@ impl Lane {
 mod tests {
     use super::*;
 
+    const FINE: (bool, Duration) = (false, Duration::ZERO);
+    const TOO_MUCH: (bool, Duration) = (true, Duration::ZERO);
+
+    #[test]
+    fn a_lane_is_left_alone_for_as_long_as_its_processor_asks() {
+        let begun = Instant::now();
+        let mut lane = Lane::new(8, None, begun);
+        for _ in 0..4 {
+            lane.start(begun).unwrap();
+        }
+        let wait = Duration::from_secs(90);
+        lane.end(begun, (true, wait), begun);
+        // Of the same round: it halves no more, and the longest wait holds.
+        lane.end(begun, (true, wait * 2), begun);
+        lane.end(begun, (false, wait), begun);
+        lane.end(begun, FINE, begun);
+        assert_eq!(lane.allowed(), 4);
+        assert_eq!(lane.start(begun + wait), Err(Some(begun + wait * 2)));
+        let now = begun + wait * 2;
+        lane.start(now).unwrap();
+        // Shorter than our own pause: ours holds.
+        lane.end(now, (true, Duration::from_millis(1)), now);
+        assert_eq!((lane.allowed(), lane.start(now)), (2, Err(Some(now + PAUSE_FIRST))));
+    }
+
     #[test]
     fn too_much_halves_once_a_round_and_success_recovers_slowly() {
         let begun = Instant::now();
@@ -111,30 +142,30 @@ mod tests {
         let later = begun + Duration::from_millis(10);
         // All of a round are told the same: that is one message.
         for _ in 0..64 {
-            lane.end(begun, true, later);
+            lane.end(begun, TOO_MUCH, later);
         }
         assert_eq!(lane.allowed(), 32);
         assert_eq!(lane.start(later), Err(Some(later + PAUSE_FIRST)));
         let mut now = later + PAUSE_FIRST;
         lane.start(now).unwrap();
-        lane.end(now, true, now);
+        lane.end(now, TOO_MUCH, now);
         assert_eq!((lane.allowed(), lane.start(now)), (16, Err(Some(now + PAUSE_FIRST * 2))));
         now += PAUSE_FIRST * 2;
         for _ in 0..16 {
             lane.start(now).unwrap();
-            lane.end(now, false, now);
+            lane.end(now, FINE, now);
         }
         assert!((16..=17).contains(&lane.allowed()), "{}", lane.allowed());
         for _ in 0..4_000 {
             lane.start(now).unwrap();
-            lane.end(now, false, now);
+            lane.end(now, FINE, now);
         }
         assert_eq!(lane.allowed(), 64);
         // However often, one is tried.
         for _ in 0..20 {
             now += PAUSE_MAX;
             lane.start(now).unwrap();
-            lane.end(now, true, now);
+            lane.end(now, TOO_MUCH, now);
         }
         assert_eq!(lane.allowed(), 1);
         assert!(lane.is_paused(now + PAUSE_MAX - PAUSE_FIRST) && !lane.is_paused(now + PAUSE_MAX));

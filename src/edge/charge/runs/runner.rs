@@ -286,7 +286,7 @@ impl<'a> Runner<'a> {
         let name = todo.order.destination.clone().unwrap_or_default();
         if let Some((lane, _)) = self.lanes.get_mut(&name) {
             match &ended {
-                Ended::Charged { too_much, .. } => lane.end(began, *too_much, now),
+                Ended::Charged { too_much, wait, .. } => lane.end(began, (*too_much, *wait), now),
                 Ended::Refused | Ended::Again | Ended::NotNow | Ended::Stop(_) => lane.give_back(),
             }
         }

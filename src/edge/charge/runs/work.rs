@@ -1,6 +1,7 @@
 //! One line of a run, from its turn to its mark.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::create::{self, OfLine};
 use super::super::send::By;
@@ -31,7 +32,7 @@ pub(super) struct Todo {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ended {
     /// It has this charge, which stands so.
-    Charged { id: ChargeId, status: ChargeStatus, too_much: bool },
+    Charged { id: ChargeId, status: ChargeStatus, too_much: bool, wait: Duration },
     /// It cannot be charged, and is marked so.
     Refused,
     /// Something else changed first: at once again.
@@ -71,7 +72,7 @@ pub(super) async fn work(app: &App, allowed: &Allowed, run: RunId, todo: &Todo, 
     let of = OfRun { id: run, line: todo.line };
     let Allowed { principal, tenant } = allowed;
     match create::charge_line(app, principal, *tenant, (&todo.order, of), by).await {
-        Ok(OfLine { id, status, too_much }) => Ended::Charged { id, status, too_much },
+        Ok(OfLine { id, status, too_much, wait }) => Ended::Charged { id, status, too_much, wait },
         Err(Error::Commit(CommitError::Conflict)) if todo.tries < CONFLICTS_MAX => {
             as_marked(app, tenant.0, of).await.unwrap_or(Ended::Again)
         }
@@ -92,7 +93,7 @@ async fn as_marked(app: &App, tenant: TenantId, of: OfRun) -> Option<Ended> {
     let row = app.store.run_lines(tenant, of.id, of.line, 1).await.ok()?.into_iter().next()?;
     match row.done.filter(|_| row.number == of.line)? {
         LineDone::Charge(id, status) if status != ChargeStatus::Failed => {
-            Some(Ended::Charged { id, status, too_much: false })
+            Some(Ended::Charged { id, status, too_much: false, wait: Duration::ZERO })
         }
         LineDone::Charge(..) => None,
         LineDone::Refused(_) => Some(Ended::Refused),
