@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cardvault::tools::client::{Answer, Payload};
 use serde_json::{Value, json};
 
-use crate::common::{order, text};
+use crate::common::{Vault, order, text};
 use crate::desk::{Desk, SCOPES, VISA, behaving, refusal, sale, word};
 
 const OVER_MAX: Duration = Duration::from_secs(60);
@@ -317,6 +317,47 @@ async fn a_run_waits_for_a_processor_that_is_down() {
     let over = until(&desk, &made, "finished").await;
     assert_eq!(over["outcomes"], json!({"approved": 5}), "{over}");
     assert_eq!(desk.ledger().len(), 5);
+}
+
+/// Another destination, where nobody listens yet.
+fn asleep(config: String, port: u16) -> String {
+    let sandbox = format!(
+        "[destination.asleep]\nconnector = \"sandbox\"\nmode = \"test\"\nendpoint = \"https://127.0.0.1:{port}\"\n\
+         trust = \"tls/ca.pem\"\ncredentials.secret_key = \"credentials/sandbox_secret_key\"\n"
+    );
+    config + &sandbox
+}
+
+#[tokio::test]
+async fn a_destination_that_is_down_holds_up_no_other() {
+    // A port that is free now; the sandbox's own is taken, so that it is another.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let desk = Desk::at(Vault::start_with(|config| asleep(config, port)));
+    let token = desk.token("t-1", VISA).await;
+    // More than are read ahead for one destination, then those of another.
+    let lines: Vec<_> = (0..2_000)
+        .map(|n| {
+            let mut line = line(&token, &format!("i-{n}"), 10);
+            if n < 1_990 {
+                line["destination"] = "asleep".into();
+            }
+            line
+        })
+        .collect();
+    let made = run(&desk, "r-1", "&concurrency=4", &lines).await;
+    let began = Instant::now();
+    let now = loop {
+        let now = desk.get(&format!("/v1/invoice_runs/{}", word(&made, "id"))).await;
+        if now["outcomes"]["approved"] == 10 {
+            break now;
+        }
+        assert!(began.elapsed() < OVER_MAX, "{now}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(word(&now, "state"), "running", "{now}");
+    for n in 1_990..2_000 {
+        assert_eq!(desk.paid(&format!("i-{n}")).len(), 1, "i-{n}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! stream ─► lines, order ─► upload: batches, verdicts decided by the store ─► totals match ─► runner ─► the charge machine
 //! ```
 //! - [`lines`], `order`: bytes to lines, whatever the pieces; `upload`: the stream, its resumption and its end.
-//! - `runner`, `work`: works the accepted lines; `lane`: how fast, for each destination.
+//! - `runner`, `work`: works the accepted lines; `queues`: which wait, and which are read next; `lane`: how fast, for each destination.
 //! - `verbs`: pause, resume, cancel, what is given back after the end, expiry.
 //! - [`show`]: a run as the API writes it, and its lines.
 //!
@@ -26,6 +26,7 @@ use crate::edge::store::{Change, Idempotency, RowChange, RunRow};
 mod lane;
 pub mod lines;
 mod order;
+mod queues;
 mod runner;
 pub mod show;
 mod upload;

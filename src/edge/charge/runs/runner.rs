@@ -2,7 +2,7 @@
 //! what is not is charged, so that a restart needs to know nothing.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::super::send::By;
 use super::super::{Error, answer, lock, machine};
-use super::lane::Lane;
+use super::queues::{Queue, Queues};
 use super::work::{self, Ended, Todo};
 use super::{Live, Told, commit, maker, next, verbs};
 use crate::card::id::{ChargeId, RunId};
@@ -22,8 +22,6 @@ use crate::edge::store::{
 
 /// Lines that are read at once.
 const PAGE: usize = 256;
-/// Lines that wait in memory for their turn; a destination that stands still holds up the others once so many wait.
-const WAITING_MAX: usize = 4_096;
 /// Between two looks at what is open, and at whether the run may go on.
 const TICK: Duration = Duration::from_millis(250);
 /// Charges without an outcome that are looked at in one tick.
@@ -95,10 +93,7 @@ struct Runner<'a> {
     run: RunRow,
     live: Arc<Live>,
     by: By,
-    lanes: HashMap<String, (Lane, VecDeque<Todo>)>,
-    waiting: usize,
-    /// The next line to be read.
-    at: u32,
+    queues: Queues,
     tasks: JoinSet<(Todo, Instant, Ended)>,
     /// Lines with their last outcome.
     settled: BTreeMap<String, u32>,
@@ -116,12 +111,10 @@ impl<'a> Runner<'a> {
     fn new(app: &'a App, run: RunRow, live: Arc<Live>) -> Self {
         Self {
             by: maker(app, &run),
+            queues: Queues::new(&run),
             app,
             run,
             live,
-            lanes: HashMap::new(),
-            waiting: 0,
-            at: 1,
             tasks: JoinSet::new(),
             settled: BTreeMap::new(),
             open: VecDeque::new(),
@@ -143,6 +136,7 @@ impl<'a> Runner<'a> {
                 self.not_before = Instant::now() + BREATH;
             }
             let wake = self.begin_some().unwrap_or(next_tick).min(next_tick);
+            let wake = if self.has_more() { Instant::now() } else { wake };
             if self.tasks.is_empty() {
                 if self.is_ending {
                     return;
@@ -170,27 +164,24 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Whether lines are left to be read, and there is room for them.
+    /// Whether lines are to be read now.
     fn has_more(&self) -> bool {
-        self.at <= self.run.lines && self.waiting < WAITING_MAX && Instant::now() >= self.not_before
+        !self.is_ending && self.queues.has_more() && Instant::now() >= self.not_before
     }
 
     fn is_done(&self) -> bool {
-        self.at > self.run.lines && self.waiting == 0 && self.tasks.is_empty() && self.open.is_empty()
+        self.queues.is_done() && self.tasks.is_empty() && self.open.is_empty()
     }
 
-    /// Reads some more lines: one page, so that what is under way is heard between two.
+    /// Reads some more lines: a page or two, so that what is under way is heard between them.
     async fn read_on(&mut self) -> Result<(), StoreError> {
-        if !self.has_more() {
-            return Ok(());
-        }
-        let page = self.app.store.run_lines(self.run.tenant, self.run.id, self.at, PAGE).await?;
-        if page.is_empty() {
-            self.at = self.run.lines.saturating_add(1);
-        }
-        for row in page {
-            self.at = row.number.saturating_add(1);
-            self.take_row(row).await;
+        let now = Instant::now();
+        let pages = if now >= self.not_before { self.queues.pages(now) } else { Vec::new() };
+        for page in pages {
+            let rows = self.app.store.run_lines(self.run.tenant, self.run.id, page.from(), PAGE).await?;
+            for row in self.queues.sift(&page, rows) {
+                self.take_row(row).await;
+            }
         }
         Ok(())
     }
@@ -202,12 +193,12 @@ impl<'a> Runner<'a> {
         };
         match (row.verdict, row.done, row.line.order) {
             (Verdict::Accepted, Some(_), Some(order)) if again => {
-                self.wait(Todo { line: row.number, order, tries: 1 }, false);
+                self.queues.wait(Todo { line: row.number, order, tries: 1 }, false);
             }
             (Verdict::Accepted, Some(LineDone::Charge(id, status)), _) => self.charged(id, status),
             (Verdict::Accepted, Some(LineDone::Refused(_)), _) => self.settle("refused"),
             (Verdict::Accepted, None, Some(order)) => {
-                self.wait(Todo { line: row.number, order, tries: 0 }, false);
+                self.queues.wait(Todo { line: row.number, order, tries: 0 }, false);
             }
             (Verdict::Accepted, None, None)
             | (
@@ -229,19 +220,6 @@ impl<'a> Runner<'a> {
         attempts.last().is_some_and(|attempt| attempt.outbound == Outbound::NotSent)
     }
 
-    fn wait(&mut self, todo: Todo, first: bool) {
-        let options = &self.run.options;
-        let name = todo.order.destination.clone().unwrap_or_default();
-        let lane = || (Lane::new(options.concurrency, options.rate, Instant::now()), VecDeque::new());
-        let (_, waiting) = self.lanes.entry(name).or_insert_with(lane);
-        if first {
-            waiting.push_front(todo)
-        } else {
-            waiting.push_back(todo)
-        }
-        self.waiting += 1;
-    }
-
     /// Begins what may be begun; gives when it makes sense to ask again.
     fn begin_some(&mut self) -> Option<Instant> {
         let now = Instant::now();
@@ -253,11 +231,10 @@ impl<'a> Runner<'a> {
         }
         let mut wake: Option<Instant> = None;
         let Ok(allowed) = work::allowed(self.app, &self.run) else { return None };
-        for (lane, waiting) in self.lanes.values_mut() {
+        for Queue { lane, waiting, .. } in self.queues.all_mut() {
             while let Some(todo) = waiting.pop_front() {
                 match lane.start(now) {
                     Ok(()) => {
-                        self.waiting -= 1;
                         let (app, by, allowed) = (Arc::clone(self.app), self.by.clone(), allowed.clone());
                         let id = self.run.id;
                         self.tasks.spawn(async move {
@@ -283,8 +260,7 @@ impl<'a> Runner<'a> {
             return self.stand_still("internal").await;
         };
         let now = Instant::now();
-        let name = todo.order.destination.clone().unwrap_or_default();
-        if let Some((lane, _)) = self.lanes.get_mut(&name) {
+        if let Some(lane) = self.queues.lane_of(&todo) {
             match &ended {
                 Ended::Charged { too_much, wait, .. } => lane.end(began, (*too_much, *wait), now),
                 Ended::Refused | Ended::Again | Ended::NotNow | Ended::Stop(_) => lane.give_back(),
@@ -293,17 +269,17 @@ impl<'a> Runner<'a> {
         match ended {
             Ended::Charged { too_much: true, .. } if todo.tries < TRIES_MAX => {
                 // Behind the others: if it is this line alone that meets it, it holds up none.
-                self.wait(Todo { tries: todo.tries + 1, ..todo }, false);
+                self.queues.wait(Todo { tries: todo.tries + 1, ..todo }, false);
             }
             Ended::Charged { id, status, .. } => self.charged(id, status),
             Ended::Refused => self.settle("refused"),
-            Ended::Again => self.wait(Todo { tries: todo.tries + 1, ..todo }, true),
+            Ended::Again => self.queues.wait(Todo { tries: todo.tries + 1, ..todo }, true),
             Ended::NotNow => {
                 self.not_before = now + BREATH;
-                self.wait(todo, true);
+                self.queues.wait(todo, true);
             }
             Ended::Stop(reason) => {
-                self.wait(todo, true);
+                self.queues.wait(todo, true);
                 self.stand_still(reason).await;
             }
         }
@@ -361,7 +337,7 @@ impl<'a> Runner<'a> {
             if seconds > 0.0 { f64::from(self.done.saturating_sub(*done)) / seconds } else { 0.0 }
         });
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let lanes = self.lanes.iter().map(|(name, (lane, _))| {
+        let lanes = self.queues.iter().map(|(name, Queue { lane, .. })| {
             (name.clone(), (small(lane.allowed()), small(lane.under_way()), lane.is_paused(now)))
         });
         *lock(&self.live.progress) = Progress {
