@@ -4,11 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::super::{
-    Connector, DeclineClass, Initiator, Mapped, Operation, Outcome, StoredCredential, Use, Values, Word,
-    builtin,
-};
-use super::{merchant, sale};
+use super::super::{Connector, DeclineClass, Mapped, Operation, Outcome, Word, builtin};
 
 fn stripe() -> Connector {
     builtin("stripe").unwrap()
@@ -113,42 +109,6 @@ fn json_files(folder: &Path) -> Vec<(PathBuf, Value)> {
     paths.into_iter().map(read).collect()
 }
 
-/// What a well-known client puts on the wire for agreements: ours agrees in every field of money and agreement.
-#[test]
-fn recorded_requests_of_stripe() {
-    let Some(folder) = shared().map(|folder| folder.join("../requests/stripe")) else { return };
-    let stored = merchant().stored_credential.unwrap();
-    let files = json_files(&folder);
-    assert!(!files.is_empty());
-    for (path, fixture) in files {
-        let name = path.display().to_string();
-        let stored_credential = if name.contains("initial_cit") {
-            Some(StoredCredential {
-                usage: Use::Initial,
-                initiator: Initiator::Customer,
-                ntid: None,
-                ..stored
-            })
-        } else if name.contains("mit_recurring") {
-            Some(stored)
-        } else {
-            continue;
-        };
-        let sent = stripe().render(Operation::Sale, &Values { stored_credential, ..sale() }).unwrap();
-        let ours: Vec<(String, String)> = form_urlencoded::parse(&sent.body).into_owned().collect();
-        let theirs = fixture["requests"][0]["args"][2].as_str().unwrap();
-        let mut compared = 0;
-        for (key, value) in form_urlencoded::parse(theirs.as_bytes()).into_owned() {
-            // They create the payment method in a step of its own, and expand more.
-            if key != "payment_method" && value != "latest_charge.balance_transaction" {
-                assert!(ours.contains(&(key.clone(), value)), "{key} of {name}");
-                compared += 1;
-            }
-        }
-        assert!(compared >= 5, "{name}");
-    }
-}
-
 /// Bytes that are no answer: never approved, never declined.
 #[test]
 fn an_unreadable_answer_is_unknown() {
@@ -203,7 +163,9 @@ const FIND_NOTHING_NEVER: [&str; 4] = ["adyen", "bluesnap", "elavon", "orbital"]
 /// whole, with a status that is no fault.
 #[test]
 fn finding_nothing_needs_an_answer_that_says_so() {
-    for name in ["sandbox", "stripe"] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/connector");
+    let samples = json_files(&folder);
+    for name in super::super::builtin_names() {
         let connector = builtin(name).unwrap();
         let verbs = [Operation::Sale, Operation::Capture, Operation::Refund, Operation::Void];
         let look_ups: Vec<_> = verbs.into_iter().filter_map(|verb| connector.lookup_for(verb)).collect();

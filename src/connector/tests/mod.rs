@@ -5,6 +5,7 @@ mod json_apis;
 mod language;
 mod mixed_apis;
 mod properties;
+mod recorded;
 mod requests;
 mod wires;
 mod xml_apis;
