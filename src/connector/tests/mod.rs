@@ -12,6 +12,8 @@ mod xml_apis;
 
 use std::sync::LazyLock;
 
+pub(crate) use wires::stepped_text;
+
 use super::{
     Amount, Billing, Card, Connector, EndpointParts, Initiator, Reason, StoredCredential, Use, Values,
 };

@@ -384,13 +384,22 @@ encoding = "none"
 format = "json"
 [field]
 code = "error"
+message = "message"
 [[rule]]
 status = "ok"
 outcome = "approved"
 [[rule]]
 status = "no"
 outcome = "declined"
+[[rule]]
+http = "4xx"
+outcome = "error"
 "#;
+
+/// A small connector with steps: for others who need one.
+pub(crate) fn stepped_text() -> String {
+    format!("{HEAD}{STEPS}")
+}
 
 #[test]
 fn what_a_step_gives_is_put_where_its_mark_stands() {

@@ -250,7 +250,7 @@ pub(super) async fn run(
 }
 
 /// Waits for a task as long as a caller is held.
-async fn wait(task: tokio::task::JoinHandle<Option<Sent>>, hold: Hold) -> Option<Sent> {
+pub(in crate::edge) async fn wait<T>(task: tokio::task::JoinHandle<Option<T>>, hold: Hold) -> Option<T> {
     if hold.0 == Duration::ZERO {
         return None;
     }
@@ -369,7 +369,8 @@ async fn verdict(
     }
 }
 
-pub(super) fn chargeable(card: Option<CardRow>) -> Result<CardRow, Error> {
+/// The card, if it may be used.
+pub(in crate::edge) fn chargeable(card: Option<CardRow>) -> Result<CardRow, Error> {
     let card = card.ok_or(Error::TokenUnknown)?;
     match card.status {
         CardStatus::Active => Ok(card),

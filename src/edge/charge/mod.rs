@@ -46,6 +46,7 @@ pub(in crate::edge) mod tests;
 mod waits;
 
 pub use create::create;
+pub(in crate::edge) use create::{chargeable, wait};
 pub use declines::Forbidden;
 pub use follow::{Follow, follow};
 pub use limits::add_up;
@@ -54,6 +55,7 @@ pub use refundable::check_erase;
 pub use retries::{run as run_retries, stop as stop_retries, wake};
 pub(in crate::edge) use send::{accounted, acknowledge, discard, release};
 pub use settle::{Resolution, Word as ResolutionWord, settle};
+pub(in crate::edge) use show::log_read;
 pub use show::{charge, charges, refund, refunds};
 
 /// Attempts that are looked into at the same time, whatever their number: a processor that is down is not hammered.
@@ -61,7 +63,8 @@ const RESOLVES_AT_ONCE: usize = 32;
 /// Retries that are made at the same time: nobody waits for them, and callers come first.
 const RETRIES_AT_ONCE: usize = 64;
 
-/// How a verb on charges ends otherwise than asked; in all cases nothing was sent.
+/// How a verb on charges, runs or forwards ends otherwise than asked; in all cases nothing was sent, or what was is told by the charge
+/// or forward itself.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The keeper did not do it.
@@ -130,6 +133,9 @@ pub enum Error {
     /// No such charge, or another tenant's.
     #[error("there is no such charge")]
     ChargeUnknown,
+    /// No such forward, or another tenant's.
+    #[error("there is no such forward")]
+    ForwardUnknown,
     /// The invoice is charged: same card and amount.
     #[error("the invoice is charged already")]
     AlreadyCharged(ChargeId),

@@ -521,6 +521,7 @@ pub(super) fn is_passing(error: &Error) -> bool {
         | Error::NetworkForbids(_)
         | Error::OperationRequired
         | Error::ChargeUnknown
+        | Error::ForwardUnknown
         | Error::AlreadyCharged(_)
         | Error::InFlight(_)
         | Error::InvoiceTaken(_)

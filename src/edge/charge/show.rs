@@ -17,7 +17,7 @@ pub async fn charge(app: &App, caller: &Caller, id: &str) -> Result<ChargeRow, E
     if row.id.to_string() != id {
         return Err(Error::ChargeUnknown);
     }
-    log_read(app, caller, catalogue::CHARGE_READ, id.to_owned(), None).await?;
+    log_read(app, caller, catalogue::CHARGE_READ, ("charge", id.to_owned()), None).await?;
     Ok(row)
 }
 
@@ -30,7 +30,7 @@ pub async fn charges(
     limit: usize,
 ) -> Result<Page<ChargeRow>, Error> {
     let page = app.store.charges(caller.tenant_id(), filter, after, limit).await?;
-    log_read(app, caller, catalogue::CHARGE_LIST, String::new(), Some(page.rows.len())).await?;
+    log_read(app, caller, catalogue::CHARGE_LIST, ("charge", String::new()), Some(page.rows.len())).await?;
     Ok(page)
 }
 
@@ -40,7 +40,7 @@ pub async fn refund(app: &App, caller: &Caller, id: &str) -> Result<ChargeRow, E
     if !row.operations.iter().any(|o| o.kind == OperationKind::Refund && o.id == id) {
         return Err(Error::ChargeUnknown);
     }
-    log_read(app, caller, catalogue::CHARGE_READ, row.id.to_string(), None).await?;
+    log_read(app, caller, catalogue::CHARGE_READ, ("charge", row.id.to_string()), None).await?;
     Ok(row)
 }
 
@@ -77,7 +77,7 @@ pub async fn refunds(
             }
         }
     }
-    log_read(app, caller, catalogue::CHARGE_LIST, String::new(), Some(found.rows.len())).await?;
+    log_read(app, caller, catalogue::CHARGE_LIST, ("charge", String::new()), Some(found.rows.len())).await?;
     Ok(found)
 }
 
@@ -94,11 +94,12 @@ fn transaction(operation: &Operation) -> Option<&str> {
     operation.attempts.iter().rev().find_map(|attempt| attempt.transaction_id.as_deref())
 }
 
-async fn log_read(
+/// Tells of a look at something: a person's is an event before the answer, an application's within a second.
+pub(in crate::edge) async fn log_read(
     app: &App,
     caller: &Caller,
     action: &'static str,
-    id: String,
+    (kind, id): (&str, String),
     count: Option<usize>,
 ) -> Result<(), Error> {
     let event = EventDraft {
@@ -108,7 +109,7 @@ async fn log_read(
         origin: caller.origin(),
         action,
         outcome: EventOutcome::Ok,
-        target: Target { kind: "charge".to_owned(), id, version: None },
+        target: Target { kind: kind.to_owned(), id, version: None },
         keys: Vec::new(),
         facts: Facts { count: count.and_then(|n| u64::try_from(n).ok()), ..Facts::default() },
     };

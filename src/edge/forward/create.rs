@@ -1,7 +1,5 @@
 //! A forward, from the caller's body to the answer; and its look-up.
 
-use std::time::Duration;
-
 use tokio::sync::oneshot;
 
 use super::send::{self, Claim, Draft};
@@ -9,12 +7,10 @@ use super::{Error, Made, Working};
 use crate::card::id::{AttemptId, EventId, ForwardId};
 use crate::edge::App;
 use crate::edge::audit::catalogue;
-use crate::edge::audit::event::{EventDraft, EventOutcome, Facts, Target};
-use crate::edge::charge::Hold;
+use crate::edge::charge::{self, Hold};
 use crate::edge::directory::Caller;
 use crate::edge::store::{
-    CardRow, CardStatus, Change, CommitError, ForwardRow, ForwardStatus, Outbound, StoreError, StoredAnswer,
-    StoredIdempotency,
+    CardRow, CommitError, ForwardRow, ForwardStatus, Outbound, StoreError, StoredAnswer, StoredIdempotency,
 };
 use crate::wire::keeper::{ForwardRead, PrepareForward, ReadForward, ShowForward};
 
@@ -52,7 +48,7 @@ async fn begin(app: &App, caller: &Caller, read: ForwardRead, hold: Hold) -> Res
     }
     let token = read.token.ok_or(Error::TokenUnknown)?;
     if read.dry_run {
-        let card = usable(app.store.card(tenant, token).await?)?;
+        let card = charge::chargeable(app.store.card(tenant, token).await?)?;
         return show(app, caller, &card, read.held).await;
     }
     let claim = Claim { tenant, route: FORWARDS, key: read.digests.key, body_mac: read.digests.body, token };
@@ -60,37 +56,19 @@ async fn begin(app: &App, caller: &Caller, read: ForwardRead, hold: Hold) -> Res
     if let Some(stored) = app.store.idempotency(tenant, FORWARDS, &claim.key).await? {
         return replay(app, &claim, stored).await;
     }
-    let card = usable(app.store.card(tenant, token).await?)?;
+    let card = charge::chargeable(app.store.card(tenant, token).await?)?;
     let draft = draft(app, caller, &card, &read)?;
     let (begun, has_begun) = oneshot::channel();
     let task = tokio::spawn(send::run(app.clone(), draft, (claim.clone(), guard), begun));
     match has_begun.await.unwrap_or(Err(Error::BrokenOff)) {
         Ok(started) => {
-            let row = wait(task, hold).await;
+            let row = charge::wait(task, hold).await;
             let row = Box::new(row.unwrap_or(started));
             Ok(Made::Forward { row, replayed: false })
         }
         Err(Error::Commit(CommitError::KeyTaken(stored))) => replay(app, &claim, *stored).await,
         Err(Error::Commit(CommitError::NotFound)) => Err(Error::TokenErased { scrubbed_at: None }),
         Err(error) => Err(error),
-    }
-}
-
-/// Waits for a task as long as a caller is held.
-async fn wait(task: tokio::task::JoinHandle<Option<ForwardRow>>, hold: Hold) -> Option<ForwardRow> {
-    if hold.0 == Duration::ZERO {
-        return None;
-    }
-    tokio::time::timeout(hold.0, task).await.ok()?.ok()?
-}
-
-fn usable(card: Option<CardRow>) -> Result<CardRow, Error> {
-    let card = card.ok_or(Error::TokenUnknown)?;
-    match card.status {
-        CardStatus::Active => Ok(card),
-        CardStatus::Suspended => Err(Error::TokenSuspended),
-        CardStatus::Erasing => Err(Error::TokenErasing),
-        CardStatus::Erased => Err(Error::TokenErased { scrubbed_at: card.scrubbed_at }),
     }
 }
 
@@ -137,7 +115,7 @@ async fn show(app: &App, caller: &Caller, card: &CardRow, held: u64) -> Result<M
     let shown = card.shown.clone().ok_or(StoreError::Corrupt("an active card without its shown number"))?;
     let ask = ShowForward { held, shown, has_zip: sealed.zip.is_some(), policy: sealed.policy };
     let shown = app.keeper.show_forward(Box::new(ask)).await?;
-    log_read(app, caller, catalogue::CARD_READ, "card", card.token.to_string()).await?;
+    charge::log_read(app, caller, catalogue::CARD_READ, ("card", card.token.to_string()), None).await?;
     Ok(Made::Shown(shown))
 }
 
@@ -165,32 +143,6 @@ pub async fn read(app: &App, caller: &Caller, id: &str) -> Result<ForwardRow, Er
     if !caller.principal.may_send_to(&row.destination) {
         return Err(Error::ForwardUnknown);
     }
-    log_read(app, caller, catalogue::FORWARD_READ, "forward", row.id.to_string()).await?;
+    charge::log_read(app, caller, catalogue::FORWARD_READ, ("forward", row.id.to_string()), None).await?;
     Ok(row)
-}
-
-/// A person's look is an event before the answer, an application's within a second.
-async fn log_read(
-    app: &App,
-    caller: &Caller,
-    action: &'static str,
-    kind: &str,
-    id: String,
-) -> Result<(), Error> {
-    let event = EventDraft {
-        id: EventId::make(app.clock.now())?,
-        tenant: Some(caller.tenant_id()),
-        actor: caller.actor(),
-        origin: caller.origin(),
-        action,
-        outcome: EventOutcome::Ok,
-        target: Target { kind: kind.to_owned(), id, version: None },
-        keys: Vec::new(),
-        facts: Facts::default(),
-    };
-    if caller.is_person() {
-        app.store.commit(Change { events: vec![event], ..Change::default() }).await?;
-        return Ok(());
-    }
-    app.store.append_events(vec![event]).map_err(|_| Error::LogLagging)
 }

@@ -10,74 +10,18 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::App;
-use super::charge;
-use super::keeper::KeeperError;
-use super::store::{CommitError, ForwardRow, StoreError};
+use super::store::ForwardRow;
 use crate::card::id::AttemptId;
-use crate::clock::Time;
-use crate::random::NoRandomness;
 
 mod answer;
 mod create;
 mod recover;
 mod send;
 
+pub use super::charge::Error;
 pub use answer::forward_json;
 pub use create::{create, read};
 pub use recover::recover;
-
-/// How a verb on forwards ends otherwise than asked; in all cases nothing was sent, or what was is told by the forward itself.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// The keeper did not do it.
-    #[error(transparent)]
-    Keeper(#[from] KeeperError),
-    /// The store did not commit it.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// The store could not be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// There was no randomness for an id.
-    #[error(transparent)]
-    Randomness(#[from] NoRandomness),
-    /// It could not be prepared.
-    #[error(transparent)]
-    Prepare(#[from] charge::Error),
-    /// No such token, or another tenant's.
-    #[error("there is no such token")]
-    TokenUnknown,
-    /// The card is gone.
-    #[error("the card was erased")]
-    TokenErased {
-        /// When its bytes were gone from every file.
-        scrubbed_at: Option<Time>,
-    },
-    /// The card is going.
-    #[error("the card is being erased")]
-    TokenErasing,
-    /// The card is suspended.
-    #[error("the card is suspended")]
-    TokenSuspended,
-    /// The idempotency key was used for another body.
-    #[error("the idempotency key was used for another body")]
-    KeyReused,
-    /// A request with this key is being worked on.
-    #[error("a request with this key is being worked on")]
-    InProgress,
-    /// No such forward destination for this tenant's mode, or the principal may not send there.
-    #[error("there is no such destination")]
-    DestinationUnknown,
-    /// No such forward, or another tenant's.
-    #[error("there is no such forward")]
-    ForwardUnknown,
-    /// The log lags, so reads stop.
-    #[error("the audit log lags")]
-    LogLagging,
-    /// The task that did it broke off; the forward says what became of it.
-    #[error("the work broke off")]
-    BrokenOff,
-}
 
 /// What a request for a forward is answered with.
 #[derive(Clone, Debug)]

@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::code::Code;
 use crate::edge::charge;
 use crate::edge::directory::Denied;
-use crate::edge::forward;
 use crate::edge::keeper::KeeperError;
 use crate::edge::store::{CommitError, Outbound, StoreError};
 use crate::edge::vault;
@@ -343,6 +342,7 @@ impl From<charge::Error> for Problem {
             }
             Error::OperationRequired => Self::about(Code::MissingField, "operation"),
             Error::ChargeUnknown => Self::of(Code::ChargeNotFound),
+            Error::ForwardUnknown => Self::of(Code::ForwardNotFound),
             Error::AlreadyCharged(charge) => Self::of(Code::AlreadyCharged).subject(charge.to_string()),
             Error::InFlight(charge) => Self::of(Code::InFlight).subject(charge.to_string()),
             Error::InvoiceTaken(charge) => Self::of(Code::InvoiceTaken).subject(charge.to_string()),
@@ -359,32 +359,6 @@ impl From<charge::Error> for Problem {
             Error::State => Self::of(Code::ChargeState),
             Error::AmountTooLarge => Self::about(Code::AmountTooLarge, "amount"),
             Error::AmountInvalid => Self::about(Code::AmountInvalid, "amount"),
-            Error::LogLagging => Self::of(Code::LogLagging),
-        }
-    }
-}
-
-impl From<forward::Error> for Problem {
-    fn from(error: forward::Error) -> Self {
-        use forward::Error;
-        match error {
-            Error::Keeper(error) => Self::from(error),
-            Error::Commit(error) => Self::from(error),
-            Error::Store(error) => Self::from(error),
-            Error::Randomness(error) => Self::from(error),
-            Error::Prepare(error) => Self::from(error),
-            Error::TokenUnknown => Self::of(Code::TokenNotFound),
-            Error::TokenErased { scrubbed_at } => {
-                Self::of(Code::TokenErased).scrubbed_at(scrubbed_at.map(|at| at.to_string()))
-            }
-            Error::TokenErasing => Self::of(Code::TokenErasing),
-            Error::TokenSuspended => Self::of(Code::TokenSuspended),
-            Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
-            // What the other request sent is not known to this one.
-            Error::InProgress => Self::of(Code::RequestInProgress).outbound(Outbound::MaybeSent),
-            Error::BrokenOff => Self::of(Code::Internal).outbound(Outbound::MaybeSent),
-            Error::DestinationUnknown => Self::about(Code::DestinationUnknown, "destination"),
-            Error::ForwardUnknown => Self::of(Code::ForwardNotFound),
             Error::LogLagging => Self::of(Code::LogLagging),
         }
     }

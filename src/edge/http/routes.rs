@@ -9,6 +9,7 @@ use super::code::Code;
 use super::guard::{self, Guarded};
 use super::{admin, agreements, charges, forwards, health, log, openapi, runs, tokens};
 use crate::edge::App;
+use crate::edge::charge::runs::Verb;
 use crate::edge::scope::Scope;
 
 /// One row.
@@ -312,7 +313,7 @@ pub const ROUTES: &[Route] = &[
         scope: Some(Scope::ChargesCreate),
         operation: "pause_invoice_run",
         summary: "Has an invoice run stand still; what is on its way goes on.",
-        handler: || on(MethodFilter::POST, runs::pause),
+        handler: || runs::verb(Verb::Pause),
         ..ROW
     },
     Route {
@@ -321,7 +322,7 @@ pub const ROUTES: &[Route] = &[
         scope: Some(Scope::ChargesCreate),
         operation: "resume_invoice_run",
         summary: "Lets an invoice run go on.",
-        handler: || on(MethodFilter::POST, runs::resume),
+        handler: || runs::verb(Verb::Resume),
         ..ROW
     },
     Route {
@@ -330,7 +331,7 @@ pub const ROUTES: &[Route] = &[
         scope: Some(Scope::ChargesCreate),
         operation: "cancel_invoice_run",
         summary: "Ends an invoice run; what is on its way goes on, the other invoices are free again.",
-        handler: || on(MethodFilter::POST, runs::cancel),
+        handler: || runs::verb(Verb::Cancel),
         ..ROW
     },
     Route {

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter, on};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
@@ -104,43 +105,18 @@ pub(super) async fn results(
     Ok(form.answer(HttpBody::new(Lines(told)), false))
 }
 
-/// `POST /v1/invoice_runs/{id}/pause`: has a run stand still.
-pub(super) async fn pause(
-    State(app): State<App>,
-    caller: Caller,
-    path: PathIds,
-    _key: IdempotencyKey,
-    body: OptionalBody,
-) -> Result<Response, Problem> {
-    nothing(&body)?;
-    let run = runs::pause(&app, &caller, id_of(&path)?).await?;
-    Ok(reply::json(StatusCode::OK, &RunAnswer::of(&app, &run)))
-}
-
-/// `POST /v1/invoice_runs/{id}/resume`: lets a run go on.
-pub(super) async fn resume(
-    State(app): State<App>,
-    caller: Caller,
-    path: PathIds,
-    _key: IdempotencyKey,
-    body: OptionalBody,
-) -> Result<Response, Problem> {
-    nothing(&body)?;
-    let run = runs::resume(&app, &caller, id_of(&path)?).await?;
-    Ok(reply::json(StatusCode::OK, &RunAnswer::of(&app, &run)))
-}
-
-/// `POST /v1/invoice_runs/{id}/cancel`: ends a run.
-pub(super) async fn cancel(
-    State(app): State<App>,
-    caller: Caller,
-    path: PathIds,
-    _key: IdempotencyKey,
-    body: OptionalBody,
-) -> Result<Response, Problem> {
-    nothing(&body)?;
-    let run = runs::cancel(&app, &caller, id_of(&path)?).await?;
-    Ok(reply::json(StatusCode::OK, &RunAnswer::of(&app, &run)))
+/// `POST /v1/invoice_runs/{id}/pause`, `…/resume` and `…/cancel`.
+pub(super) fn verb(verb: runs::Verb) -> MethodRouter<App> {
+    let tell = move |State(app): State<App>,
+                     caller: Caller,
+                     path: PathIds,
+                     _: IdempotencyKey,
+                     body: OptionalBody| async move {
+        nothing(&body)?;
+        let run = runs::tell(&app, &caller, id_of(&path)?, verb).await?;
+        Ok::<_, Problem>(reply::json(StatusCode::OK, &RunAnswer::of(&app, &run)))
+    };
+    on(MethodFilter::POST, tell)
 }
 
 #[derive(Debug, serde::Deserialize)]

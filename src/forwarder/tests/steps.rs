@@ -4,71 +4,25 @@ use std::sync::{Arc, Mutex};
 
 use super::server::{Connection, Server};
 use super::{PAN, Running, sale, texts};
+use crate::connector::tests::stepped_text;
 use crate::connector::{Amount, Card, Connector, Operation, SendMoment, Values};
 use crate::wire::control::Destination;
 use crate::wire::forwarder::{Exchange, Sent, StepRequest, Verdict};
 
-const STEPPED: &str = r#"name = "stepped"
-version = 1
-evidence = "documented"
-source = "https://docs.stepped.example"
-date = "2026-11-25"
-[endpoint]
-test = "operator"
-[credentials]
-secret = "secret"
-[idempotency]
-kind = "none"
-[step.token]
-method = "POST"
-path = "/oauth"
-encoding = "form"
-body = [["secret", "{cred.secret}"]]
-output.access = "access_token"
-expires_s = "expires_in"
-[step.tokenize]
-method = "POST"
-path = "/tokenize"
-encoding = "json"
-before = ["sale"]
-header.Authorization = "Bearer {step.token.access}"
-output.card = "id"
-[step.tokenize.body]
-number = "{card.number}"
-[auth]
-header.Authorization = "Bearer {step.token.access}"
-[op.sale]
-method = "POST"
-path = "/pay"
-encoding = "json"
-[op.sale.body]
-card = "{step.tokenize.card}"
-amount = "{amount.minor|int}"
-[response]
-format = "json"
-[field]
-code = "code"
-message = "message"
-[[rule]]
-status = "approved"
-outcome = "approved"
-[[rule]]
-status = "declined"
-outcome = "declined"
-[[rule]]
-http = "4xx"
-outcome = "error"
-"#;
+/// A connector with a step for the account and one for the card, both where the operations go.
+fn connector_text() -> String {
+    stepped_text().replace("endpoint.test = \"https://access.wires.example\"\n", "")
+}
 
 const MARK: &str = "m00112233445566778899aabbccddeeff";
 
 /// A sale as the keeper renders it: the steps beside it, and marks where their outputs belong.
 fn stepped() -> Exchange {
-    let connector = Connector::parse("stepped.toml", STEPPED).unwrap();
+    let connector = Connector::parse("stepped.toml", &connector_text()).unwrap();
     let values = Values {
         card: Some(Card { number: PAN, exp_month: 1, exp_year: 2030, cvc: None, brand: None }),
         amount: Some(Amount { minor: 500, currency: "USD" }),
-        credentials: &[("secret", "s3cr3t-of-ours")],
+        credentials: &[("user", "u-1"), ("key", "s3cr3t-of-ours")],
         moment: SendMoment { unix_ms: 0, nonce: "n", mark: MARK },
         ..Values::default()
     };
@@ -95,11 +49,7 @@ fn stepped() -> Exchange {
 }
 
 fn destination(server: &Server) -> Destination {
-    Destination {
-        connector: "stepped".to_owned(),
-        connector_toml: STEPPED.to_owned(),
-        ..server.destination("d")
-    }
+    Destination { connector: "wires".to_owned(), connector_toml: connector_text(), ..server.destination("d") }
 }
 
 type Seen = Arc<Mutex<Vec<String>>>;
@@ -131,7 +81,7 @@ fn usual(path: &str, request: &str) -> Option<(u16, String)> {
         "/tokenize" => (201, r#"{"id":"card\"1"}"#.to_owned()),
         _ => {
             let message = request.to_ascii_lowercase().contains("bearer access-token-1").to_string();
-            (200, format!(r#"{{"status":"approved","message":"{message} access-token-1"}}"#))
+            (200, format!(r#"{{"status":"ok","message":"{message} access-token-1"}}"#))
         }
     })
 }
@@ -158,7 +108,7 @@ fn a_token_is_asked_for_once_and_a_card_each_time() {
 #[test]
 fn a_token_that_is_not_taken_is_forgotten() {
     let (server, seen) = processor(|path, request| match path {
-        "/pay" => Some((401, r#"{"code":"expired"}"#.to_owned())),
+        "/pay" => Some((401, r#"{"error":"expired"}"#.to_owned())),
         _ => usual(path, request),
     });
     let mut running = Running::start(vec![destination(&server)]);
@@ -182,7 +132,7 @@ fn nothing_is_charged_after_a_step_that_failed() {
         (
             "a card that is refused",
             |path, request| match path {
-                "/tokenize" => Some((422, r#"{"status":"declined","code":"bad_card"}"#.to_owned())),
+                "/tokenize" => Some((422, r#"{"status":"no","error":"bad_card"}"#.to_owned())),
                 _ => usual(path, request),
             },
             Sent::Yes,

@@ -37,7 +37,7 @@ pub use runner::Progress;
 pub use upload::{Chunks, Cut, Upload, upload};
 #[cfg(test)]
 pub(in crate::edge) use verbs::expire;
-pub use verbs::{cancel, pause, resume, take_up};
+pub use verbs::{Verb, take_up, tell};
 
 /// What runs keep in memory.
 #[derive(Debug, Default)]

@@ -21,67 +21,72 @@ const RELEASE: u32 = 256;
 const TRIES_MAX: u32 = 8;
 const BREATH: Duration = Duration::from_millis(500);
 
-/// Has a run stand still; what is on its way goes on.
-pub async fn pause(app: &App, caller: &Caller, id: RunId) -> Result<RunRow, Error> {
-    change(app, caller, id, catalogue::RUN_PAUSED, |run| match run.state {
-        RunState::Running => Ok(Some(RunState::Paused)),
-        RunState::Paused => Ok(None),
-        RunState::Uploading
-        | RunState::Finished
-        | RunState::Cancelled
-        | RunState::Expired
-        | RunState::Rejected => Err(Error::RunState),
-    })
-    .await
+/// What people do with a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Has it stand still; what is on its way goes on.
+    Pause,
+    /// Lets it go on.
+    Resume,
+    /// Ends it; what is on its way goes on, the other invoices are given back.
+    Cancel,
 }
 
-/// Lets a run go on.
-pub async fn resume(app: &App, caller: &Caller, id: RunId) -> Result<RunRow, Error> {
-    let run = change(app, caller, id, catalogue::RUN_RESUMED, |run| match run.state {
-        RunState::Paused => Ok(Some(RunState::Running)),
-        RunState::Running => Ok(None),
-        RunState::Uploading
-        | RunState::Finished
-        | RunState::Cancelled
-        | RunState::Expired
-        | RunState::Rejected => Err(Error::RunState),
-    })
-    .await?;
-    runner::spawn(app, run.clone());
-    Ok(run)
+impl Verb {
+    const fn action(self) -> &'static str {
+        match self {
+            Self::Pause => catalogue::RUN_PAUSED,
+            Self::Resume => catalogue::RUN_RESUMED,
+            Self::Cancel => catalogue::RUN_CANCELLED,
+        }
+    }
+
+    /// The state that follows; none if it is there already.
+    const fn next(self, state: RunState) -> Result<Option<RunState>, Error> {
+        match (self, state) {
+            (Self::Pause, RunState::Running) => Ok(Some(RunState::Paused)),
+            (Self::Resume, RunState::Paused) => Ok(Some(RunState::Running)),
+            (Self::Cancel, RunState::Uploading | RunState::Running | RunState::Paused) => {
+                Ok(Some(RunState::Cancelled))
+            }
+            (Self::Pause, RunState::Paused)
+            | (Self::Resume, RunState::Running)
+            | (Self::Cancel, RunState::Cancelled) => Ok(None),
+            (
+                _,
+                RunState::Uploading
+                | RunState::Finished
+                | RunState::Cancelled
+                | RunState::Expired
+                | RunState::Rejected,
+            ) => Err(Error::RunState),
+        }
+    }
 }
 
-/// Ends a run; what is on its way goes on, the other invoices are given back.
-pub async fn cancel(app: &App, caller: &Caller, id: RunId) -> Result<RunRow, Error> {
-    let run = change(app, caller, id, catalogue::RUN_CANCELLED, |run| match run.state {
-        RunState::Uploading | RunState::Running | RunState::Paused => Ok(Some(RunState::Cancelled)),
-        RunState::Cancelled => Ok(None),
-        RunState::Finished | RunState::Expired | RunState::Rejected => Err(Error::RunState),
-    })
-    .await?;
-    if app.charges.runs.live(id).is_none() {
-        spawn_release(app, &run);
+/// Does what a caller wants with a run; gives it as it is then.
+pub async fn tell(app: &App, caller: &Caller, id: RunId, verb: Verb) -> Result<RunRow, Error> {
+    let run = change(app, caller, id, verb).await?;
+    match verb {
+        Verb::Pause => {}
+        Verb::Resume => runner::spawn(app, run.clone()),
+        Verb::Cancel if app.charges.runs.live(id).is_none() => spawn_release(app, &run),
+        Verb::Cancel => {}
     }
     Ok(run)
 }
 
-async fn change(
-    app: &App,
-    caller: &Caller,
-    id: RunId,
-    action: &'static str,
-    to: impl Fn(&RunRow) -> Result<Option<RunState>, Error>,
-) -> Result<RunRow, Error> {
+async fn change(app: &App, caller: &Caller, id: RunId, verb: Verb) -> Result<RunRow, Error> {
     for _ in 0..TRIES_MAX {
         let run = app.store.invoice_run(caller.tenant_id(), id).await?.ok_or(Error::RunUnknown)?;
-        let Some(state) = to(&run)? else { return Ok(run) };
+        let Some(state) = verb.next(run.state)? else { return Ok(run) };
         let mut run = next(app, &run);
         (run.state, run.reason) = (state, None);
         if state.is_over() {
             run.finished_at = Some(run.updated_at);
         }
         let by = By { actor: caller.actor(), origin: caller.origin() };
-        match commit(app, &run, Told { action, by, note: None, count: None }, None).await {
+        match commit(app, &run, Told { action: verb.action(), by, note: None, count: None }, None).await {
             Ok(()) => {
                 if let Some(live) = app.charges.runs.live(id) {
                     live.changed.notify_one();
