@@ -105,6 +105,57 @@ async fn a_route_moves_on_where_nothing_was_sent_and_after_a_soft_decline_if_so_
     assert_eq!(code, 0, "{said}");
 }
 
+/// What a payment is to the network it is at every processor: a charge by the merchant that moves on names the first payment's id
+/// there, and the new processor's own answer does not take its place.
+#[tokio::test]
+async fn a_charge_that_moves_on_takes_the_networks_id_of_the_first_payment_along() {
+    let desk = Desk::at(Vault::start_with(|config| config + ROUTES));
+    let token = desk.token("moves", &behaving(1, 902)).await;
+    let good = desk.token("good", VISA).await;
+    let agree = async |token: &str, id: Option<&str>| {
+        let consent = json!({
+            "type": "recurring", "consent": {"by": "shopper", "at": "2026-11-01T00:00:00Z"},
+            "network_transaction_id": id,
+        });
+        let made = desk.post(&format!("/v1/tokens/{token}/agreements"), &format!("a-{token}"), &consent);
+        made.await.json()["id"].clone()
+    };
+    let by_merchant = |token: &str, invoice: &str, currency: &str, agreement: &Value| {
+        let mut body = routed(token, invoice, currency);
+        body["initiator"] = "merchant".into();
+        body["agreement"] = agreement.clone();
+        body
+    };
+    let named = |invoice: &str, wire: &str| {
+        let is = |entry: &&Value| entry["invoice"] == invoice && entry["wire"] == wire;
+        desk.ledger().iter().find(is).unwrap()["named_network_transaction_id"].clone()
+    };
+    // The first payment was elsewhere; declined softly at one processor, it is tried at the other.
+    let agreement = agree(&token, Some("481516234230815")).await;
+    let charge = desk.charge("eur", &by_merchant(&token, "eur", "EUR", &agreement)).await.json();
+    assert_eq!(went(&charge), steps(&[("sandbox", "declined"), ("stripe_sandbox", "declined")]), "{charge}");
+    for wire in ["json", "stripe"] {
+        assert_eq!(named("eur", wire), "481516234230815", "{wire}");
+    }
+    // The first payment was at one processor; the next, whose route begins with one that is down, goes by it all the same.
+    let agreement = agree(&good, None).await;
+    let mut first = routed(&good, "first", "EUR");
+    first["agreement"] = agreement.clone();
+    let first = desk.charge("first", &first).await.json();
+    assert_eq!(word(&first, "status"), "approved", "{first}");
+    let charge = desk.charge("usd", &by_merchant(&good, "usd", "USD", &agreement)).await.json();
+    assert_eq!(went(&charge), steps(&[("dead", "failed"), ("sandbox", "approved")]), "{charge}");
+    let network_id = first["network_transaction_id"].clone();
+    assert_eq!((named("usd", "json"), network_id.is_string()), (network_id.clone(), true));
+    // At another processor it names the same: not its own, nor the second payment's.
+    let mut elsewhere = by_merchant(&good, "elsewhere", "USD", &agreement);
+    elsewhere["destination"] = "stripe_sandbox".into();
+    let charge = desk.charge("elsewhere", &elsewhere).await.json();
+    assert_eq!(word(&charge, "status"), "approved", "{charge}");
+    assert_eq!(named("elsewhere", "stripe"), network_id);
+    assert_ne!(charge["network_transaction_id"], network_id);
+}
+
 #[tokio::test]
 async fn shares_are_kept_and_an_invoice_always_goes_the_same_way() {
     let desk = Desk::at(Vault::start_with(|config| config + ROUTES));

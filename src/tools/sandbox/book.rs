@@ -47,6 +47,8 @@ pub(super) struct Order {
     pub(super) has_zip: bool,
     pub(super) has_cvc: bool,
     pub(super) invoice: Option<String>,
+    /// Of the payment that it follows, as the network knows it.
+    pub(super) network_transaction_id: Option<String>,
     pub(super) stripe: Option<StripeFields>,
     pub(super) family: Option<FamilyFields>,
 }
@@ -64,6 +66,7 @@ impl Order {
             has_zip: false,
             has_cvc: false,
             invoice: None,
+            network_transaction_id: None,
             stripe: None,
             family: None,
         }

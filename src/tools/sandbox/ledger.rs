@@ -182,6 +182,9 @@ pub(super) struct Entry {
     pub(super) request: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) network_transaction_id: Option<String>,
+    /// The network transaction id of an earlier payment that the request named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) named_network_transaction_id: Option<String>,
     /// Y, N or U.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) zip: Option<String>,

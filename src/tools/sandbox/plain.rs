@@ -109,6 +109,7 @@ async fn create(sandbox: &Sandbox, arrived: Arrived) -> Result<Response<Answer>,
         has_zip: payment.billing.zip.is_some_and(|zip| !zip.is_empty()),
         has_cvc: payment.card.cvc.is_some(),
         invoice: payment.invoice,
+        network_transaction_id: payment.stored_credential.and_then(|stored| stored.network_transaction_id),
         stripe: None,
         family: None,
     };

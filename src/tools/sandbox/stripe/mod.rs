@@ -186,6 +186,7 @@ fn order(sandbox: &Sandbox, form: &Form, is_setup: bool) -> Result<(Order, Strin
         expand_charge: form.expands("latest_charge"),
     };
     let zip = "payment_method_data[billing_details][address][postal_code]";
+    let network_id = "payment_method_options[card][mit_exemption][network_transaction_id]";
     let order = Order {
         kind,
         amount,
@@ -196,6 +197,7 @@ fn order(sandbox: &Sandbox, form: &Form, is_setup: bool) -> Result<(Order, Strin
         has_zip: form.get(zip).is_some(),
         has_cvc: fields.cvc,
         invoice: form.get("metadata[invoice]").map(str::to_owned),
+        network_transaction_id: form.get(network_id).map(str::to_owned),
         stripe: Some(fields),
         family: None,
     };
