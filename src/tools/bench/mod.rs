@@ -6,6 +6,7 @@
 //!      └──────────── in turns ───────────TLS──► floor: the same listener around nothing
 //! ```
 
+mod connectors;
 mod floor;
 mod histogram;
 mod installation;
@@ -49,6 +50,8 @@ pub enum Command {
     Charges(Options),
     /// An invoice run at the sandbox, its ledger compared at the end
     Run(runs::RunOptions),
+    /// Rendering a sale and mapping its answer, for each shipped connector; no vault is started
+    Connectors(connectors::ConnectorOptions),
     /// What the others are compared with; not for people
     #[command(hide = true)]
     Floor(FloorArgs),
@@ -82,6 +85,7 @@ pub fn run(command: &Command) -> ExitCode {
     let done = match command {
         Command::Floor(args) => floor::run(args),
         Command::Run(options) => runs::measure(options),
+        Command::Connectors(options) => connectors::run(options),
         Command::Tokens(options) => measure(Operation::Tokens, options),
         Command::Reads(options) => measure(Operation::Reads, options),
         Command::Charges(options) => measure(Operation::Charges, options),
