@@ -117,8 +117,8 @@ async fn a_charge_that_moves_on_takes_the_networks_id_of_the_first_payment_along
             "type": "recurring", "consent": {"by": "shopper", "at": "2026-11-01T00:00:00Z"},
             "network_transaction_id": id,
         });
-        let made = desk.post(&format!("/v1/tokens/{token}/agreements"), &format!("a-{token}"), &consent);
-        made.await.json()["id"].clone()
+        let (path, key) = (format!("/v1/tokens/{token}/agreements"), format!("a-{token}"));
+        desk.post(&path, &key, &consent).await.json()["id"].clone()
     };
     let by_merchant = |token: &str, invoice: &str, currency: &str, agreement: &Value| {
         let mut body = routed(token, invoice, currency);

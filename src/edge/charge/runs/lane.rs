@@ -116,15 +116,15 @@ mod tests {
         for _ in 0..4 {
             lane.start(begun).unwrap();
         }
-        let wait = Duration::from_secs(90);
-        lane.end(begun, (true, wait), begun);
+        let (wait, later) = (Duration::from_secs(90), begun + Duration::from_millis(10));
+        lane.end(begun, (true, wait), later);
         // Of the same round: it halves no more, and the longest wait holds.
-        lane.end(begun, (true, wait * 2), begun);
-        lane.end(begun, (false, wait), begun);
-        lane.end(begun, FINE, begun);
+        lane.end(begun, (true, wait * 2), later);
+        lane.end(begun, (false, wait), later);
+        lane.end(begun, FINE, later);
         assert_eq!(lane.allowed(), 4);
-        assert_eq!(lane.start(begun + wait), Err(Some(begun + wait * 2)));
-        let now = begun + wait * 2;
+        assert_eq!(lane.start(later + wait), Err(Some(later + wait * 2)));
+        let now = later + wait * 2;
         lane.start(now).unwrap();
         // Shorter than our own pause: ours holds.
         lane.end(now, (true, Duration::from_millis(1)), now);
