@@ -5,7 +5,8 @@
 //! - [`send`]: the order of one attempt: prepare, one change, release, one change.
 //! - [`again`]: one more attempt; [`schedule`], [`retries`]: when, and the task that makes it; [`route`]: where to, and where else.
 //! - [`declines`]: what the networks allow after a decline; [`settle`]: what a person says of a charge.
-//! - [`resolve`]: what to do when nobody knows; [`pending`]: when the processor answers later; [`recover`]: after a restart.
+//! - [`resolve`]: what to do when nobody knows; [`pending`]: when the processor answers later; [`recover`]: after a restart; [`waits`]:
+//!   who asked to be left alone.
 //! - [`runs`]: many charges as one stream.
 //! - [`answer`]: a charge as the API writes it; [`limits`]: what a principal may charge; [`terms`]: how long an authorization holds.
 
