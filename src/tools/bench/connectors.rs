@@ -120,7 +120,7 @@ fn measure(sample: &str) -> Result<Figure, String> {
         render_us,
         answer_bytes: body.len(),
         map_us,
-        both_us: render_us + map_us,
+        both_us: ((render_us + map_us) * 10.0).round() / 10.0,
     })
 }
 
