@@ -58,7 +58,7 @@ pub(super) async fn run(
         Err(error) => {
             // Whoever asks again at once finds nobody at work.
             drop(guard);
-            drop(begun.send(Err(error.into())));
+            drop(begun.send(Err(error)));
             return None;
         }
     };
