@@ -171,7 +171,7 @@ fn facts(connector: &Connector, op: Option<&Op>, verdict: &Verdict, tree: Tree<'
     let own = op.map(|op| &op.fields);
     let text = |fact: Fact| {
         let fields = own.filter(|fields| fields.has(fact)).unwrap_or(&connector.fields);
-        fields.text(fact, tree, &connector.maps)
+        fields.text(fact, tree, (&connector.maps, &connector.empty))
     };
     let code = text(Fact::Code).map(|t| bounded(&t, CODE_CHARS_MAX));
     let advice = text(Fact::AdviceCode).map(|t| bounded(&t, SHORT_CHARS_MAX));

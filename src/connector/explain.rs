@@ -42,7 +42,8 @@ impl Connector {
             let place = if elsewhere.is_empty() { "the same host".to_owned() } else { elsewhere.join(" | ") };
             lines.push(format!("first, step {name}: {place}"));
         }
-        if self.sign.is_some() {
+        let of_steps = self.steps.iter().map(|step| &step.op);
+        if self.sign.is_some() || self.ops.iter().chain(of_steps).any(|op| op.sign.is_some()) {
             lines.push("requests are signed".to_owned());
         }
         lines.push(format!("an answer may take {} s", self.timeout.as_secs()));

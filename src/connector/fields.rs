@@ -125,9 +125,14 @@ impl Fields {
     }
 
     /// The fact in this answer.
-    pub(super) fn text(&self, fact: Fact, tree: Tree<'_>, maps: &[Map]) -> Option<String> {
+    pub(super) fn text(
+        &self,
+        fact: Fact,
+        tree: Tree<'_>,
+        (maps, empty): (&[Map], &[Box<str>]),
+    ) -> Option<String> {
         let field = self.0.iter().find(|field| field.fact == fact)?;
-        field.sources.iter().find_map(|source| source.text(tree, maps))
+        field.sources.iter().find_map(|source| source.text(tree, maps, empty))
     }
 }
 
@@ -160,9 +165,10 @@ impl Source {
         out
     }
 
-    fn text(&self, tree: Tree<'_>, maps: &[Map]) -> Option<String> {
-        let mut values =
-            self.paths.iter().filter_map(|path| path.text(tree)).filter_map(|text| self.cut(&text));
+    fn text(&self, tree: Tree<'_>, maps: &[Map], empty: &[Box<str>]) -> Option<String> {
+        let is_there = |text: &String| !empty.iter().any(|word| **word == **text);
+        let texts = self.paths.iter().filter_map(|path| path.text(tree)).filter(is_there);
+        let mut values = texts.filter_map(|text| self.cut(&text));
         let text = match &self.join {
             Some(between) => Some(values.collect::<Vec<_>>().join(between)).filter(|text| !text.is_empty()),
             None => values.next(),

@@ -17,14 +17,18 @@ const LEAF_BYTES_MAX: usize = 4096;
 
 /// What the loader knows when it reads a leaf.
 pub(super) struct Known {
-    /// The fields of `[credentials]`.
+    /// The fields of `[credentials]`, and where each is declared.
     pub(super) credentials: Vec<Box<str>>,
+    pub(super) credentials_at: Vec<Range<usize>>,
     /// Which of them a leaf has used.
     pub(super) used: Vec<bool>,
     /// Which of them only say whose account it is, and may stand in a path.
     pub(super) public: Vec<bool>,
-    /// `[map.NAME]`.
+    /// Which outputs of steps only name a thing, and may stand in a path.
+    pub(super) public_outputs: Vec<Name>,
+    /// `[map.NAME]`, and where each is declared.
     pub(super) maps: Vec<Map>,
+    pub(super) maps_at: Vec<Range<usize>>,
     /// Which of them a leaf or a field has used.
     pub(super) maps_used: Vec<bool>,
     /// What the steps above give: `step.NAME.OUTPUT`.
@@ -76,9 +80,11 @@ struct Slot {
     filters: Vec<Filter>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Filter {
     Int,
+    /// A number of JSON, with or without a point.
+    Number,
     Bool,
     TwoDigits,
     Decimal,
@@ -94,12 +100,45 @@ enum Filter {
     Max(usize),
     Map(usize),
     Trunc(usize),
+    /// A moment in a form of its own.
+    As(Box<str>),
 }
 
 const FILTERS: &[&str] = &[
-    "int", "bool", "yy", "mm", "decimal", "upper", "lower", "given", "family", "first", "last", "min N",
-    "max N", "map NAME", "trunc N",
+    "int",
+    "number",
+    "bool",
+    "yy",
+    "mm",
+    "decimal",
+    "upper",
+    "lower",
+    "given",
+    "family",
+    "first",
+    "last",
+    "min N",
+    "max N",
+    "map NAME",
+    "trunc N",
+    "as %Y%m%d%H%M%S",
 ];
+
+/// What may follow a `%` in the form of a moment.
+const TIME_SIGNS: &[&str] = &["Y", "y", "m", "d", "j", "b", "a", "H", "M", "S", "3f", "z"];
+
+/// Whether a form of a moment is made of known signs and of what stands between them.
+fn is_time_form(form: &str) -> bool {
+    let mut parts = form.split('%');
+    let between = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-:,./ +".contains(&b));
+    let first = parts.next().is_some_and(between);
+    let mut signs = 0_usize;
+    let rest = parts.all(|part| {
+        signs += 1;
+        TIME_SIGNS.iter().any(|sign| part.strip_prefix(sign).is_some_and(between))
+    });
+    first && rest && signs > 0 && form.len() <= 64
+}
 
 /// A leaf's text for one request: borrowed where it is one value, so that a card number is not copied on the way.
 pub(super) enum Filled<'v> {
@@ -159,10 +198,10 @@ impl Leaf {
     fn find_form(&self, at: &Range<usize>, faults: &mut Faults<'_>) -> Form {
         let last = |piece: &Piece| match piece {
             Piece::Literal(_) => None,
-            Piece::Slot(slot) => slot.filters.last().copied(),
+            Piece::Slot(slot) => slot.filters.last().cloned(),
         };
         match self.pieces.as_slice() {
-            [only] if last(only) == Some(Filter::Int) => Form::Number,
+            [only] if matches!(last(only), Some(Filter::Int | Filter::Number)) => Form::Number,
             [only] if last(only) == Some(Filter::Bool) => Form::Bool,
             pieces => {
                 if pieces.iter().any(|piece| last(piece) == Some(Filter::Bool)) {
@@ -208,6 +247,20 @@ impl Leaf {
             }
         }
         Ok(())
+    }
+
+    /// Whether a value that may be missing is.
+    pub(super) fn is_left_out(&self, scope: &Scope<'_>) -> Result<bool, RenderError> {
+        for piece in &self.pieces {
+            if let Piece::Slot(slot) = piece
+                && slot.optional
+                && slot.name != Name::Signing(Signing::Body)
+                && slot.fill(scope)?.is_none()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What is signed: the leaf's text, with the body in its place.
@@ -310,9 +363,13 @@ impl Filter {
             Some(("trunc", length)) => length.trim().parse().ok().filter(|n| *n > 0).map(Self::Trunc),
             Some(("min", length)) => length.trim().parse().ok().map(Self::Min),
             Some(("max", length)) => length.trim().parse().ok().map(Self::Max),
+            Some(("as", form)) => {
+                Some(form.trim()).filter(|form| is_time_form(form)).map(|f| Self::As(f.into()))
+            }
             Some(_) => None,
             None => match text {
                 "int" => Some(Self::Int),
+                "number" => Some(Self::Number),
                 "bool" => Some(Self::Bool),
                 "yy" | "mm" => Some(Self::TwoDigits),
                 "decimal" => Some(Self::Decimal),
@@ -328,12 +385,12 @@ impl Filter {
     }
 
     /// Whether it may leave nothing.
-    const fn chooses(self) -> bool {
+    const fn chooses(&self) -> bool {
         matches!(self, Self::First | Self::Last | Self::Min(_) | Self::Max(_))
     }
 
     /// Nothing may change a secret, and each filter has values that it means something for.
-    fn fits(self, kind: Kind, first: bool) -> bool {
+    fn fits(&self, kind: Kind, first: bool) -> bool {
         match (self, kind) {
             (_, Kind::Secret) => false,
             (Self::TwoDigits, kind) => first && matches!(kind, Kind::Month | Kind::Year),
@@ -341,25 +398,29 @@ impl Filter {
             (Self::Bool, kind) => first && kind == Kind::Flag,
             (Self::Given | Self::Family, kind) => first && kind == Kind::Text,
             (Self::First | Self::Last | Self::Min(_) | Self::Max(_), kind) => kind == Kind::Text,
-            (Self::Int | Self::Upper | Self::Lower | Self::Map(_) | Self::Trunc(_), _) => true,
+            (Self::As(_), kind) => first && kind == Kind::Time,
+            (Self::Int | Self::Number | Self::Upper | Self::Lower | Self::Map(_) | Self::Trunc(_), _) => true,
         }
     }
 
-    fn where_it_fits(self) -> &'static str {
+    const fn where_it_fits(&self) -> &'static str {
         match self {
             Self::TwoDigits => "use `yy` on card.exp_year and `mm` on card.exp_month, before other filters",
             Self::Decimal => "use `decimal` on amounts in minor units, before other filters",
             Self::Bool => "use `bool` on capture.final or allow_partial",
             Self::Given | Self::Family => "use `given` and `family` on billing.name, before other filters",
             Self::First | Self::Last | Self::Min(_) | Self::Max(_) => "use it on a text",
-            Self::Int | Self::Upper | Self::Lower | Self::Map(_) | Self::Trunc(_) => {
+            Self::As(_) => "use `as` on time, before other filters",
+            Self::Int | Self::Number | Self::Upper | Self::Lower | Self::Map(_) | Self::Trunc(_) => {
                 "leave the filter out: card number, verification code and credentials are sent as they are"
             }
         }
     }
 
-    fn apply<'v>(self, text: Cow<'v, str>, scope: &Scope<'v>) -> Option<Cow<'v, str>> {
-        Some(match self {
+    fn apply<'v>(&self, text: Cow<'v, str>, scope: &Scope<'v>) -> Option<Cow<'v, str>> {
+        Some(match *self {
+            Self::Number => Some(text).filter(|text| is_number(text))?,
+            Self::As(ref form) => Cow::Owned(scope.time_as(form)?),
             Self::Int => Cow::Owned(text.parse::<i64>().ok()?.to_string()),
             // What is written by `decimal` came so from the scope already.
             Self::Bool | Self::Decimal => text,
@@ -410,6 +471,14 @@ impl Known {
         }
         Some(index)
     }
+}
+
+/// Whether JSON would take it for a number: `0`, `12`, `-1.50`.
+fn is_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let text = text.strip_prefix('-').unwrap_or(text);
+    let (whole, part) = text.split_once('.').map_or((text, None), |(whole, part)| (whole, Some(part)));
+    digits(whole) && (whole == "0" || !whole.starts_with('0')) && part.is_none_or(digits)
 }
 
 fn suggest_name(spelling: &str) -> String {

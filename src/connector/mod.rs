@@ -90,6 +90,8 @@ pub struct Connector {
     maps: Vec<leaf::Map>,
     ops: Vec<op::Op>,
     format: tree::Format,
+    /// Words of an answer that mean nothing is there.
+    empty: Vec<Box<str>>,
     fields: fields::Fields,
     rules: Vec<rules::Rule>,
     declines: decline::DeclineTable,

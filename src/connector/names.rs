@@ -93,6 +93,7 @@ pub(super) enum Plain {
     AttemptId,
     AttemptRef,
     AttemptNumber,
+    AttemptUuid,
     Use,
     Initiator,
     Reason,
@@ -130,6 +131,8 @@ pub(super) enum Kind {
     Year,
     /// Minor units.
     Money,
+    /// A moment, which may be written in several ways.
+    Time,
     Number,
     Flag,
     /// One of these words.
@@ -162,7 +165,7 @@ pub(super) const NAMES: &[(&str, Name, Kind)] = &[
     ("amount.currency", Name::Money(Money::Currency), Kind::Text),
     ("amount.currency_numeric", Name::Money(Money::CurrencyNumeric), Kind::Text),
     ("date", Name::Moment(Moment::Date), Kind::Text),
-    ("time", Name::Moment(Moment::Time), Kind::Text),
+    ("time", Name::Moment(Moment::Time), Kind::Time),
     ("timestamp", Name::Moment(Moment::Timestamp), Kind::Number),
     ("timestamp_ms", Name::Moment(Moment::TimestampMs), Kind::Number),
     ("nonce", Name::Moment(Moment::Nonce), Kind::Text),
@@ -176,6 +179,7 @@ pub(super) const NAMES: &[(&str, Name, Kind)] = &[
     ("attempt.id", Name::Plain(Plain::AttemptId), Kind::Text),
     ("attempt.ref", Name::Plain(Plain::AttemptRef), Kind::Text),
     ("attempt.number", Name::Plain(Plain::AttemptNumber), Kind::Text),
+    ("attempt.uuid", Name::Plain(Plain::AttemptUuid), Kind::Text),
     ("stored_credential.use", Name::Plain(Plain::Use), Kind::OneOf(Use::TEXTS)),
     ("stored_credential.initiator", Name::Plain(Plain::Initiator), Kind::OneOf(Initiator::TEXTS)),
     ("stored_credential.reason", Name::Plain(Plain::Reason), Kind::OneOf(Reason::TEXTS)),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::document::{Section, strings};
+use super::document::{Entry, Section, strings};
 use super::fault::{Faults, suggest};
 use super::fields::Fields;
 use super::leaf::{Known, Leaf};
@@ -92,6 +92,8 @@ words! {
 #[derive(Debug, Clone)]
 pub(super) struct Op {
     pub(super) operation: Operation,
+    /// Its place in the file.
+    pub(super) at: Range<usize>,
     pub(super) method: Method,
     pub(super) path: Leaf,
     pub(super) query: Vec<Pair>,
@@ -214,9 +216,11 @@ impl Op {
             .and_then(|(text, at)| read::<Format>("format", text, &at, faults));
         let fields =
             section.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, known, faults));
+        let at = section.at.clone();
         section.finish(faults);
         Some(Self {
             operation,
+            at,
             method: method?,
             path,
             query,
@@ -255,12 +259,21 @@ fn read_path(section: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'
 
 /// Paths and queries are logged on the way: no card and no credential stands in one, unless it is public.
 fn forbid_secrets(leaf: &Leaf, place: &str, known: &Known, at: &Range<usize>, faults: &mut Faults<'_>) {
-    let is_public = |name: &Name| matches!(name, Name::Secret(Secret::Credential(index)) if known.public.get(*index) == Some(&true));
+    let is_public = |name: &Name| match name {
+        Name::Secret(Secret::Credential(index)) => known.public.get(*index) == Some(&true),
+        Name::Output(..) => known.public_outputs.contains(name),
+        Name::Secret(_)
+        | Name::Money(_)
+        | Name::Plain(_)
+        | Name::Operation
+        | Name::Moment(_)
+        | Name::Signing(_) => false,
+    };
     for name in leaf.names().filter(|name| name.is_secret() && !is_public(name)) {
         faults.add(
             at,
             format!("`{}` stands in {place}", name.spelling(&[])),
-            "put it into the body or a header",
+            "put it into the body or a header; if it opens nothing, declare it as { …, public = true }",
         );
     }
 }
@@ -291,13 +304,26 @@ pub(super) fn read_headers(
         if out.iter().any(|header| header.name.eq_ignore_ascii_case(entry.key)) {
             faults.add(&entry.at, "the same header stands twice", "leave one out");
         }
-        let Some(text) = super::document::string(&entry, faults) else { continue };
+        let Some((text, base64_after)) = read_header_value(&entry, faults) else { continue };
         let at = entry.value.span();
         let value = Leaf::read(text, &at, known, faults);
         check_header_value(&value, text, &at, faults);
-        out.push(Header { name: entry.key.into(), value });
+        check_header_value(&value, base64_after.unwrap_or_default(), &at, faults);
+        out.push(Header { name: entry.key.into(), value, base64_after: base64_after.map(Box::from) });
     }
     out
+}
+
+/// A text, or `{ before = "Basic ", base64 = "{cred.user}:{cred.password}" }`: then what stands before it as well.
+fn read_header_value<'a>(entry: &Entry<'a>, faults: &mut Faults<'_>) -> Option<(&'a str, Option<&'a str>)> {
+    let Some(table) = entry.value.get_ref().as_table() else {
+        return super::document::string(entry, faults).map(|text| (text, None));
+    };
+    let mut section = Section::new(format!("`{}`", entry.key), entry.value.span(), table);
+    let (text, _) = section.required("base64", faults);
+    let before = section.string("before", faults).map_or("", |(text, _)| text);
+    section.finish(faults);
+    Some((text, Some(before)))
 }
 
 /// A header's name must be a token, and not one that frames the message.
@@ -441,7 +467,7 @@ pub(super) fn read_ops(mut section: Section<'_>, known: &mut Known, faults: &mut
         };
         if let Some((model, at)) = section.string("like", faults) {
             match out.iter().find(|op| op.operation.text() == model) {
-                Some(model) => out.push(Op { operation, ..model.clone() }),
+                Some(model) => out.push(Op { operation, at: section.at.clone(), ..model.clone() }),
                 None => faults.add(
                     &at,
                     "`like` names no operation above it",

@@ -24,13 +24,22 @@ pub(super) enum Step {
     Index(usize),
     /// Any value of an object or a list.
     Any,
+    /// The items of a list that have this text under this key.
+    With(Box<str>, Box<str>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct XmlPath {
     anywhere: bool,
-    elements: Vec<Box<str>>,
+    elements: Vec<Element>,
     attribute: Option<Box<str>>,
+}
+
+/// Which elements fit: by name, and by the text of an attribute or of an element within.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Element {
+    name: Box<str>,
+    with: Option<(Box<str>, Box<str>)>,
 }
 
 /// Deeper than any answer of a processor.
@@ -50,7 +59,7 @@ impl Path {
             faults.add(
                 at,
                 "a path is malformed",
-                "write it like `error.code`, `data[0].id` or `//reply/@code`",
+                "write it like `error.code`, `data[0].id`, `list[type=x].id` or `//reply/@code`",
             );
         }
         path
@@ -59,7 +68,7 @@ impl Path {
     /// Whether it can find anything in answers of this format.
     pub(super) const fn fits(&self, format: Format) -> bool {
         match self {
-            Self::Dotted { .. } => matches!(format, Format::Json | Format::Form),
+            Self::Dotted { .. } => matches!(format, Format::Json | Format::Form | Format::Lines),
             Self::Xml(_) => matches!(format, Format::Xml),
         }
     }
@@ -117,7 +126,7 @@ impl Path {
             Some((Step::Index(index), list)) => {
                 Some((Self::Dotted { text: text.clone(), steps: list.to_vec() }, *index))
             }
-            Some((Step::Key(_) | Step::Any, _)) | None => None,
+            Some((Step::Key(_) | Step::Any | Step::With(..), _)) | None => None,
         }
     }
 }
@@ -128,7 +137,7 @@ impl XmlPath {
         if self.anywhere {
             return from.descendants().any(|start| {
                 start.is_element()
-                    && self.elements.first().is_none_or(|name| is_named(start, name))
+                    && self.elements.first().is_none_or(|element| element.fits(start))
                     && below(start, self.elements.get(1..).unwrap_or_default(), take)
             });
         }
@@ -161,16 +170,51 @@ impl XmlPath {
     }
 }
 
-fn is_named(node: Node<'_, '_>, name: &str) -> bool {
-    name == "*" || node.tag_name().name() == name
+impl Element {
+    fn fits(&self, node: Node<'_, '_>) -> bool {
+        let is_named = *self.name == *"*" || node.tag_name().name() == &*self.name;
+        is_named && self.with.as_ref().is_none_or(|(key, text)| has_text(node, key, text))
+    }
+
+    /// `name`, `*`, `name[@type=x]` or `name[type=x]`.
+    fn read(text: &str) -> Option<Self> {
+        let (name, condition) = text.find('[').map_or((text, ""), |at| text.split_at(at));
+        let with = if condition.is_empty() { None } else { Some(read_with(condition)?) };
+        let fits = name == "*" || is_name(name);
+        let key_fits = with
+            .as_ref()
+            .is_none_or(|(key, _): &(Box<str>, _)| is_name(key.strip_prefix('@').unwrap_or(key)));
+        (fits && key_fits).then(|| Self { name: name.into(), with })
+    }
 }
 
-fn below<'t>(from: Node<'t, 't>, elements: &[Box<str>], take: &mut dyn FnMut(Node<'t, 't>) -> bool) -> bool {
+/// Whether an attribute (`@key`) or an element right within has this text.
+fn has_text(node: Node<'_, '_>, key: &str, text: &str) -> bool {
+    match key.strip_prefix('@') {
+        Some(name) => node.attributes().any(|a| a.name() == name && a.value().trim() == text),
+        None => node
+            .children()
+            .any(|child| child.tag_name().name() == key && child.text().unwrap_or_default().trim() == text),
+    }
+}
+
+/// `[key=text]`.
+fn read_with(text: &str) -> Option<(Box<str>, Box<str>)> {
+    let (key, text) = text.strip_prefix('[')?.strip_suffix(']')?.split_once('=')?;
+    let fits = |part: &str| !part.is_empty() && !part.contains(['[', ']', '{', '}', '"']);
+    (fits(key) && fits(text)).then(|| (key.into(), text.into()))
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
+}
+
+fn below<'t>(from: Node<'t, 't>, elements: &[Element], take: &mut dyn FnMut(Node<'t, 't>) -> bool) -> bool {
     match elements.split_first() {
         None => take(from),
-        Some((name, rest)) => from
+        Some((element, rest)) => from
             .children()
-            .filter(|child| child.is_element() && is_named(*child, name))
+            .filter(|child| child.is_element() && element.fits(*child))
             .any(|child| below(child, rest, take)),
     }
 }
@@ -181,6 +225,10 @@ fn find<'j>(steps: &[Step], json: &'j Value) -> Option<&'j Value> {
     match step {
         Step::Key(key) => find(rest, json.get(&**key)?),
         Step::Index(index) => find(rest, json.get(*index)?),
+        Step::With(key, text) => {
+            let has = |item: &&Value| item.get(&**key).and_then(text_of).is_some_and(|found| found == **text);
+            json.as_array()?.iter().filter(has).find_map(|item| find(rest, item))
+        }
         Step::Any => match json {
             Value::Object(object) => object.values().find_map(|value| find(rest, value)),
             Value::Array(list) => list.iter().find_map(|value| find(rest, value)),
@@ -205,20 +253,29 @@ fn read_steps(text: &str) -> Option<Vec<Step>> {
     if text == "$" {
         return Some(steps);
     }
-    for part in text.split('.') {
+    // `$[0]` is the first of a whole answer that is a list.
+    let of_whole = text.strip_prefix('$').filter(|rest| rest.starts_with('['));
+    for (n, part) in of_whole.unwrap_or(text).split('.').enumerate() {
         let (key, mut indices) = part.find('[').map_or((part, ""), |at| part.split_at(at));
-        if key.is_empty() || key.contains([']', ' ', '{', '}', '"']) {
+        let is_whole = n == 0 && of_whole.is_some() && key.is_empty();
+        if !is_whole && (key.is_empty() || key.contains([']', ' ', '{', '}', '"'])) {
             return None;
         }
-        steps.push(if key == "*" { Step::Any } else { Step::Key(key.into()) });
+        if !is_whole {
+            steps.push(if key == "*" { Step::Any } else { Step::Key(key.into()) });
+        }
         while !indices.is_empty() {
-            let (index, rest) = indices.strip_prefix('[')?.split_once(']')?;
-            steps.push(Step::Index(index.parse().ok()?));
+            let end = indices.find(']')? + 1;
+            let (index, rest) = indices.split_at_checked(end)?;
+            steps.push(match index.strip_prefix('[')?.strip_suffix(']')?.parse() {
+                Ok(index) => Step::Index(index),
+                Err(_) => read_with(index).map(|(key, text)| Step::With(key, text))?,
+            });
             indices = rest;
         }
     }
     // Each `*` looks at every value: a few of them are enough, and more would be slow.
-    let any = steps.iter().filter(|step| **step == Step::Any).count();
+    let any = steps.iter().filter(|step| matches!(step, Step::Any | Step::With(..))).count();
     (steps.len() <= STEPS_MAX && any <= ANY_MAX).then_some(steps)
 }
 
@@ -232,13 +289,9 @@ fn read_xml(text: &str) -> Option<XmlPath> {
     if attribute.is_some() {
         parts.pop();
     }
-    let is_name = |name: &str| {
-        !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
-    };
-    let fits = parts.iter().all(|part| *part == "*" || is_name(part))
-        && attribute.as_deref().is_none_or(is_name)
-        && parts.len() <= STEPS_MAX
-        && !(anywhere && parts.is_empty() && attribute.is_none())
-        && !(parts.is_empty() && attribute.is_none());
-    fits.then(|| XmlPath { anywhere, elements: parts.into_iter().map(Box::from).collect(), attribute })
+    let elements: Vec<Element> = parts.iter().map(|part| Element::read(part)).collect::<Option<_>>()?;
+    let fits = attribute.as_deref().is_none_or(is_name)
+        && elements.len() <= STEPS_MAX
+        && !(elements.is_empty() && attribute.is_none());
+    fits.then_some(XmlPath { anywhere, elements, attribute })
 }

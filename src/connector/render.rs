@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 
 use super::leaf::{Leaf, Map};
 use super::money::{MoneyRules, NotRepresentable, currency, decimal};
-use super::names::{Moment, Money, Name, Secret};
+use super::names::{Moment, Money, Name, Secret, Signing};
 use super::op::{Op, Operation};
-use super::sign::{Sign, Signed, body_digest};
+use super::sign::{Sign, Signed};
 use super::step::{self, Step};
 use super::template::{Body, write_pairs};
 use super::values::Values;
@@ -108,14 +108,19 @@ impl<'v> Scope<'v> {
 
     fn moment(&self, name: Moment) -> Option<Cow<'v, str>> {
         let moment = self.values.moment;
-        let time = || jiff::Timestamp::from_millisecond(moment.unix_ms).ok();
         match name {
-            Moment::Date => time().map(|t| Cow::Owned(t.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())),
-            Moment::Time => time().map(|t| Cow::Owned(t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())),
+            Moment::Date => self.time_as("%a, %d %b %Y %H:%M:%S GMT").map(Cow::Owned),
+            Moment::Time => self.time_as("%Y-%m-%dT%H:%M:%SZ").map(Cow::Owned),
             Moment::Timestamp => Some(Cow::Owned((moment.unix_ms / 1000).to_string())),
             Moment::TimestampMs => Some(Cow::Owned(moment.unix_ms.to_string())),
             Moment::Nonce => Some(Cow::Borrowed(moment.nonce)).filter(|nonce| !nonce.is_empty()),
         }
+    }
+
+    /// This moment in UTC, in a form whose signs the loader has checked.
+    pub(super) fn time_as(&self, form: &str) -> Option<String> {
+        let time = jiff::Timestamp::from_millisecond(self.values.moment.unix_ms).ok()?;
+        Some(time.strftime(form).to_string())
     }
 
     fn output(&self, step: usize, output: usize) -> Option<Cow<'v, str>> {
@@ -128,7 +133,7 @@ impl<'v> Scope<'v> {
     }
 
     /// The same scope with what is known of a request to be signed.
-    fn while_signing<'s>(&'s self, signed: Signed<'s>) -> Scope<'s> {
+    pub(super) fn while_signing<'s>(&'s self, signed: Signed<'s>) -> Scope<'s> {
         Scope {
             values: self.values,
             credentials: self.credentials,
@@ -248,6 +253,8 @@ impl<'c> Common<'c> {
 pub(super) struct Header {
     pub(super) name: Box<str>,
     pub(super) value: Leaf,
+    /// The value is sent in base64, with this before it.
+    pub(super) base64_after: Option<Box<str>>,
 }
 
 /// Renders one operation, and the steps before it.
@@ -269,17 +276,21 @@ pub(super) fn render(op: &Op, common: &Common<'_>, scope: &Scope<'_>) -> Result<
     }
     let mut body = Zeroizing::new(Vec::with_capacity(usual_size(&op.body)));
     op.body.write(&scope.while_signing(signed), &mut body)?;
-    let digest = match sign {
-        Some(_) if scope.mode == Mode::Show => "‹digest›".to_owned(),
-        Some(_) => body_digest(&body),
-        None => String::new(),
-    };
+    let digest = digest_of(sign, scope, &body);
     signed.digest = &digest;
     let late = match sign.filter(|sign| sign.covers_body()) {
         Some(sign) => sign.make(&scope.while_signing(signed), &body)?,
         None => signature.clone(),
     };
     signed.signature = &late;
+    let mut sent_digest = None;
+    if sign.is_some_and(Sign::covers_body) && holds_signature(&op.body) {
+        // What was signed is the body without its signature; what is sent has it.
+        body.clear();
+        op.body.write(&scope.while_signing(signed), &mut body)?;
+        sent_digest = Some(digest_of(sign, scope, &body));
+    }
+    signed.digest = sent_digest.as_deref().unwrap_or(&digest);
     let scope = scope.while_signing(signed);
     let mut headers = Vec::with_capacity(8);
     if let Some(kind) = op.content_type() {
@@ -291,6 +302,18 @@ pub(super) fn render(op: &Op, common: &Common<'_>, scope: &Scope<'_>) -> Result<
         push_header(header, &scope, &mut headers)?;
     }
     Ok(Rendered { method: op.method.text(), path_and_query, headers, body, steps: steps? })
+}
+
+fn digest_of(sign: Option<&Sign>, scope: &Scope<'_>, body: &[u8]) -> String {
+    match sign {
+        Some(_) if scope.mode == Mode::Show => "‹digest›".to_owned(),
+        Some(sign) => sign.digest(body),
+        None => String::new(),
+    }
+}
+
+fn holds_signature(body: &Body) -> bool {
+    body.any_leaf(&|leaf| leaf.names().any(|name| name == Name::Signing(Signing::Signature)))
 }
 
 /// The bytes that a MAC of the request covers: each part behind its length, authentication headers left out.
@@ -348,7 +371,18 @@ fn push_header(
     out: &mut Vec<(String, Zeroizing<String>)>,
 ) -> Result<(), RenderError> {
     let Some(value) = header.value.fill(scope)? else { return Ok(()) };
-    let text = value.as_str();
+    let encoded = header.base64_after.as_ref().map(|before| {
+        Zeroizing::new(match scope.mode {
+            Mode::Show => format!("{before}base64({})", value.as_str()),
+            Mode::Send | Mode::Mac => {
+                format!(
+                    "{before}{}",
+                    *Zeroizing::new(data_encoding::BASE64.encode(value.as_str().as_bytes()))
+                )
+            }
+        })
+    });
+    let text = encoded.as_ref().map_or_else(|| value.as_str(), |text| text.as_str());
     if text.len() > LINE_BYTES_MAX {
         return Err(RenderError::TooLarge);
     }

@@ -81,6 +81,8 @@ enum Check {
     /// The text is one of these.
     Is(Vec<Box<str>>),
     Exists(bool),
+    /// The text begins with one of these.
+    Starts(Vec<Box<str>>),
     /// The number is less than another.
     LessThan(f64),
     LessThanAt(Path),
@@ -127,6 +129,9 @@ impl Test {
                 let holds = |text: &str| list.iter().any(|known| **known == *text);
                 self.path.text(tree).map_or_else(|| holds("") && self.path.exists(tree), |text| holds(&text))
             }
+            Check::Starts(list) => {
+                self.path.text(tree).is_some_and(|text| list.iter().any(|start| text.starts_with(&**start)))
+            }
             Check::LessThan(limit) => number_at(&self.path, tree).is_some_and(|n| n < *limit),
             Check::LessThanAt(other) => {
                 let pair = number_at(&self.path, tree).zip(number_at(other, tree));
@@ -139,7 +144,7 @@ impl Test {
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
         let other = match &self.check {
             Check::LessThanAt(other) => Some(other),
-            Check::Is(_) | Check::Exists(_) | Check::LessThan(_) => None,
+            Check::Is(_) | Check::Exists(_) | Check::Starts(_) | Check::LessThan(_) => None,
         };
         std::iter::once(&self.path).chain(other)
     }
@@ -148,7 +153,13 @@ impl Test {
         self.path == other.path
             && match (&self.check, &other.check) {
                 (Check::Is(mine), Check::Is(theirs)) => theirs.iter().all(|text| mine.contains(text)),
-                (Check::Exists(true), Check::Is(_) | Check::LessThan(_) | Check::LessThanAt(_)) => true,
+                (
+                    Check::Exists(true),
+                    Check::Is(_) | Check::Starts(_) | Check::LessThan(_) | Check::LessThanAt(_),
+                ) => true,
+                (Check::Starts(mine), Check::Is(theirs) | Check::Starts(theirs)) => {
+                    theirs.iter().all(|text| mine.iter().any(|start| text.starts_with(&**start)))
+                }
                 (mine, theirs) => mine == theirs,
             }
     }
@@ -206,7 +217,12 @@ fn read_rule(item: &Spanned<DeValue<'_>>, faults: &mut Faults<'_>) -> Option<Rul
         message: section.string("message", faults).map(|(text, _)| text.into()),
     };
     check_flags(&verdict, &item.span(), faults);
-    let tests = section.take_rest().iter().filter_map(|entry| read_test(entry, faults)).collect();
+    let entries = section.take_rest();
+    let tests: Vec<Test> = entries.iter().filter_map(|entry| read_test(entry, faults)).collect();
+    // Without a test that could not be read it would match more than its author meant, and hide the rules after it.
+    if tests.len() < entries.len() {
+        return None;
+    }
     Some(Rule { ops, http, tests, verdict, line_at: item.span() })
 }
 
@@ -276,7 +292,7 @@ fn read_range(text: &str) -> Option<(u16, u16)> {
     (low <= high && high <= 599).then_some((low, high))
 }
 
-/// Reads `path = value`, `{ exists = true }` or `{ lt = … }`.
+/// Reads `path = value`, `{ exists = true }`, `{ starts = "D" }` or `{ lt = … }`.
 pub(super) fn read_test(entry: &Entry<'_>, faults: &mut Faults<'_>) -> Option<Test> {
     let path = Path::read(entry.key, &entry.at, faults)?;
     let at = entry.value.span();
@@ -289,14 +305,17 @@ pub(super) fn read_test(entry: &Entry<'_>, faults: &mut Faults<'_>) -> Option<Te
         let mut section = Section::new("a test", at.clone(), table);
         let exists = section.take("exists");
         let less = section.take("lt");
+        let starts = section.take("starts");
         section.finish(faults);
-        let check = match (exists, less) {
-            (Some(exists), None) => exists.value.get_ref().as_bool().map(Check::Exists),
-            (None, Some(less)) => read_less(&less, faults),
-            (Some(_), Some(_)) | (None, None) => None,
+        let check = match (exists, less, starts) {
+            (Some(exists), None, None) => exists.value.get_ref().as_bool().map(Check::Exists),
+            (None, Some(less), None) => read_less(&less, faults),
+            (None, None, Some(starts)) => read_starts(&starts, faults),
+            _other => None,
         };
         if check.is_none() {
-            faults.add(&at, "a test says nothing", "write { exists = true } or { lt = \"other.path\" }");
+            let instead = "write one of { exists = true }, { starts = \"D\" } and { lt = \"other.path\" }";
+            faults.add(&at, "a test says nothing, or several things", instead);
         }
         return check.map(|check| Test { path, check });
     }
@@ -310,6 +329,13 @@ pub(super) fn read_test(entry: &Entry<'_>, faults: &mut Faults<'_>) -> Option<Te
 
 const RULE_KEYS: &[&str] =
     &["outcome", "unknown", "partial", "held_for_review", "duplicate", "class", "message"];
+
+/// A beginning that is empty would fit everything.
+fn read_starts(entry: &Entry<'_>, faults: &mut Faults<'_>) -> Option<Check> {
+    let list = strings("starts", entry.value, faults);
+    let whole = !list.is_empty() && list.iter().all(|(text, _)| !text.is_empty());
+    whole.then(|| Check::Starts(list.into_iter().map(|(text, _)| text.into()).collect()))
+}
 
 fn read_less(entry: &Entry<'_>, faults: &mut Faults<'_>) -> Option<Check> {
     let value = entry.value.get_ref();

@@ -6,7 +6,7 @@ use std::ops::Range;
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
-use super::document::{Section, strings};
+use super::document::{Entry, Section, strings};
 use super::fault::Faults;
 use super::leaf::{Known, Leaf};
 use super::names::{Name, Secret, Signing};
@@ -49,8 +49,12 @@ words! {
     pub(super) enum Writing {
         /// Lower-case.
         Hex = "hex",
+        /// Upper-case.
+        HexUpper = "hex-upper",
         /// With padding.
         Base64 = "base64",
+        /// RFC 4648, section 5, with padding.
+        Base64Url = "base64url",
     }
 }
 
@@ -60,8 +64,13 @@ pub(super) struct Sign {
     /// The credential that holds the key, and how.
     key: Option<(usize, KeyForm)>,
     algorithm: Algorithm,
-    message: Leaf,
+    /// One after the other; of several, one without its value is left out.
+    messages: Vec<Leaf>,
+    /// What is signed in a second round, with the first signature in it.
+    again: Option<Leaf>,
     writings: Vec<Writing>,
+    /// How the body is digested, and how that is written.
+    digest: (Algorithm, Vec<Writing>),
     /// Headers that only a signed request has.
     pub(super) headers: Vec<Header>,
 }
@@ -86,18 +95,14 @@ impl Sign {
         let key =
             section.string("secret", faults).and_then(|(field, at)| find_key(field, &at, known, faults));
         check_key(algorithm, key.is_some(), &section.at, faults);
-        let (text, at) = section.required("msg", faults);
-        let message = Leaf::read(text, &at, known, faults);
-        if message.names().any(|name| name == Name::Signing(Signing::Signature)) {
-            faults.add(&at, "the message holds its own signature", "leave {signature} out of `msg`");
-        }
-        if message.names().any(|name| matches!(name, Name::Output(..))) {
-            faults.add(&at, "the message holds what a step gives", "sign without it: it is filled in later");
-        }
-        let writings = section.take("enc").map_or(Vec::new(), |entry| {
-            let list = strings("enc", entry.value, faults);
-            list.iter().filter_map(|(text, at)| read::<Writing>("enc", text, at, faults)).collect()
+        let messages = read_messages(&mut section, known, faults);
+        let again = section.string("again", faults).map(|(text, at)| {
+            let leaf = Leaf::read(text, &at, known, faults);
+            check_message(&leaf, true, &at, faults);
+            leaf
         });
+        let writings = read_writings("enc", section.take("enc"), faults);
+        let digest = read_digest(&mut section, faults);
         if writings.is_empty() {
             faults.add(
                 &section.at,
@@ -108,13 +113,25 @@ impl Sign {
         let headers =
             section.section("header", faults).map_or(Vec::new(), |s| read_headers(s, known, faults));
         section.finish(faults);
-        Some(Self { key: key.zip(form), algorithm: algorithm?, message, writings, headers })
+        let key = key.zip(form);
+        Some(Self { key, algorithm: algorithm?, messages, again, writings, digest, headers })
     }
 
     /// Whether the signature covers the body: then it cannot stand in it.
     pub(super) fn covers_body(&self) -> bool {
         let covers = |name| matches!(name, Name::Signing(Signing::Body | Signing::Digest));
-        self.message.names().any(covers)
+        self.messages.iter().chain(&self.again).flat_map(Leaf::names).any(covers)
+    }
+
+    /// The digest of a body, as its signature covers it (RFC 3230 unless the section says otherwise).
+    pub(super) fn digest(&self, body: &[u8]) -> String {
+        let (algorithm, writings) = &self.digest;
+        let bytes = match algorithm {
+            Algorithm::Sha512 | Algorithm::HmacSha512 => hash(&digest::SHA512, body),
+            Algorithm::Sha1 | Algorithm::HmacSha1 => hash(&digest::SHA1_FOR_LEGACY_USE_ONLY, body),
+            Algorithm::Sha256 | Algorithm::HmacSha256 => hash(&digest::SHA256, body),
+        };
+        written(bytes, writings)
     }
 
     /// The signature of a request whose other parts are known to the scope.
@@ -123,23 +140,29 @@ impl Sign {
             return Ok("‹signature›".to_owned());
         }
         let mut message = Zeroizing::new(Vec::with_capacity(body.len() + 1024));
-        self.message.fill_message(scope, body, &mut message)?;
-        let mut bytes = match self.algorithm {
-            Algorithm::HmacSha256 => self.mac(hmac::HMAC_SHA256, scope, &message)?,
-            Algorithm::HmacSha512 => self.mac(hmac::HMAC_SHA512, scope, &message)?,
-            Algorithm::HmacSha1 => self.mac(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, scope, &message)?,
-            Algorithm::Sha256 => hash(&digest::SHA256, &message),
-            Algorithm::Sha512 => hash(&digest::SHA512, &message),
-            Algorithm::Sha1 => hash(&digest::SHA1_FOR_LEGACY_USE_ONLY, &message),
-        };
-        for writing in &self.writings {
-            bytes = match writing {
-                Writing::Hex => data_encoding::HEXLOWER.encode(&bytes),
-                Writing::Base64 => data_encoding::BASE64.encode(&bytes),
+        for part in &self.messages {
+            // A single message stands as it is; of several, those without their value are not there.
+            if self.messages.len() == 1 || !part.is_left_out(scope)? {
+                part.fill_message(scope, body, &mut message)?;
             }
-            .into_bytes();
         }
-        String::from_utf8(bytes).map_err(|_| RenderError::Unsendable("the signature".to_owned()))
+        let first = written(self.bytes(scope, &message)?, &self.writings);
+        let Some(again) = &self.again else { return Ok(first) };
+        message.clear();
+        let signed = Signed { signature: &first, ..scope.signed };
+        again.fill_message(&scope.while_signing(signed), body, &mut message)?;
+        Ok(written(self.bytes(scope, &message)?, &self.writings))
+    }
+
+    fn bytes(&self, scope: &Scope<'_>, message: &[u8]) -> Result<Vec<u8>, RenderError> {
+        match self.algorithm {
+            Algorithm::HmacSha256 => self.mac(hmac::HMAC_SHA256, scope, message),
+            Algorithm::HmacSha512 => self.mac(hmac::HMAC_SHA512, scope, message),
+            Algorithm::HmacSha1 => self.mac(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, scope, message),
+            Algorithm::Sha256 => Ok(hash(&digest::SHA256, message)),
+            Algorithm::Sha512 => Ok(hash(&digest::SHA512, message)),
+            Algorithm::Sha1 => Ok(hash(&digest::SHA1_FOR_LEGACY_USE_ONLY, message)),
+        }
     }
 
     fn mac(
@@ -165,11 +188,6 @@ impl Sign {
     }
 }
 
-/// SHA-256 of a body in base64, as `Digest` headers write it (RFC 3230).
-pub(super) fn body_digest(body: &[u8]) -> String {
-    data_encoding::BASE64.encode(digest::digest(&digest::SHA256, body).as_ref())
-}
-
 impl Signed<'_> {
     pub(super) fn text(&self, name: Signing, host: &str) -> Option<Cow<'static, str>> {
         let text = match name {
@@ -186,6 +204,69 @@ impl Signed<'_> {
 
 fn hash(algorithm: &'static digest::Algorithm, message: &[u8]) -> Vec<u8> {
     digest::digest(algorithm, message).as_ref().to_vec()
+}
+
+/// The bytes, written in each of these ways after the other: text of ASCII from the first on.
+fn written(bytes: Vec<u8>, writings: &[Writing]) -> String {
+    let write = |bytes: &[u8], writing: &Writing| match writing {
+        Writing::Hex => data_encoding::HEXLOWER.encode(bytes),
+        Writing::HexUpper => data_encoding::HEXUPPER.encode(bytes),
+        Writing::Base64 => data_encoding::BASE64.encode(bytes),
+        Writing::Base64Url => data_encoding::BASE64URL.encode(bytes),
+    };
+    let text = writings.iter().fold(bytes, |bytes, writing| write(&bytes, writing).into_bytes());
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// `msg`: a text, or a list of them.
+fn read_messages(section: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Vec<Leaf> {
+    let Some(entry) = section.take("msg") else {
+        faults.add(&section.at, "[sign] has no `msg`", "write msg = \"…\": what is signed");
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    for (text, at) in strings("msg", entry.value, faults) {
+        let leaf = Leaf::read(text, &at, known, faults);
+        check_message(&leaf, false, &at, faults);
+        out.push(leaf);
+    }
+    if out.is_empty() {
+        faults.add(&entry.at, "`msg` is empty", "write msg = \"…\": what is signed");
+    }
+    out
+}
+
+fn check_message(message: &Leaf, is_second: bool, at: &Range<usize>, faults: &mut Faults<'_>) {
+    let holds = message.names().any(|name| name == Name::Signing(Signing::Signature));
+    if holds && !is_second {
+        faults.add(at, "the message holds its own signature", "leave {signature} out of `msg`");
+    }
+    if !holds && is_second {
+        let instead = "write it like again = \"{signature}.{cred.FIELD}\"";
+        faults.add(at, "the second round signs nothing of the first", instead);
+    }
+    if message.names().any(|name| matches!(name, Name::Output(..))) {
+        faults.add(at, "the message holds what a step gives", "sign without it: it is filled in later");
+    }
+}
+
+fn read_writings(key: &str, entry: Option<Entry<'_>>, faults: &mut Faults<'_>) -> Vec<Writing> {
+    let list = entry.map_or(Vec::new(), |entry| strings(key, entry.value, faults));
+    list.iter().filter_map(|(text, at)| read::<Writing>(key, text, at, faults)).collect()
+}
+
+fn read_digest(section: &mut Section<'_>, faults: &mut Faults<'_>) -> (Algorithm, Vec<Writing>) {
+    let named = section.string("digest", faults);
+    let algorithm = named.as_ref().map_or(Some(Algorithm::Sha256), |(text, at)| {
+        let found = read::<Algorithm>("digest", text, at, faults);
+        if matches!(found, Some(Algorithm::HmacSha256 | Algorithm::HmacSha512 | Algorithm::HmacSha1)) {
+            faults.add(at, "a digest has no key", "write sha256, sha512 or sha1");
+        }
+        found
+    });
+    let writings = read_writings("digest_enc", section.take("digest_enc"), faults);
+    let usual = vec![Writing::Base64];
+    (algorithm.unwrap_or(Algorithm::Sha256), if writings.is_empty() { usual } else { writings })
 }
 
 fn find_key(field: &str, at: &Range<usize>, known: &mut Known, faults: &mut Faults<'_>) -> Option<usize> {

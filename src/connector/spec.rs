@@ -97,10 +97,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Connector, Vec<Fault>> {
 fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Option<Connector> {
     let at = top.at.clone();
     let name = read_name(&mut top, faults);
-    let version = top.number("version", faults);
-    if version.is_none() {
-        faults.add(&at, "the file has no `version`", "write version = 1, and count up when you change it");
-    }
+    let version = read_version(&mut top, faults);
     let (evidence, source, date) = read_evidence(&mut top, faults);
     let (mut known, notes) = read_known(&mut top, faults);
     let (live, test, timeout) = read_endpoint(&mut top, faults);
@@ -124,8 +121,8 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     check_smallest(&money, &ops, &at, faults);
     let common: Vec<&Header> = auth.iter().chain(&headers).chain(&key).collect();
     check_headers((&auth, &headers, key.as_ref()), &ops, &at, faults);
-    check_sends((&ops, &steps), sign.as_ref(), &common, &at, faults);
-    let format = read_response(&mut top, faults);
+    check_sends((&ops, &steps), sign.as_ref(), &common, faults);
+    let (format, empty) = read_response(&mut top, faults);
     let fields =
         top.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, &mut known, faults));
     let rules = read_rules(top.take("rule"), &at, faults);
@@ -133,11 +130,12 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         top.section("decline", faults).map_or(DeclineTable::default(), |s| DeclineTable::read(s, faults));
     top.finish(faults);
     check_paths(format, &ops, (&fields, &rules), &at, faults);
-    check_used(&known, &at, faults);
+    check_step_paths(format, &steps, faults);
+    check_used(&known, faults);
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     Some(Connector {
         name: name.into(),
-        version: version?.0,
+        version: version?,
         evidence: evidence?,
         source: source.into(),
         date: date.into(),
@@ -161,10 +159,20 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         maps: known.maps,
         ops,
         format,
+        empty,
         fields,
         rules,
         declines,
     })
+}
+
+fn read_version(top: &mut Section<'_>, faults: &mut Faults<'_>) -> Option<u32> {
+    let version = top.number("version", faults);
+    if version.is_none() {
+        let instead = "write version = 1, and count up when you change it";
+        faults.add(&top.at.clone(), "the file has no `version`", instead);
+    }
+    version.map(|(version, _)| version)
 }
 
 fn read_name<'a>(top: &mut Section<'a>, faults: &mut Faults<'_>) -> &'a str {
@@ -208,6 +216,9 @@ fn read_note(entry: &Entry<'_>, faults: &mut Faults<'_>) -> (Box<str>, bool) {
 /// Credentials and maps come first: leaves refer to them.
 fn read_known(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Known, Vec<Box<str>>) {
     let mut known = Known {
+        public_outputs: Vec::new(),
+        credentials_at: Vec::new(),
+        maps_at: Vec::new(),
         credentials: Vec::new(),
         used: Vec::new(),
         public: Vec::new(),
@@ -229,6 +240,7 @@ fn read_known(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Known, Vec<Box
             let (note, public) = read_note(&entry, faults);
             notes.push(note);
             known.public.push(public);
+            known.credentials_at.push(entry.at.clone());
             known.credentials.push(entry.key.into());
             known.used.push(false);
         }
@@ -237,6 +249,7 @@ fn read_known(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Known, Vec<Box
         for entry in section.take_rest() {
             if let Some(map) = read_map(&entry, faults) {
                 known.maps.push(map);
+                known.maps_at.push(entry.at.clone());
                 known.maps_used.push(false);
             }
         }
@@ -378,14 +391,17 @@ fn read_idempotency(
         check_header_name(name, &at, faults);
         let leaf = Leaf::read(value, &value_at, known, faults);
         if !leaf.names().any(|name| {
-            matches!(name, Name::Plain(Plain::AttemptId | Plain::AttemptRef | Plain::AttemptNumber))
+            matches!(
+                name,
+                Name::Plain(Plain::AttemptId | Plain::AttemptRef | Plain::AttemptNumber | Plain::AttemptUuid)
+            )
         }) {
             faults.add(&value_at, "the key does not hold our attempt", "write key = \"{attempt.id}\"");
         }
         if leaf.names().any(Name::is_secret) {
             faults.add(&value_at, "the key holds a secret", "write key = \"{attempt.id}\"");
         }
-        Header { name: name.into(), value: leaf }
+        Header { name: name.into(), value: leaf, base64_after: None }
     });
     section.finish(faults);
     let ttl = ttl.map(|(hours, _)| Duration::from_secs(u64::from(hours) * 3600));
@@ -537,15 +553,17 @@ fn check_headers(
     }
 }
 
-fn read_response(top: &mut Section<'_>, faults: &mut Faults<'_>) -> Format {
+/// How answers are written, and the words by which they say that a field has nothing in it.
+fn read_response(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Format, Vec<Box<str>>) {
     let Some(mut section) = top.section("response", faults) else {
         faults.add(&top.at.clone(), "the file has no [response]", "write [response] and format = \"json\"");
-        return Format::Json;
+        return (Format::Json, Vec::new());
     };
     let (text, at) = section.required("format", faults);
     let format = if text.is_empty() { None } else { read::<Format>("format", text, &at, faults) };
+    let empty = section.take("empty").map_or(Vec::new(), |entry| strings("empty", entry.value, faults));
     section.finish(faults);
-    format.unwrap_or(Format::Json)
+    (format.unwrap_or(Format::Json), empty.into_iter().map(|(text, _)| text.into()).collect())
 }
 
 /// A path that no answer of the connector could hold finds nothing, ever.
@@ -576,9 +594,23 @@ fn check_paths(
         let within = op.within.iter().flat_map(|within| within.paths());
         if !op.fields.paths().chain(within).all(|path| path.fits(of(op))) {
             faults.add(
-                at,
+                &op.at,
                 format!("a path of [op.{}] is not of its answers' format", op.operation.text()),
                 WRITE,
+            );
+        }
+    }
+}
+
+/// A step's paths, which stand beside the rules and fields of the connector.
+fn check_step_paths(format: Format, steps: &[Step], faults: &mut Faults<'_>) {
+    for step in steps {
+        let format = step.op.format.unwrap_or(format);
+        if !step.paths().all(|path| path.fits(format)) {
+            faults.add(
+                &step.op.at,
+                format!("a path of [step.{}] is not of its answer's format", step.name),
+                "write JSON paths like `access_token`, XML paths like `//token`, or `format` for this step",
             );
         }
     }
@@ -589,9 +621,9 @@ fn check_sends(
     (ops, steps): (&[Op], &[Step]),
     sign: Option<&Sign>,
     common: &[&Header],
-    at: &Range<usize>,
     faults: &mut Faults<'_>,
 ) {
+    let needs_signature = |leaf: &Leaf| leaf.needed().any(|name| name == Name::Signing(Signing::Signature));
     let names_of = |op: &Op, common: &[&Header]| {
         let mut names: Vec<(Name, bool)> = Vec::new();
         op.body.each_name(&mut |name| names.push((name, true)));
@@ -612,8 +644,14 @@ fn check_sends(
             let problem = match name {
                 Name::Signing(part) => match sign {
                     None => Some(format!("{title} names a part of a signature, and nothing is signed there")),
-                    Some(sign) if in_body && (part != Signing::Signature || sign.covers_body()) => {
+                    Some(_) if in_body && part != Signing::Signature => {
                         Some(format!("the body of {title} names what is known only when the body is written"))
+                    }
+                    // What is signed is the body without it, so the body must do without.
+                    Some(sign) if in_body && sign.covers_body() && op.body.any_leaf(&needs_signature) => {
+                        let problem = format!("the signature over the body of {title} stands in that body");
+                        faults.add(&op.at, problem, "write {?signature}: signed is the body without it");
+                        None
                     }
                     Some(_) => None,
                 },
@@ -626,7 +664,7 @@ fn check_sends(
             };
             if let Some(problem) = problem {
                 faults.add(
-                    at,
+                    &op.at,
                     problem,
                     "write [sign] with `msg` and `enc`, or the operation into the step's `before`",
                 );
@@ -635,13 +673,19 @@ fn check_sends(
     }
 }
 
-/// What is declared and never used is most often a slip in the place that should use it.
-fn check_used(known: &Known, at: &Range<usize>, faults: &mut Faults<'_>) {
-    for (field, _) in known.credentials.iter().zip(&known.used).filter(|(_, used)| !**used) {
+/// What is declared and never used is most often a slip in the place that should use it; while other faults stand, that place
+/// may be one of them.
+fn check_used(known: &Known, faults: &mut Faults<'_>) {
+    if !faults.is_empty() {
+        return;
+    }
+    let credentials = known.credentials.iter().zip(&known.credentials_at).zip(&known.used);
+    for ((field, at), _) in credentials.filter(|(_, used)| !**used) {
         let problem = format!("the credential `{field}` is declared and never used");
         faults.add(at, problem, format!("write {{cred.{field}}} where it goes, or take it out"));
     }
-    for (map, _) in known.maps.iter().zip(&known.maps_used).filter(|(_, used)| !**used) {
+    let maps = known.maps.iter().zip(&known.maps_at).zip(&known.maps_used);
+    for ((map, at), _) in maps.filter(|(_, used)| !**used) {
         let problem = format!("[map.{}] is declared and never used", map.name);
         faults.add(at, problem, "use it, or take it out");
     }

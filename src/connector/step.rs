@@ -4,12 +4,11 @@
 //! forwarder sends the step, or still has its output, and puts that in the mark's place, escaped as the place needs it.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::document::{Section, strings};
+use super::document::{Entry, Section, number, string, strings};
 use super::fault::Faults;
 use super::leaf::Known;
 use super::names::{Name, Secret};
@@ -37,8 +36,16 @@ pub(super) struct Step {
     pub(super) live: Option<Endpoint>,
     pub(super) test: Option<Endpoint>,
     outputs: Vec<Vec<Path>>,
-    /// Where the answer says for how many seconds its output is good.
-    expires: Option<Path>,
+    expires: Option<Expires>,
+}
+
+/// For how long the outputs of a step are good.
+#[derive(Debug, Clone)]
+enum Expires {
+    /// The answer says it here, in seconds.
+    Told(Path),
+    /// The processor's documents say it.
+    Known(u64),
 }
 
 /// What a step gave. No `Debug`: it opens an account, or a card.
@@ -73,6 +80,15 @@ impl Step {
         has
     }
 
+    /// Where it looks.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let told = match &self.expires {
+            Some(Expires::Told(path)) => Some(path),
+            Some(Expires::Known(_)) | None => None,
+        };
+        self.outputs.iter().flatten().chain(told)
+    }
+
     /// Reads the outputs of an answer; `None` if it does not hold them all.
     pub(super) fn outputs(&self, format: Format, status: u16, body: &[u8]) -> Option<StepOutputs> {
         if !(200..300).contains(&status) {
@@ -87,7 +103,11 @@ impl Step {
             fits.then_some(text)
         };
         let values: Option<Vec<_>> = self.outputs.iter().map(value).collect();
-        let seconds = self.expires.as_ref().and_then(|path| path.text(tree)?.parse::<u64>().ok());
+        let seconds = match &self.expires {
+            Some(Expires::Told(path)) => path.text(tree).and_then(|text| text.parse::<u64>().ok()),
+            Some(Expires::Known(seconds)) => Some(*seconds),
+            None => None,
+        };
         // Used up to a tenth of its life before it ends: clocks differ, and a request takes time.
         let keep = seconds.map(|s| Duration::from_secs(s - s / 10).min(KEEP_MAX)).filter(|d| !d.is_zero());
         Some(StepOutputs { values: values?, keep })
@@ -172,31 +192,55 @@ pub(super) fn read_steps(
             list.iter().filter_map(|(text, at)| read::<Operation>("before", text, at, faults)).collect()
         });
         let (live, test) = read_endpoint(&mut section, faults);
-        let expires =
-            section.string("expires_s", faults).and_then(|(text, at)| Path::read(text, &at, faults));
+        let expires = section.take("expires_s").and_then(|entry| read_expires(&entry, faults));
         let outputs = read_outputs(&mut section, faults);
         if outputs.is_empty() {
             faults.add(&at, "a step gives nothing", "write output.access_token = \"access_token\"");
         }
         let index = out.len();
         let Some(op) = Op::read(Operation::Lookup, section, known, faults) else { continue };
-        let names = outputs.iter().enumerate();
-        known.outputs.extend(
-            names.map(|(output, (name, _))| {
-                (format!("step.{}.{name}", entry.key), Name::Output(index, output))
-            }),
-        );
-        let outputs = outputs.into_iter().map(|(_, paths)| paths).collect();
+        for (output, (name, _, public)) in outputs.iter().enumerate() {
+            let output = Name::Output(index, output);
+            known.outputs.push((format!("step.{}.{name}", entry.key), output));
+            known.public_outputs.extend(public.then_some(output));
+        }
+        let outputs = outputs.into_iter().map(|(_, paths, _)| paths).collect();
         out.push(Step { name: entry.key.into(), op, before, live, test, outputs, expires });
     }
     out
 }
 
-fn read_outputs<'a>(section: &mut Section<'a>, faults: &mut Faults<'_>) -> Vec<(&'a str, Vec<Path>)> {
+/// Seconds that the documents name, or the path of them.
+fn read_expires(entry: &Entry<'_>, faults: &mut Faults<'_>) -> Option<Expires> {
+    if entry.value.get_ref().as_integer().is_some() {
+        return number(entry, faults).map(|seconds| Expires::Known(seconds.into()));
+    }
+    let text = string(entry, faults)?;
+    Path::read(text, &entry.value.span(), faults).map(Expires::Told)
+}
+
+/// An output's name, its paths, and whether it only names a thing: `{ path = "id", public = true }`.
+type Output<'a> = (&'a str, Vec<Path>, bool);
+
+fn read_outputs<'a>(section: &mut Section<'a>, faults: &mut Faults<'_>) -> Vec<Output<'a>> {
     let Some(mut section) = section.section("output", faults) else { return Vec::new() };
     let entries = section.take_rest();
-    let paths = |list: Vec<(&str, Range<usize>)>, faults: &mut Faults<'_>| {
-        list.iter().filter_map(|(text, at)| Path::read(text, at, faults)).collect()
+    let read = |entry: &Entry<'a>, faults: &mut Faults<'_>| {
+        let (list, public) = match entry.value.get_ref().as_table() {
+            None => (strings(entry.key, entry.value, faults), false),
+            Some(table) => {
+                let mut inner = Section::new(format!("`{}`", entry.key), entry.value.span(), table);
+                let list = inner.take("path").map_or(Vec::new(), |e| strings("path", e.value, faults));
+                let public = inner.flag("public", faults);
+                inner.finish(faults);
+                (list, public)
+            }
+        };
+        let paths: Vec<Path> = list.iter().filter_map(|(text, at)| Path::read(text, at, faults)).collect();
+        if paths.is_empty() {
+            faults.add(&entry.at, format!("`{}` has no path", entry.key), "write it like \"access_token\"");
+        }
+        (entry.key, paths, public)
     };
-    entries.iter().map(|entry| (entry.key, paths(strings(entry.key, entry.value, faults), faults))).collect()
+    entries.iter().map(|entry| read(entry, faults)).collect()
 }

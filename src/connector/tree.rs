@@ -20,6 +20,8 @@ words! {
         Xml = "xml",
         /// `key=value&…`, with or without percent-encoding.
         Form = "form",
+        /// `key=value`, one a line, as it stands.
+        Lines = "lines",
     }
 }
 
@@ -87,6 +89,7 @@ impl<'b> Parsed<'b> {
                 Document::parse_with_options(text, options).ok().map(|document| Self::Xml(Box::new(document)))
             }
             Format::Form => read_form(text).map(Self::Form),
+            Format::Lines => read_lines(text).map(Self::Form),
         }
     }
 
@@ -103,11 +106,22 @@ impl<'b> Parsed<'b> {
 fn read_form(text: &str) -> Option<Vec<(String, String)>> {
     let pairs: Vec<(String, String)> =
         form_urlencoded::parse(text.as_bytes()).take(PAIRS_MAX).map(|(k, v)| (k.into(), v.into())).collect();
-    let is_key = |key: &str| {
-        !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.[]:".contains(&b))
-    };
     let whole = text.contains('=') && pairs.iter().all(|(key, _)| is_key(key));
     whole.then_some(pairs)
+}
+
+/// A page of a proxy has lines that are no pairs.
+fn read_lines(text: &str) -> Option<Vec<(String, String)>> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(PAIRS_MAX);
+    let pair = |line: &str| {
+        let (key, value) = line.split_once('=')?;
+        is_key(key.trim()).then(|| (key.trim().to_owned(), value.trim().to_owned()))
+    };
+    lines.map(pair).collect::<Option<Vec<_>>>().filter(|pairs| !pairs.is_empty())
+}
+
+fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.[]:".contains(&b))
 }
 
 /// An answer, or a part of it.

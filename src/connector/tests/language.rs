@@ -397,6 +397,13 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("\"400-402\"", "\"402-400\"", "`http` is not a status"),
     ("{ lt = 10 }", "{ gt = 10 }", "`gt` is not known in a test"),
     ("{ lt = 10 }", "{}", "a test says nothing"),
+    ("{ lt = 10 }", "{ starts = \"\" }", "a test says nothing"),
+    ("{ lt = 10 }", "{ lt = 10, starts = \"D\" }", "a test says nothing, or several things"),
+    ("{amount.minor|decimal}", "{invoice|as %Y}", "`invoice` cannot take `|as %Y`"),
+    ("{amount.minor|decimal}", "{time|as %Q}", "`|as %Q` is not a filter"),
+    ("code = \"c\"", "code = \"c[d=]\"", "a path is malformed"),
+    ("code = \"c\"", "code = \"c[d=e\"", "a path is malformed"),
+    ("Accept = \"application/json\"", "Accept = { base46 = \"x\" }", "`base46` is not known"),
     ("c = [0, \"ok\", true]", "c = []", "the test of `c` is not a text"),
     ("c = [0, \"ok\", true]\n", "", "this rule can never match"),
     (

@@ -470,7 +470,39 @@ fn faults_of_signatures_steps_and_xml_are_found_when_the_file_is_read() {
         (SIGNED, "secret = \"key\"\n", "", "an HMAC has no key"),
         (SIGNED, "alg = \"hmac-sha256\"", "alg = \"sha256\"", "a plain hash takes no key"),
         (SIGNED, "enc = [\"base64\"]\n", "", "[sign] has no `enc`"),
-        (SIGNED, "a = \"{description}\"", "a = \"{signature}\"", "is known only when the body is written"),
+        (
+            SIGNED,
+            "a = \"{description}\"",
+            "a = \"{signature}\"",
+            "write {?signature}: signed is the body without it",
+        ),
+        (SIGNED, "a = \"{description}\"", "a = \"{digest}\"", "is known only when the body is written"),
+        (
+            SIGNED,
+            "enc = [\"base64\"]",
+            "enc = [\"base64\"]\nagain = \"{host}\"",
+            "signs nothing of the first",
+        ),
+        (SIGNED, "enc = [\"base64\"]", "enc = [\"base64\"]\ndigest = \"hmac-sha1\"", "a digest has no key"),
+        (
+            SIGNED,
+            "enc = [\"base64\"]",
+            "enc = [\"base64\"]\ndigest_enc = [\"hx\"]",
+            "`digest_enc` has an unknown word",
+        ),
+        (
+            STEPS,
+            "path = \"/pay\"",
+            "path = \"/x/{step.tokenize.card}\"",
+            "declare it as { …, public = true }",
+        ),
+        (
+            STEPS,
+            "output.card = \"id\"",
+            "output.card = { path = \"//id\" }",
+            "a path of [step.tokenize] is not of its",
+        ),
+        (STEPS, "output.card = \"id\"", "output.card = { pat = \"id\" }", "`pat` is not known"),
         (SIGNED, "msg = \"host: {host}", "msg = \"{signature}", "holds its own signature"),
         (STEPS, "card = \"{step.tokenize.card}\"", "card = \"{digest}\"", "nothing is signed there"),
         (STEPS, "before = [\"sale\"]", "before = [\"void\"]", "that does not go before it"),
@@ -493,4 +525,61 @@ fn faults_of_signatures_steps_and_xml_are_found_when_the_file_is_read() {
         let said: Vec<String> = faults.iter().map(ToString::to_string).collect();
         assert!(said.iter().any(|fault| fault.contains(expected)), "{expected} not in {said:#?}");
     }
+}
+
+/// What is signed is the body without its signature, in whatever form; another digest is another header.
+#[test]
+fn a_signature_over_a_body_may_stand_in_it() {
+    let text = SIGNED
+        .replace("a = \"{description}\"", "a = \"{description}\"\nsign = \"{?signature}\"")
+        .replace("msg = \"host: {host}\\n", "msg = \"{body}")
+        .replace("enc = [\"base64\"]", "enc = [\"hex-upper\"]\ndigest = \"sha1\"\ndigest_enc = [\"hex\"]");
+    let signed = connector(&text);
+    let credentials = [("user", "u"), ("key", "a2V5")];
+    let values = signed_values(&credentials);
+    let rendered = signed.render(Operation::Sale, &values).unwrap();
+    let body = std::str::from_utf8(&rendered.body).unwrap();
+    let (before, after) = body.split_once(",\"sign\":\"").unwrap();
+    let (signature, rest) = after.split_once('"').unwrap();
+    let unsigned = format!("{before}{rest}");
+    let sha1 = |text: &str| {
+        let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+        data_encoding::HEXLOWER.encode(digest.as_ref())
+    };
+    assert_eq!(header(&rendered, "Digest"), format!("SHA-256={}", sha1(body)));
+    assert!(header(&rendered, "Signature").contains(signature));
+    assert!(signature.len() == 64 && !signature.chars().any(|c| c.is_ascii_lowercase()), "{signature}");
+    let message = format!(
+        "{unsigned}date: {}\nrequest-target: post /pts/v2/payments\ndigest: SHA-256={}\nv-c-merchant-id: u",
+        header(&rendered, "Date"),
+        sha1(&unsigned)
+    );
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"key");
+    let expected = data_encoding::HEXUPPER.encode(ring::hmac::sign(&key, message.as_bytes()).as_ref());
+    assert_eq!(signature, expected);
+    // Neither is in the MAC that says whether a request is the same again.
+    let later = super::super::SendMoment { unix_ms: values.moment.unix_ms + 60_000, ..values.moment };
+    let macs = [values.moment, later]
+        .map(|moment| signed.render_for_mac(Operation::Sale, &Values { moment, ..values }).unwrap().to_vec());
+    assert_eq!(macs[0], macs[1]);
+}
+
+/// Items by what is in them, in either form, and a whole answer that is a list.
+#[test]
+fn a_path_may_choose_an_item_by_its_text() {
+    let rules = "[[rule]]\nop = \"sale\"\noutcome = \"approved\"\n";
+    let op = "[auth]\nheader.A = \"{cred.user}{cred.key}\"\n[op.sale]\nmethod = \"GET\"\npath = \"/\"\nencoding = \"none\"\n";
+    let found = |format: &str, path: &str, answer: &str| {
+        let text = format!("{op}[response]\nformat = \"{format}\"\n[field]\ncode = \"{path}\"\n{rules}");
+        mapped(&connector(&text), answer).processor_code
+    };
+    let list = r#"{"l":[{"t":"a","v":{"c":1}},{"t":"b"},{"t":"b","v":{"c":2}}]}"#;
+    assert_eq!(found("json", "l[t=b].v.c", list).as_deref(), Some("2"));
+    assert_eq!(found("json", "l[t=c].v.c", list), None);
+    assert_eq!(found("json", "$[1].c", r#"[{"c":1},{"c":2}]"#).as_deref(), Some("2"));
+    assert_eq!(found("json", "$[t=x].c", r#"[{"c":1},{"t":"x","c":2}]"#).as_deref(), Some("2"));
+    let xml = "<r><f n='a'>1</f><f n='b'>2</f><g><k>b</k><v>3</v></g></r>";
+    assert_eq!(found("xml", "//f[@n=b]", xml).as_deref(), Some("2"));
+    assert_eq!(found("xml", "/r/g[k=b]/v", xml).as_deref(), Some("3"));
+    assert_eq!(found("xml", "/r/g[k=a]/v", xml), None);
 }

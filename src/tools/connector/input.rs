@@ -262,7 +262,7 @@ impl Input {
     }
 }
 
-const FIELDS: &str = "known are card {number, exp_month, exp_year, cvc}, amount, currency, billing, three_d_secure, \
+const FIELDS: &str = "known are card {number, exp_month, exp_year, cvc, brand}, amount, currency, billing, three_d_secure, \
     initiator, stored_credential {use, initiator, reason, ntid, tlid, original_amount, previous}, previous {transaction, \
     amount, attempt, ref, ntid}, attempt {id, ref}, final, allow_partial, description, statement_descriptor, invoice, \
     customer";

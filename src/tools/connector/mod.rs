@@ -153,24 +153,52 @@ fn render(name: &Path, operation: Operation, input: &Path, json: bool) -> Result
     let shown = connector
         .render_for_show(operation, &read.values())
         .map_err(|error| Failure::fault(format!("{}: {error}; nothing would be sent", connector.name())))?;
-    let url = format!("{}{}", base(&connector), shown.path_and_query);
+    let base = base(connector.test().or(connector.live()));
     if json {
-        say(&as_json(&shown, &url).to_string());
+        let mut all = as_json(&shown, base);
+        let steps = steps(&connector, &shown, base);
+        let steps: Vec<Value> = steps.map(|(_, step, base)| as_json(step, base)).collect();
+        if let Some(all) = all.as_object_mut().filter(|_| !steps.is_empty()) {
+            all.insert("steps".to_owned(), steps.into());
+        }
+        say(&all.to_string());
         return Ok(());
     }
-    say(&format!("{} {url}", shown.method));
+    for (name, step, base) in steps(&connector, &shown, base) {
+        say(&format!("first, step {name}:"));
+        say_request(step, base);
+        say("");
+    }
+    say_request(&shown, base);
+    Ok(())
+}
+
+/// The steps that go before a request, each with its name and where it goes.
+fn steps<'r>(
+    connector: &'r Connector,
+    shown: &'r Rendered,
+    usual: &'r str,
+) -> impl Iterator<Item = (&'r str, &'r Rendered, &'r str)> {
+    shown.steps.iter().filter_map(move |(index, step)| {
+        let (name, live, test) = connector.steps().nth(*index)?;
+        let own = test.or(live);
+        Some((name, step, if own.is_some() { base(own) } else { usual }))
+    })
+}
+
+fn say_request(shown: &Rendered, base: &str) {
+    say(&format!("{} {base}{}", shown.method, shown.path_and_query));
     for (header, value) in &shown.headers {
         say(&format!("{header}: {}", **value));
     }
     if !shown.body.is_empty() {
         say("");
-        say(&body_text(&shown));
+        say(&body_text(shown));
     }
-    Ok(())
 }
 
-fn base(connector: &Connector) -> &str {
-    match connector.test().or(connector.live()) {
+fn base(endpoint: Option<&Endpoint>) -> &str {
+    match endpoint {
         Some(Endpoint::Fixed(url)) => url,
         Some(Endpoint::Operator) | None => "‹endpoint›",
     }
@@ -183,13 +211,13 @@ fn body_text(shown: &Rendered) -> String {
     spread.unwrap_or_else(|_| String::from_utf8_lossy(&shown.body).into_owned())
 }
 
-fn as_json(shown: &Rendered, url: &str) -> Value {
+fn as_json(shown: &Rendered, base: &str) -> Value {
     let headers = shown.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
     let body = serde_json::from_slice::<Value>(&shown.body)
         .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&shown.body).into_owned()));
     serde_json::json!({
         "method": shown.method,
-        "url": url,
+        "url": format!("{base}{}", shown.path_and_query),
         "headers": headers.collect::<serde_json::Map<String, Value>>(),
         "body": body,
     })
@@ -293,7 +321,7 @@ mod tests {
         let read = input::Input::read(CHARGE).unwrap();
         let shown =
             find(Path::new("sandbox")).unwrap().render_for_show(Operation::Sale, &read.values()).unwrap();
-        let json = as_json(&shown, "‹endpoint›/v1/payments");
+        let json = as_json(&shown, "‹endpoint›");
         assert_eq!(
             json["body"]["card"],
             serde_json::json!({"number": "424242…4242", "exp_month": 3, "exp_year": 2030, "cvc": "‹cvc›"})
@@ -305,6 +333,25 @@ mod tests {
         );
         assert_eq!(json["headers"]["Authorization"], "Bearer ‹secret_key›");
         assert!(body_text(&shown).contains("\n  \"amount\": 2020,\n"));
+    }
+
+    /// A request that needs others first is shown with them, each where it goes.
+    #[test]
+    fn steps_are_shown_before_what_they_are_for() {
+        let read = input::Input::read(CHARGE).unwrap();
+        let connector = find(Path::new("paypal")).unwrap();
+        let shown = connector.render_for_show(Operation::Sale, &read.values()).unwrap();
+        let usual = base(connector.test());
+        let all: Vec<_> = steps(&connector, &shown, usual).collect();
+        assert_eq!(all.len(), shown.steps.len());
+        assert!(!all.is_empty());
+        for (name, step, base) in all {
+            let json = as_json(step, base).to_string();
+            assert!(
+                !name.is_empty() && json.contains("https://") && !json.contains("4242424242424242"),
+                "{json}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,28 @@ use cardvault::connector::{Connector, Operation, Word, builtin, builtin_names};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
-static CONNECTORS: LazyLock<Vec<Connector>> = LazyLock::new(|| builtin_names().filter_map(builtin).collect());
+/// Connectors that somebody else could have written, with what those that come with the program do not use.
+const OTHERS: &[&str] = &[
+    include_str!("../../vectors/recorded/airwallex/connector.toml"),
+    include_str!("../../vectors/recorded/commerce_hub/connector.toml"),
+    include_str!("../../vectors/recorded/eway/connector.toml"),
+    include_str!("../../vectors/recorded/global_collect/connector.toml"),
+    include_str!("../../vectors/recorded/gp_api/connector.toml"),
+    include_str!("../../vectors/recorded/heartland/connector.toml"),
+    include_str!("../../vectors/recorded/moneris/connector.toml"),
+    include_str!("../../vectors/recorded/nuvei/connector.toml"),
+    include_str!("../../vectors/recorded/ogone/connector.toml"),
+    include_str!("../../vectors/recorded/opayo/connector.toml"),
+    include_str!("../../vectors/recorded/payeezy/connector.toml"),
+    include_str!("../../vectors/recorded/rapyd/connector.toml"),
+    include_str!("../../vectors/recorded/realex/connector.toml"),
+    include_str!("../../vectors/recorded/usa_epay/connector.toml"),
+];
+
+static CONNECTORS: LazyLock<Vec<Connector>> = LazyLock::new(|| {
+    let others = OTHERS.iter().filter_map(|text| Connector::parse("other.toml", text).ok());
+    builtin_names().filter_map(builtin).chain(others).collect()
+});
 
 fuzz_target!(|data: &[u8]| {
     let [which, operation, status, more, body @ ..] = data else { return };

@@ -9,19 +9,44 @@ use cardvault::connector::{
 };
 use libfuzzer_sys::fuzz_target;
 
+/// Connectors that somebody else could have written, with what those that come with the program do not use.
+const OTHERS: &[&str] = &[
+    include_str!("../../vectors/recorded/airwallex/connector.toml"),
+    include_str!("../../vectors/recorded/commerce_hub/connector.toml"),
+    include_str!("../../vectors/recorded/eway/connector.toml"),
+    include_str!("../../vectors/recorded/global_collect/connector.toml"),
+    include_str!("../../vectors/recorded/gp_api/connector.toml"),
+    include_str!("../../vectors/recorded/heartland/connector.toml"),
+    include_str!("../../vectors/recorded/moneris/connector.toml"),
+    include_str!("../../vectors/recorded/nuvei/connector.toml"),
+    include_str!("../../vectors/recorded/ogone/connector.toml"),
+    include_str!("../../vectors/recorded/opayo/connector.toml"),
+    include_str!("../../vectors/recorded/payeezy/connector.toml"),
+    include_str!("../../vectors/recorded/rapyd/connector.toml"),
+    include_str!("../../vectors/recorded/realex/connector.toml"),
+    include_str!("../../vectors/recorded/usa_epay/connector.toml"),
+];
+
 fuzz_target!(|data: &[u8]| {
     let Some((choice, rest)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
     let names: Vec<&str> = builtin_names().collect();
-    match names.get(usize::from(*choice)) {
+    let choice = usize::from(*choice);
+    let other = choice.checked_sub(names.len()).and_then(|index| OTHERS.get(index));
+    match (names.get(choice), other) {
         // One of ours, and whatever a caller may say.
-        Some(name) => {
+        (Some(name), _) => {
             if let Some(connector) = builtin(name) {
                 render(&connector, &text);
             }
         }
+        (None, Some(other)) => {
+            if let Ok(connector) = Connector::parse("other.toml", other) {
+                render(&connector, &text);
+            }
+        }
         // A file of anybody's.
-        None => {
+        (None, None) => {
             if let Ok(connector) = Connector::parse("fuzz.toml", &text) {
                 render(&connector, "x < & \" ' \u{1f600} %0d%0a }} {card.number}");
             }
