@@ -198,6 +198,8 @@ fn each_decline_has_the_class_of_the_table() {
         let text = |key: &str| row.get(key).and_then(toml::Value::as_str);
         let declines =
             matches!(text("outcome"), Some("declined" | "authentication")) && text("fault").is_none();
+        // An updater speaks to a merchant's charge alone.
+        let declines = declines && text("updater").is_none();
         let card = card_of(row);
         let (Some(class), true, Some(card)) = (text("class"), declines, card) else { continue };
         let behaviour = text("name").unwrap();

@@ -314,6 +314,7 @@ async fn no_number_code_or_zip_is_left_anywhere() {
     let (mut canaries, mut answers) = (Canaries::default(), Answers::default());
     drive_tokens(&client, &mut canaries, &mut answers).await;
     processors::drive_charges(&client, &mut canaries, &mut answers).await;
+    processors::drive_updates(&client, &mut canaries, &mut answers).await;
     forwards::drive_forwards(&client, &mut canaries, &mut answers).await;
     drive_wrong_charges(&client, &mut canaries, &mut answers).await;
     drive_the_rest(&client, &mut canaries, &mut answers).await;

@@ -8,6 +8,7 @@ use super::fields::{Fact, ZipCheck};
 use super::op::{Op, Operation, Place};
 use super::rules::{Outcome, Verdict};
 use super::tree::{Parsed, Tree, text_of_body};
+use super::updates::CardUpdate;
 use super::words::Word;
 
 /// What an answer means. What the processor did not say is `null`.
@@ -46,6 +47,8 @@ pub struct Mapped {
     pub amount_approved: Option<i64>,
     /// The processor's own time in milliseconds, where it says so.
     pub processor_ms: Option<f64>,
+    /// What an account updater says of the card, in the answer of a charge or verification.
+    pub card_update: Option<CardUpdate>,
 }
 
 /// The address check.
@@ -127,6 +130,7 @@ pub(super) fn of_a_failed_step(connector: &Connector, status: u16, body: &[u8]) 
         transaction_id: None,
         network_transaction_id: None,
         amount_approved: None,
+        card_update: None,
         ..mapped
     }
 }
@@ -202,6 +206,9 @@ fn facts(connector: &Connector, op: Option<&Op>, verdict: &Verdict, tree: Tree<'
         },
         advice_code: advice,
         amount_approved: if verdict.outcome == Outcome::Approved { amount() } else { None },
+        card_update: op
+            .filter(|op| op.operation.asks_issuer() && !verdict.unknown)
+            .and_then(|_| connector.updates.find(tree, (&connector.maps, &connector.empty))),
         processor_ms: text(Fact::ProcessorMs).and_then(|t| t.parse().ok()).filter(|ms: &f64| ms.is_finite()),
     }
 }

@@ -24,6 +24,7 @@ impl Connector {
             ("agreements", vec![self.explain_agreements()]),
             ("money", self.explain_money()),
             ("declines", self.explain_declines()),
+            ("card updates", self.updates.explain()),
         ];
         out.retain(|(_, lines)| !lines.is_empty());
         out

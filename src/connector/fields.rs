@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::document::{Section, strings};
+use super::document::{Entry, Section, strings};
 use super::fault::{Faults, suggest};
 use super::leaf::{Known, Map};
 use super::path::Path;
@@ -69,7 +69,7 @@ struct Field {
 
 /// One place of a fact, and how it is read there.
 #[derive(Debug, Clone, Default)]
-struct Source {
+pub(super) struct Source {
     /// The first that is there counts; with `join`, all of them.
     paths: Vec<Path>,
     /// Only what stands before this text counts.
@@ -92,22 +92,11 @@ impl Fields {
                 faults.add(&entry.at, problem, suggest(entry.key, Fact::TEXTS.iter().copied()));
                 continue;
             };
-            let at = entry.value.span();
-            let mut field = Field { fact, sources: Vec::new() };
-            match entry.value.get_ref().as_array() {
-                Some(list) if list.iter().any(|item| item.get_ref().as_table().is_some()) => {
-                    field.sources =
-                        list.iter().map(|item| Source::read(entry.key, item, known, faults)).collect();
-                }
-                Some(_) | None => field.sources.push(Source::read(entry.key, entry.value, known, faults)),
-            }
+            let field = Field { fact, sources: read_sources(&entry, known, faults) };
             if fact == Fact::AvsZip {
                 for source in &field.sources {
-                    check_zip_map(source.map, known, &at, faults);
+                    check_zip_map(source.map, known, &entry.value.span(), faults);
                 }
-            }
-            if field.sources.iter().any(|source| source.paths.is_empty()) {
-                faults.add(&at, format!("`{}` has no path", entry.key), "write it like \"error.code\"");
             }
             out.push(field);
         }
@@ -121,7 +110,7 @@ impl Fields {
 
     /// Where it looks.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.0.iter().flat_map(|field| &field.sources).flat_map(|source| &source.paths)
+        self.0.iter().flat_map(|field| &field.sources).flat_map(Source::paths)
     }
 
     /// The fact in this answer.
@@ -136,7 +125,32 @@ impl Fields {
     }
 }
 
+/// Reads a path, a list of paths, a table with them, or a list of all that.
+pub(super) fn read_sources(entry: &Entry<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Vec<Source> {
+    let sources = match entry.value.get_ref().as_array() {
+        Some(list) if list.iter().any(|item| item.get_ref().as_table().is_some()) => {
+            list.iter().map(|item| Source::read(entry.key, item, known, faults)).collect()
+        }
+        Some(_) | None => vec![Source::read(entry.key, entry.value, known, faults)],
+    };
+    if sources.iter().any(|source| source.paths.is_empty()) {
+        let problem = format!("`{}` has no path", entry.key);
+        faults.add(&entry.value.span(), problem, "write it like \"error.code\"");
+    }
+    sources
+}
+
 impl Source {
+    /// Where it looks.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.paths.iter()
+    }
+
+    /// The table that translates it.
+    pub(super) const fn map(&self) -> Option<usize> {
+        self.map
+    }
+
     /// Reads a path, a list of paths, or `{ path, before, after, bounded, join, map }`.
     fn read(key: &str, value: &Spanned<DeValue<'_>>, known: &mut Known, faults: &mut Faults<'_>) -> Self {
         let mut out = Self::default();
@@ -165,7 +179,7 @@ impl Source {
         out
     }
 
-    fn text(&self, tree: Tree<'_>, maps: &[Map], empty: &[Box<str>]) -> Option<String> {
+    pub(super) fn text(&self, tree: Tree<'_>, maps: &[Map], empty: &[Box<str>]) -> Option<String> {
         let is_there = |text: &String| !empty.iter().any(|word| **word == **text);
         let texts = self.paths.iter().filter_map(|path| path.text(tree)).filter(is_there);
         let mut values = texts.filter_map(|text| self.cut(&text));

@@ -3,7 +3,7 @@
 //! A connector is a TOML file. It is parsed, checked and compiled once ([`Connector::parse`] finds every fault); then
 //! it does two pure things. In the keeper it renders an operation and its [`Values`] into a request; in the forwarder
 //! it maps an answer to a [`Mapped`] outcome. Shape: `spec` reads the file with `document` and `fault`; `op`, `leaf`,
-//! `condition` and `template` are requests, filled by `render`; `rules`, `fields` and `path` are answers, read by `answer`;
+//! `condition` and `template` are requests, filled by `render`; `rules`, `fields`, `updates` and `path` are answers, read by `answer`;
 //! `money`, `decline`, `network` and `authorization` are dated data, `codes` the table made from it. `language.md` beside this file is for who writes a connector.
 //!
 //! Invariant: no network, no file, no clock, no panic, no loop that a file or an answer could make endless.
@@ -32,6 +32,7 @@ mod spec;
 mod step;
 mod template;
 mod tree;
+mod updates;
 mod values;
 mod words;
 mod xml;
@@ -54,6 +55,7 @@ pub use render::{RenderError, Rendered};
 pub use rules::Outcome;
 pub use spec::{Endpoint, Evidence, Idempotency, IdempotencyKind};
 pub use step::{Part, StepOutputs};
+pub use updates::{CardUpdate, UpdateKind};
 pub use values::{
     Amount, Billing, Card, EndpointParts, Initiator, Previous, Reason, SendMoment, StoredCredential,
     ThreeDSecure, Use, Values,
@@ -93,6 +95,7 @@ pub struct Connector {
     /// Words of an answer that mean nothing is there.
     empty: Vec<Box<str>>,
     fields: fields::Fields,
+    updates: updates::Updates,
     rules: Vec<rules::Rule>,
     declines: decline::DeclineTable,
 }
@@ -180,6 +183,11 @@ impl Connector {
     /// The credential fields that a destination must have, each with a note for the operator.
     pub fn credentials(&self) -> impl Iterator<Item = (&str, &str)> {
         self.credentials.iter().zip(&self.credential_notes).map(|(field, note)| (&**field, &**note))
+    }
+
+    /// Whether its answers may say that the card itself has changed.
+    pub fn updates_cards(&self) -> bool {
+        !self.updates.is_empty()
     }
 
     /// How this processor treats a second send of the same attempt.

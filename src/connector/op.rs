@@ -56,6 +56,11 @@ impl Operation {
             Self::Sale | Self::Authorize | Self::Capture | Self::Refund | Self::Void | Self::Verify => false,
         }
     }
+
+    /// Whether it puts the card to its issuer.
+    pub const fn asks_issuer(self) -> bool {
+        matches!(self, Self::Sale | Self::Authorize | Self::Verify)
+    }
 }
 
 words! {

@@ -21,6 +21,7 @@ use super::rules::{Rule, read_rules};
 use super::sign::Sign;
 use super::step::{Step, read_steps};
 use super::tree::Format;
+use super::updates::Updates;
 use super::words::{Word, read, words};
 
 /// A connector is a few hundred lines.
@@ -125,11 +126,14 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     let (format, empty) = read_response(&mut top, faults);
     let fields =
         top.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, &mut known, faults));
+    let updates = top
+        .section("card_update", faults)
+        .map_or(Updates::default(), |s| Updates::read(s, &mut known, faults));
     let rules = read_rules(top.take("rule"), &at, faults);
     let declines =
         top.section("decline", faults).map_or(DeclineTable::default(), |s| DeclineTable::read(s, faults));
     top.finish(faults);
-    check_paths(format, &ops, (&fields, &rules), &at, faults);
+    check_paths(format, &ops, (&fields, &updates, &rules), &at, faults);
     check_step_paths(format, &steps, faults);
     check_used(&known, faults);
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
@@ -161,6 +165,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         format,
         empty,
         fields,
+        updates,
         rules,
         declines,
     })
@@ -570,7 +575,7 @@ fn read_response(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Format, Vec
 fn check_paths(
     format: Format,
     ops: &[Op],
-    (fields, rules): (&Fields, &[Rule]),
+    (fields, updates, rules): (&Fields, &Updates, &[Rule]),
     at: &Range<usize>,
     faults: &mut Faults<'_>,
 ) {
@@ -589,6 +594,9 @@ fn check_paths(
     }
     if !fields.paths().all(|path| fits(path, &[])) {
         faults.add(at, "a path of [field] is not of the answers' format", WRITE);
+    }
+    if !updates.paths().all(|path| fits(path, &[])) {
+        faults.add(at, "a path of [card_update] is not of the answers' format", WRITE);
     }
     for op in ops {
         let within = op.within.iter().flat_map(|within| within.paths());

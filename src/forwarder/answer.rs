@@ -4,8 +4,8 @@ use super::connection::Got;
 use super::fault::Fault;
 use super::retry_after;
 use super::scrub::{Field, Scrubber};
-use crate::connector::{Connector, Mapped, Operation, Outcome, Word};
-use crate::wire::forwarder::{Answer, Exchange, Verdict};
+use crate::connector::{CardUpdate, Connector, Mapped, Operation, Outcome, Word};
+use crate::wire::forwarder::{Answer, Exchange, NewCard, Verdict};
 use crate::wire::keeper::Verb;
 
 /// Where the connector cuts a text; a card number may have been cut with it.
@@ -13,22 +13,33 @@ const MESSAGE_CHARS_MAX: usize = 1000;
 const CODE_CHARS_MAX: usize = 64;
 const SHORT_CHARS_MAX: usize = 32;
 
-/// Maps an answer; with a fault of an answer that says nothing of what was done.
-pub(super) fn read(connector: &Connector, exchange: &Exchange, got: Got) -> (Answer, Option<Fault>) {
-    let retry_after_seconds = retry_after::seconds(got.status, &got.headers);
-    let (answer, fault) = read_body(connector, exchange, got);
-    (Answer { retry_after_seconds, ..answer }, fault)
+/// What an answer says.
+pub(super) struct Said {
+    /// What goes on to the edge.
+    pub(super) answer: Answer,
+    /// What goes to the keeper and no further.
+    pub(super) new_card: Option<Box<NewCard>>,
+    /// Where it says nothing of what was done.
+    pub(super) fault: Option<Fault>,
 }
 
-fn read_body(connector: &Connector, exchange: &Exchange, got: Got) -> (Answer, Option<Fault>) {
+/// Maps an answer.
+pub(super) fn read(connector: &Connector, exchange: &Exchange, got: Got) -> Said {
+    let retry_after_seconds = retry_after::seconds(got.status, &got.headers);
+    let said = read_body(connector, exchange, got);
+    Said { answer: Answer { retry_after_seconds, ..said.answer }, ..said }
+}
+
+fn read_body(connector: &Connector, exchange: &Exchange, got: Got) -> Said {
+    let nothing = |fault| Said { answer: unknown(got.status), new_card: None, fault: Some(fault) };
     if (300..400).contains(&got.status) {
-        return (unknown(got.status), Some(Fault::Redirect));
+        return nothing(Fault::Redirect);
     }
     if !got.is_identity {
-        return (unknown(got.status), Some(Fault::Encoding));
+        return nothing(Fault::Encoding);
     }
     let verb = operation(exchange.verb);
-    let mapped = match connector.lookup_for(verb).filter(|_| exchange.look_up) {
+    let mut mapped = match connector.lookup_for(verb).filter(|_| exchange.look_up) {
         Some(look_up) => {
             let (id, reference) = (exchange.attempt.to_string(), exchange.attempt.reference());
             connector.map_attempt(look_up, got.status, &got.body, &[&id, &reference])
@@ -38,7 +49,17 @@ fn read_body(connector: &Connector, exchange: &Exchange, got: Got) -> (Answer, O
     // The body goes before the scrubbed texts come: the least of it is in memory at any time.
     let status = got.status;
     drop(got);
-    (scrubbed(mapped, status, &Scrubber::new(&exchange.scrub)), None)
+    let new_card = mapped.card_update.take().map(new_card);
+    // The new number is as little for the edge as the one that was sent, wherever the processor repeats it.
+    let scrubber = match new_card.as_ref().and_then(|card| card.number.as_ref()) {
+        Some(number) => Scrubber::new(&[exchange.scrub.as_slice(), &[number.to_string()]].concat()),
+        None => Scrubber::new(&exchange.scrub),
+    };
+    Said { answer: scrubbed(mapped, status, &scrubber), new_card, fault: None }
+}
+
+fn new_card(update: CardUpdate) -> Box<NewCard> {
+    Box::new(NewCard { kind: update.kind, number: update.number, expiry: update.expiry })
 }
 
 /// The connector's operation that an exchange carries out.

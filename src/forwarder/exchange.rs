@@ -20,7 +20,7 @@ use super::fault::{Fault, failed};
 use super::forward;
 use super::routes::{Limits, Reads, Route, Target};
 use super::steps;
-use crate::wire::forwarder::{Exchange, Outcome, Sent};
+use crate::wire::forwarder::{Exchange, FromForwarder, Outcome, Sent};
 
 /// Headers that are the forwarder's own.
 const FRAMING: [&str; 8] = [
@@ -46,43 +46,54 @@ pub(super) struct Ended {
 }
 
 /// Carries out an exchange within its destination's time.
-pub(super) async fn run(route: &Route, mut exchange: Exchange) -> Outcome {
+pub(super) async fn run(route: &Route, mut exchange: Exchange) -> FromForwarder {
     let attempt = exchange.attempt;
     if let Reads::Mapped(connector) = &route.reads
         && !exchange.steps.is_empty()
         && let Err(outcome) = Box::pin(steps::carry_out(route, connector, &mut exchange)).await
     {
-        return outcome;
+        return outcome.into();
     }
     let body = Bytes::from(std::mem::take(&mut exchange.body));
     let parts = (exchange.method.as_str(), exchange.path.as_str(), exchange.headers.as_slice());
     let Some(request) = build(&route.target, parts, body) else {
-        return failed(attempt, Sent::Not, Fault::Request, 0);
+        return failed(attempt, Sent::Not, Fault::Request, 0).into();
     };
     let Ended { got, first_write } = send(&route.target, route.limits(), request, exchange.pooled).await;
     let upstream_us = first_write.map_or(0, |at| u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX));
     let got = match (got, first_write) {
         (Ok(got), _) => got,
-        (Err(fault), Some(_)) => return failed(attempt, Sent::Maybe, fault, upstream_us),
-        (Err(fault), None) => return failed(attempt, Sent::Not, fault, 0),
+        (Err(fault), Some(_)) => return failed(attempt, Sent::Maybe, fault, upstream_us).into(),
+        (Err(fault), None) => return failed(attempt, Sent::Not, fault, 0).into(),
     };
     if got.status == UNAUTHORIZED {
         for step in &route.steps {
             step.forget().await;
         }
     }
+    let mut new_card = None;
     let (answer, forwarded, fault) = match &route.reads {
         Reads::Mapped(connector) => {
-            let (answer, fault) = answer::read(connector, &exchange, got);
-            (Some(answer), None, fault)
+            let said = answer::read(connector, &exchange, got);
+            new_card = said.new_card;
+            (Some(said.answer), None, said.fault)
         }
         Reads::Whole(rules) => {
             let (forwarded, fault) = forward::read(rules, std::mem::take(&mut exchange.scrub), got).await;
             (None, forwarded, fault)
         }
     };
-    let error = fault.map(|fault| fault.word().to_owned());
-    Outcome { attempt, sent: Sent::Yes, answer, error, credentials_changed: false, upstream_us, forwarded }
+    let outcome = Outcome {
+        attempt,
+        sent: Sent::Yes,
+        answer,
+        error: fault.map(|fault| fault.word().to_owned()),
+        credentials_changed: false,
+        card_update: None,
+        upstream_us,
+        forwarded,
+    };
+    FromForwarder { outcome, new_card }
 }
 
 /// Over a waiting connection if there is one and it may be used, else over a fresh one. A waiting connection that turns out

@@ -78,6 +78,7 @@ pub(super) fn failed(attempt: AttemptId, sent: Sent, fault: Fault, upstream_us: 
         answer: None,
         error: Some(fault.word().to_owned()),
         credentials_changed: false,
+        card_update: None,
         upstream_us,
         forwarded: None,
     }

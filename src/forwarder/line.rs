@@ -8,12 +8,13 @@ use rustix::net::Shutdown;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use zeroize::Zeroize;
 
 use super::Forwarder;
 use super::exchange;
 use super::fault::{Fault, failed};
 use crate::card::id::AttemptId;
-use crate::wire::forwarder::{Exchange, Outcome, Sent, ToForwarder};
+use crate::wire::forwarder::{Exchange, FromForwarder, Sent, ToForwarder};
 use crate::wire::frame::{self, FrameError, FrameReader};
 
 /// So many frames are taken in before others have their turn.
@@ -24,7 +25,7 @@ const OUTCOMES_MAX: usize = 256;
 /// An outcome on its way; its place among those under way is free once it is written.
 struct Answered {
     id: u64,
-    outcome: Outcome,
+    said: FromForwarder,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -38,21 +39,21 @@ struct Answering {
 }
 
 impl Answering {
-    fn answer(mut self, outcome: Outcome) {
-        self.give(outcome);
+    fn answer(mut self, said: FromForwarder) {
+        self.give(said);
     }
 
-    fn give(&mut self, outcome: Outcome) {
+    fn give(&mut self, said: FromForwarder) {
         self.is_answered = true;
         // If the line is gone, so is the keeper that asked.
-        let _ = self.to.send(Answered { id: self.id, outcome, _place: self.place.take() });
+        let _ = self.to.send(Answered { id: self.id, said, _place: self.place.take() });
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.give(failed(self.attempt, Sent::Maybe, Fault::Internal, 0));
+            self.give(failed(self.attempt, Sent::Maybe, Fault::Internal, 0).into());
         }
     }
 }
@@ -111,7 +112,7 @@ fn begin(forwarder: &Arc<Forwarder>, id: u64, exchange: Exchange, to: &Unbounded
     let place = forwarder.place();
     let has_place = place.is_some();
     let answering = Answering { id, attempt, place, to: to.clone(), is_answered: false };
-    let refuse = |fault| failed(attempt, Sent::Not, fault, 0);
+    let refuse = |fault| failed(attempt, Sent::Not, fault, 0).into();
     if forwarder.is_stopping() {
         return answering.answer(refuse(Fault::Stopping));
     }
@@ -122,8 +123,8 @@ fn begin(forwarder: &Arc<Forwarder>, id: u64, exchange: Exchange, to: &Unbounded
         return answering.answer(refuse(Fault::Destination));
     };
     tokio::spawn(async move {
-        let outcome = exchange::run(&route, exchange).await;
-        answering.answer(outcome);
+        let said = exchange::run(&route, exchange).await;
+        answering.answer(said);
     });
 }
 
@@ -133,10 +134,13 @@ async fn write(stream: Arc<UnixStream>, mut answered: UnboundedReceiver<Answered
     while answered.recv_many(&mut batch, OUTCOMES_MAX).await > 0 {
         for one in &batch {
             // An outcome is bounded far below a frame; one that were not leaves nothing in `out`.
-            let _ = frame::encode(one.id, &one.outcome, &mut out);
+            let _ = frame::encode(one.id, &one.said, &mut out);
         }
         // If the line is gone, the keeper that asked is too; the rest is taken and dropped.
         let _ = write_all(&stream, &out).await;
+        if batch.iter().any(|one| one.said.new_card.is_some()) {
+            out.zeroize();
+        }
         out.clear();
         batch.clear();
     }
@@ -169,8 +173,8 @@ mod tests {
             panic!("on purpose");
         });
         assert!(task.await.unwrap_err().is_panic());
-        let Answered { id, outcome, .. } = answered.recv().await.unwrap();
-        assert_eq!((id, outcome), (5, failed(attempt, Sent::Maybe, Fault::Internal, 0)));
+        let Answered { id, said, .. } = answered.recv().await.unwrap();
+        assert_eq!((id, said.outcome), (5, failed(attempt, Sent::Maybe, Fault::Internal, 0)));
         assert!(answered.recv().await.is_none());
     }
 }

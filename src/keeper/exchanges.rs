@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::updates::Charged;
 use crate::card::id::AttemptId;
 use crate::wire::forwarder::{Exchange, Outcome, Sent};
 use crate::wire::keeper::{Opened, Unacknowledged};
@@ -18,6 +19,18 @@ pub(super) struct Asker {
     pub(super) id: u64,
 }
 
+/// A request that is ready to leave, and the card that it puts to its issuer.
+pub(super) struct Outgoing {
+    pub(super) exchange: Exchange,
+    pub(super) charged: Option<Box<Charged>>,
+}
+
+impl From<Exchange> for Outgoing {
+    fn from(exchange: Exchange) -> Self {
+        Self { exchange, charged: None }
+    }
+}
+
 /// An exchange that is with the forwarder.
 struct UnderWay {
     attempt: AttemptId,
@@ -25,6 +38,7 @@ struct UnderWay {
     is_look_up: bool,
     destination: String,
     credentials: u8,
+    charged: Option<Box<Charged>>,
 }
 
 /// Exchanges under way and outcomes.
@@ -37,7 +51,13 @@ pub(super) struct Exchanges {
 
 impl Exchanges {
     /// Notes an exchange that goes to the forwarder now; answers with its number there.
-    pub(super) fn begin(&mut self, exchange: &Exchange, asker: Asker, is_look_up: bool) -> u64 {
+    pub(super) fn begin(
+        &mut self,
+        exchange: &Exchange,
+        charged: Option<Box<Charged>>,
+        asker: Asker,
+        is_look_up: bool,
+    ) -> u64 {
         self.next = self.next.wrapping_add(1);
         let under_way = UnderWay {
             attempt: exchange.attempt,
@@ -45,6 +65,7 @@ impl Exchanges {
             is_look_up,
             destination: exchange.destination.clone(),
             credentials: exchange.credentials,
+            charged,
         };
         self.under_way.insert(self.next, under_way);
         self.next
@@ -53,6 +74,11 @@ impl Exchanges {
     /// Where exchange `number` went, and with which of the credentials.
     pub(super) fn sent_with(&self, number: u64) -> Option<(&str, u8)> {
         self.under_way.get(&number).map(|one| (one.destination.as_str(), one.credentials))
+    }
+
+    /// The card that exchange `number` puts to its issuer; an answer speaks of it once.
+    pub(super) fn take_charged(&mut self, number: u64) -> Option<Box<Charged>> {
+        self.under_way.get_mut(&number)?.charged.take()
     }
 
     /// The forwarder's answer to exchange `number`; answers with who asked. The outcome of a verb is remembered until it is
@@ -105,6 +131,7 @@ pub(super) fn failed(attempt: AttemptId, sent: Sent, error: &str) -> Outcome {
         answer: None,
         error: Some(error.to_owned()),
         credentials_changed: false,
+        card_update: None,
         upstream_us: 0,
         forwarded: None,
     }

@@ -130,7 +130,7 @@ impl State {
                 ask.attempt.bytes(),
                 &filled.mac_bytes,
             ]);
-            let request = Held::Request(Box::new(filled.exchange));
+            let request = Held::Request(Box::new(filled.exchange.into()));
             let held = self.holding.hold(request, Instant::now()).ok_or(Refusal::of(RefusalCode::Busy))?;
             Ok((held, mac))
         });

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::cleartext::charge_body::PassThrough;
+use super::exchanges::Outgoing;
 use crate::forwarding::request::Request;
-use crate::wire::forwarder::Exchange;
 
 const HELD_FOR: Duration = Duration::from_secs(5);
 /// More than the edge lets be under way at once.
@@ -16,7 +16,7 @@ pub(in crate::keeper) enum Held {
     /// CVC and pass-through data of a charge.
     PassThrough(Box<PassThrough>),
     /// A rendered request.
-    Request(Box<Exchange>),
+    Request(Box<Outgoing>),
     /// A caller's own request, checked, not filled.
     Forward(Box<HeldForward>),
 }

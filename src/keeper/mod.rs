@@ -18,6 +18,7 @@ mod signer;
 mod state;
 #[cfg(test)]
 mod tests;
+mod updates;
 mod zip;
 
 pub use service::run;

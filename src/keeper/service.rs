@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::exchanges::{Asker, failed};
+use super::exchanges::{Asker, Outgoing, failed};
 use super::signer::Signer;
 use super::state::{Later, Reply, State};
 use crate::wire::control::{FromKeeperControl, KeyOrder, ToKeeperControl, WrappedKey};
-use crate::wire::forwarder::{Exchange, Outcome, Sent, ToForwarder};
+use crate::wire::forwarder::{FromForwarder, Sent, ToForwarder};
 use crate::wire::frame::{self, FrameReader};
 use crate::wire::keeper::{FromKeeper, Refusal, RefusalCode, ToKeeper};
 use crate::wire::pair;
@@ -193,7 +193,7 @@ impl Keeper {
             .unwrap_or(Reply::Now(FromKeeper::Refused(Refusal::of(RefusalCode::Internal))));
         match reply {
             Reply::Now(answer) => Some(answer),
-            Reply::Later(Later::Exchange(exchange)) => self.send(asker, *exchange, is_look_up),
+            Reply::Later(Later::Exchange(outgoing)) => self.send(asker, *outgoing, is_look_up),
             Reply::Later(Later::KeepCheckpoint(size, root)) => {
                 *lock(&self.checkpoint_asker) = Some(asker);
                 let root = data_encoding::HEXLOWER.encode(&root);
@@ -204,10 +204,11 @@ impl Keeper {
     }
 
     /// Hands an exchange to the forwarder. A frame that was not written whole was not sent.
-    fn send(&self, asker: Asker, exchange: Exchange, is_look_up: bool) -> Option<FromKeeper> {
+    fn send(&self, asker: Asker, outgoing: Outgoing, is_look_up: bool) -> Option<FromKeeper> {
+        let Outgoing { exchange, charged } = outgoing;
         let attempt = exchange.attempt;
         let mut forwarder = lock(&self.forwarder);
-        let number = self.state().exchanges.begin(&exchange, asker, is_look_up);
+        let number = self.state().exchanges.begin(&exchange, charged, asker, is_look_up);
         let sent = forwarder.as_mut().is_some_and(|line| {
             frame::write(&mut line.stream, number, &ToForwarder::Send(Box::new(exchange))).is_ok()
         });
@@ -232,8 +233,14 @@ impl Keeper {
 
     fn serve_forwarder(self: Arc<Self>, generation: u64, stream: UnixStream) {
         let mut reader = FrameReader::new(stream);
-        while let Ok((number, mut outcome)) = reader.read::<Outcome>() {
-            let asker = self.state().arrived(number, &mut outcome);
+        while let Ok((number, said)) = reader.read::<FromForwarder>() {
+            let FromForwarder { mut outcome, new_card } = said;
+            // A panic over a processor's word on the card must not take the outcome with it.
+            let arrived = AssertUnwindSafe(|| self.state().arrived(number, &mut outcome, new_card));
+            let asker = catch_unwind(arrived).unwrap_or_else(|_| {
+                outcome.card_update = None;
+                self.state().arrived(number, &mut outcome, None)
+            });
             if let Some(asker) = asker {
                 self.answer_later(asker, &FromKeeper::Outcome(Box::new(outcome)));
             }

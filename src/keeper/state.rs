@@ -6,23 +6,26 @@ use std::time::Instant;
 use super::budget::Budget;
 use super::cleartext::charge_body::{self, PassThrough};
 use super::cleartext::envelope::Place;
+use super::cleartext::fingerprint::derive_fingerprint;
 use super::cleartext::render::{self, ClearCard};
 use super::cleartext::submitted::Submitted;
 use super::destinations::{self, KeptDestination};
-use super::exchanges::{Asker, Exchanges};
+use super::exchanges::{Asker, Exchanges, Outgoing};
 use super::forwards::{self, KeptForward};
 use super::held::{Held, Holding};
 use super::keys::{Kek, KeyError, KeyRing};
 use super::openings::Openings;
 use super::ranges::Ranges;
 use super::signer::Signer;
+use super::updates::Charged;
+use crate::card::range::RangeFacts;
 use crate::card::sealed::SealedCard;
 use crate::card::stray::Exemptions;
 use crate::card::tenant::TenantId;
 use crate::clock::{Clock, SystemClock, Time};
 use crate::random;
 use crate::wire::control::{KeeperSettings, TenantInfo};
-use crate::wire::forwarder::Outcome;
+use crate::wire::forwarder::{NewCard, Outcome};
 use crate::wire::keeper::{
     ChargeRead, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Prepare, Prepared, ReadCharge,
     Refusal, RefusalCode, Seal, Sealed, ToKeeper,
@@ -57,7 +60,7 @@ pub(super) enum Reply {
 /// What a question waits for.
 pub(super) enum Later {
     /// This exchange with the forwarder.
-    Exchange(Box<crate::wire::forwarder::Exchange>),
+    Exchange(Box<Outgoing>),
     /// The supervisor to keep a checkpoint of this size and root.
     KeepCheckpoint(u64, [u8; 32]),
 }
@@ -196,12 +199,10 @@ impl State {
         }
         let facts = submitted.pan().map(|pan| self.ranges.find(pan.first_eight())).unwrap_or_default();
         let place = self.place(ask.tenant, ask.token, ask.policy);
+        let over = (ask.tenant, ask.seal_as, ask.versions);
         let mut sealed =
-            submitted.seal(&place, &self.keys, epoch(now), ask, fingerprint).map_err(unavailable)?;
-        if let Some(shown) = &mut sealed.shown {
-            shown.brand = facts.brand.unwrap_or(shown.brand);
-            (shown.funding, shown.country) = (facts.funding, facts.country);
-        }
+            submitted.seal(&place, &self.keys, epoch(now), over, fingerprint).map_err(unavailable)?;
+        add_facts(&mut sealed, facts);
         if let Some(key) = &ask.idempotency_key {
             sealed.digests = Some(digests(&self.keys, ask.tenant, &ask.route, key, &ask.body)?);
         }
@@ -250,13 +251,14 @@ impl State {
         let opening = card
             .as_ref()
             .map(|_| self.openings.count("charge", ask.tenant, ask.token, &ask.destination, ask.event));
+        let charged = card.as_ref().and_then(|card| self.charged(to, ask, card));
         let nothing = PassThrough::default();
         let rendered = render::render(to, ask, card.as_ref(), pass.as_deref().unwrap_or(&nothing));
         drop(card);
         let connector_version = *to.connector.version_hash();
         let held = rendered.and_then(|rendered| {
             let mac = self.request_mac(ask, &rendered.mac_bytes)?;
-            let request = Held::Request(Box::new(rendered.exchange));
+            let request = Held::Request(Box::new(Outgoing { exchange: rendered.exchange, charged }));
             let held = self.holding.hold(request, now).ok_or(Refusal::of(RefusalCode::Busy))?;
             Ok((held, mac))
         });
@@ -271,6 +273,22 @@ impl State {
             (Err(refusal), None) => Err(refusal),
             (Err(refusal), Some(opened)) => Ok(FromKeeper::RefusedAfterOpening(refusal, Box::new(opened))),
         }
+    }
+
+    /// What has to be known of a card when its processor says that it has another number; nothing where none says so.
+    fn charged(&self, to: &KeptDestination, ask: &Prepare, card: &ClearCard) -> Option<Box<Charged>> {
+        let asks_issuer = render::operation(ask.verb).asks_issuer() && to.connector.updates_cards();
+        let sealed = ask.sealed.as_ref().filter(|_| asks_issuer)?;
+        // Without its key no new number could be sealed either.
+        let key = self.keys.tenant(ask.tenant).and_then(|keys| keys.fingerprint()).ok()?;
+        Some(Box::new(Charged {
+            tenant: ask.tenant,
+            token: ask.token,
+            policy: sealed.policy,
+            versions: versions(sealed),
+            fingerprint: derive_fingerprint(key, &card.pan),
+            expiry: card.expiry,
+        }))
     }
 
     pub(super) fn open(
@@ -297,10 +315,7 @@ impl State {
 
     /// Keyed hash of the rendered request: (purpose, verb, token, field versions, attempt, bytes).
     fn request_mac(&self, ask: &Prepare, bytes: &[u8]) -> Result<[u8; 32], Refusal> {
-        let versions = ask.sealed.as_ref().map_or([0; 3], |s| {
-            [s.pan.version, s.expiry.version, s.zip.as_ref().map_or(0, |zip| zip.version)]
-        });
-        let [a, b, c] = versions.map(u32::to_be_bytes);
+        let [a, b, c] = ask.sealed.as_ref().map_or([0; 3], versions).map(u32::to_be_bytes);
         let verb = crate::connector::Word::text(render::operation(ask.verb));
         let keys = self.keys.tenant(ask.tenant).and_then(|keys| keys.body_mac()).map_err(unavailable)?;
         Ok(keys.sum(&[
@@ -315,7 +330,7 @@ impl State {
 
     fn release(&mut self, held: u64) -> Reply {
         match self.holding.take(held, Instant::now()) {
-            Some(Held::Request(exchange)) => Reply::Later(Later::Exchange(exchange)),
+            Some(Held::Request(outgoing)) => Reply::Later(Later::Exchange(outgoing)),
             Some(Held::PassThrough(_) | Held::Forward(_)) | None => {
                 Reply::Now(FromKeeper::Refused(Refusal::of(RefusalCode::HeldGone)))
             }
@@ -328,14 +343,22 @@ impl State {
             .ok_or(Refusal::about(RefusalCode::DestinationUnknown, "destination"))
             .and_then(|to| render::render_look_up(to, ask));
         match rendered {
-            Ok(exchange) => Reply::Later(Later::Exchange(Box::new(exchange))),
+            Ok(exchange) => Reply::Later(Later::Exchange(Box::new(exchange.into()))),
             Err(refusal) => Reply::Now(FromKeeper::Refused(refusal)),
         }
     }
 
     /// Takes the forwarder's answer to an exchange; gives who asked. Where the processor refuses the credentials, what is rendered
-    /// from now on has the others, if there are any.
-    pub(super) fn arrived(&mut self, number: u64, outcome: &mut Outcome) -> Option<Asker> {
+    /// from now on has the others, if there are any. What it says of the card is sealed here, and its clear text ends here.
+    pub(super) fn arrived(
+        &mut self,
+        number: u64,
+        outcome: &mut Outcome,
+        new_card: Option<Box<NewCard>>,
+    ) -> Option<Asker> {
+        let charged = self.exchanges.take_charged(number);
+        outcome.card_update =
+            charged.zip(new_card).and_then(|(card, said)| self.read_update(&card, &said)).map(Box::new);
         if destinations::refuses_credentials(outcome)
             && let Some((name, credentials)) = self.exchanges.sent_with(number)
             && let Some(to) = self.destinations.get_mut(name)
@@ -359,8 +382,21 @@ impl State {
     }
 }
 
+/// Versions of PAN, expiry and zip; zero for none.
+fn versions(sealed: &SealedCard) -> [u32; 3] {
+    [sealed.pan.version, sealed.expiry.version, sealed.zip.as_ref().map_or(0, |zip| zip.version)]
+}
+
+/// Says of a number what the table of ranges knows.
+pub(super) fn add_facts(sealed: &mut Sealed, facts: RangeFacts) {
+    if let Some(shown) = &mut sealed.shown {
+        shown.brand = facts.brand.unwrap_or(shown.brand);
+        (shown.funding, shown.country) = (facts.funding, facts.country);
+    }
+}
+
 /// The month of sealing: year × 12 + month − 1.
-fn epoch(now: Time) -> u32 {
+pub(super) fn epoch(now: Time) -> u32 {
     let (year, month) = now.year_month();
     u32::try_from(i32::from(year) * 12 + i32::from(month) - 1).unwrap_or(0)
 }

@@ -23,18 +23,18 @@ use crate::wire::keeper::{
 };
 
 const VISA: &str = "4242424242424242";
-const TENANT: TenantId = TenantId(1);
+pub(super) const TENANT: TenantId = TenantId(1);
 const KEK: [u8; 32] = [5; 32];
 const ENVIRONMENT: [u8; 16] = [6; 16];
 const ROUTE: &str = "POST /v1/charges";
 
-struct Keeper {
-    state: State,
-    token: Token,
+pub(super) struct Keeper {
+    pub(super) state: State,
+    pub(super) token: Token,
     body_mac: WrappedKey,
 }
 
-fn keeper() -> Keeper {
+pub(super) fn keeper() -> Keeper {
     keeper_of(&BTreeMap::new())
 }
 
@@ -128,7 +128,7 @@ impl Keeper {
         if let FromKeeper::Sealed(sealed) = answer { Ok(sealed) } else { Err(refusal(answer)) }
     }
 
-    fn card(&mut self, year: u16) -> SealedCard {
+    pub(super) fn card(&mut self, year: u16) -> SealedCard {
         let body = format!(
             r#"{{"card":{{"number":"{VISA}","exp_month":12,"exp_year":{year}}},"billing":{{"zip":"QX7 ZKW9"}}}}"#
         );
@@ -152,19 +152,19 @@ impl Keeper {
         if let FromKeeper::ChargeRead(read) = answer { Ok(read) } else { Err(refusal(answer)) }
     }
 
-    fn prepare(&mut self, ask: &Prepare) -> Result<Box<Prepared>, Refusal> {
+    pub(super) fn prepare(&mut self, ask: &Prepare) -> Result<Box<Prepared>, Refusal> {
         let answer = self.ask(ToKeeper::Prepare(Box::new(ask.clone())));
         if let FromKeeper::Prepared(prepared) = answer { Ok(prepared) } else { Err(refusal(answer)) }
     }
 
-    fn release(&mut self, held: u64) -> Option<Box<Exchange>> {
+    pub(super) fn release(&mut self, held: u64) -> Option<Box<Exchange>> {
         match self.state.answer(ToKeeper::Release { held, grant: 1 }) {
-            Reply::Later(Later::Exchange(exchange)) => Some(exchange),
+            Reply::Later(Later::Exchange(outgoing)) => Some(Box::new(outgoing.exchange)),
             Reply::Now(_) | Reply::Later(Later::KeepCheckpoint(..)) => None,
         }
     }
 
-    fn sale(&self, sealed: SealedCard, held: Option<u64>) -> Prepare {
+    pub(super) fn sale(&self, sealed: SealedCard, held: Option<u64>) -> Prepare {
         let now = SystemClock.now();
         Prepare {
             held,
@@ -395,12 +395,12 @@ fn what_a_processor_refuses_is_not_shown_to_it_again() {
             exchange.headers.iter().find(|(name, _)| name == "Authorization").map(|(_, value)| value.clone());
         assert!(["sk_test_canary", "sk_test_second"].iter().all(|s| exchange.scrub.iter().any(|x| x == s)));
         number += 1;
-        let begun = keeper.state.exchanges.begin(&exchange, Asker { generation: 1, id: number }, false);
+        let begun = keeper.state.exchanges.begin(&exchange, None, Asker { generation: 1, id: number }, false);
         (begun, exchange.attempt, shown.unwrap())
     };
     let says = |keeper: &mut Keeper, (number, attempt, _): &(u64, AttemptId, String), status, verdict| {
         let mut outcome = answered(*attempt, status, verdict);
-        assert!(keeper.state.arrived(*number, &mut outcome).is_some());
+        assert!(keeper.state.arrived(*number, &mut outcome, None).is_some());
         outcome.credentials_changed
     };
     let first = send(&mut keeper);
@@ -433,13 +433,13 @@ fn what_a_processor_refuses_is_not_shown_to_it_again() {
     let ask = keeper.sale(sealed, None);
     let held = keeper.prepare(&ask).unwrap().held;
     let exchange = keeper.release(held).unwrap();
-    let begun = keeper.state.exchanges.begin(&exchange, Asker { generation: 1, id: 1 }, false);
+    let begun = keeper.state.exchanges.begin(&exchange, None, Asker { generation: 1, id: 1 }, false);
     let mut outcome = answered(exchange.attempt, 401, Verdict::Error);
-    keeper.state.arrived(begun, &mut outcome);
+    keeper.state.arrived(begun, &mut outcome, None);
     assert!(!outcome.credentials_changed, "there are no others");
 }
 
-fn answered(attempt: AttemptId, http_status: u16, verdict: Verdict) -> Outcome {
+pub(super) fn answered(attempt: AttemptId, http_status: u16, verdict: Verdict) -> Outcome {
     let answer = Answer::of(verdict, http_status);
     Outcome {
         attempt,
@@ -447,6 +447,7 @@ fn answered(attempt: AttemptId, http_status: u16, verdict: Verdict) -> Outcome {
         answer: Some(answer),
         error: None,
         credentials_changed: false,
+        card_update: None,
         upstream_us: 1,
         forwarded: None,
     }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::keeper::Verb;
+use zeroize::Zeroizing;
+
+use super::keeper::{CardUpdate, Verb};
 use crate::card::id::AttemptId;
+use crate::connector::UpdateKind;
 
 /// However long a processor asks to be left alone: after this it is asked again.
 pub const RETRY_AFTER_SECONDS_MAX: u32 = 3_600;
@@ -82,6 +85,39 @@ pub enum Sent {
     Yes,
 }
 
+/// An answer of the forwarder.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FromForwarder {
+    /// What became of the exchange; the keeper gives it on.
+    pub outcome: Outcome,
+    /// What the processor said of the card itself. It is for the keeper alone, and in a message of its own so that no outcome can carry
+    /// it further.
+    pub new_card: Option<Box<NewCard>>,
+}
+
+impl From<Outcome> for FromForwarder {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, new_card: None }
+    }
+}
+
+/// What a processor's account updater said, in clear and not checked.
+#[derive(Serialize, Deserialize)]
+pub struct NewCard {
+    /// What it says.
+    pub kind: UpdateKind,
+    /// The new number.
+    pub number: Option<Zeroizing<String>>,
+    /// Month and year of the new expiry.
+    pub expiry: Option<(u16, u16)>,
+}
+
+impl std::fmt::Debug for NewCard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewCard").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
 /// What became of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -96,6 +132,8 @@ pub struct Outcome {
     /// The processor refused the operator's credentials, and there are others: the next request goes out with those. Said by the
     /// keeper.
     pub credentials_changed: bool,
+    /// What the processor said of the card itself, checked and sealed. Said by the keeper.
+    pub card_update: Option<Box<CardUpdate>>,
     /// From the request's first byte to the answer's last, in microseconds.
     pub upstream_us: u64,
     /// The answer to a forward, redacted; a charge has none.

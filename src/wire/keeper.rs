@@ -10,6 +10,7 @@ use crate::card::id::{AttemptId, EventId, Token};
 use crate::card::sealed::{SealedCard, SealedField};
 use crate::card::tenant::TenantId;
 use crate::card::truncated::TruncatedPan;
+use crate::connector::UpdateKind;
 
 /// A question to the keeper.
 #[derive(Debug, Serialize, Deserialize)]
@@ -186,6 +187,19 @@ pub struct Sealed {
     pub status: Option<String>,
     /// The keyed hashes, if there was an idempotency key.
     pub digests: Option<Digested>,
+}
+
+/// What a processor's account updater said of the card that was charged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardUpdate {
+    /// What it said.
+    pub kind: UpdateKind,
+    /// Field version of the number that was charged: what is new is new for that one.
+    pub number: u32,
+    /// What is new, sealed for the same token at the next versions of its fields; none where there is nothing to store.
+    pub sealed: Option<Box<Sealed>>,
+    /// Why what is new could not be sealed, in our own words.
+    pub refused: Option<String>,
 }
 
 /// An expiry to open.

@@ -23,4 +23,5 @@ mod rotation;
 mod routing;
 mod runs;
 mod unknown;
+mod updates;
 mod verbs;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cardvault::tools::client::Client;
 use serde_json::{Value, json};
 
+use crate::common::numbers::complete;
 use crate::common::{Vault, store, text};
 use crate::{Answers, CODE, Canaries, body};
 
@@ -115,6 +116,35 @@ pub(crate) async fn drive_charges(client: &Client, canaries: &mut Canaries, answ
         }
         answers.0.extend_from_slice(format!("{:?}", answer.headers).as_bytes());
         answers.0.extend_from_slice(&answer.body);
+    }
+}
+
+/// Charges of the merchant whose answers tell another number: the processor names it, and the vault stores it.
+pub(crate) async fn drive_updates(client: &Client, canaries: &mut Canaries, answers: &mut Answers) {
+    for (n, (case, suffix, status)) in
+        [("renewed", 950, "approved"), ("renewed and declined", 951, "declined")].into_iter().enumerate()
+    {
+        let number = canaries.make(case, suffix);
+        let new = canaries.keep("what it is renewed to", complete(&format!("{}000", &number[..12])));
+        let stored =
+            store(client, &format!("renewed-{n}"), &serde_json::from_str(&body(&number)).unwrap()).await;
+        let path = format!("/v1/tokens/{}", stored["id"].as_str().unwrap());
+        let consent =
+            json!({"type": "recurring", "consent": {"by": "shopper", "at": "2026-11-22T00:00:00Z"}});
+        let agreed =
+            client.post(&format!("{path}/agreements"), &format!("agreed-{n}"), &consent).await.unwrap();
+        assert_eq!(agreed.status, 201, "{case}: {}", text(&agreed));
+        let charge = json!({
+            "token": stored["id"], "amount": 1000, "currency": "USD", "destination": "sandbox",
+            "invoice": format!("renewed-{n}"), "initiator": "merchant",
+        });
+        let answer = client.post("/v1/charges", &format!("charge-renewed-{n}"), &charge).await.unwrap();
+        assert_eq!((answer.status, &answer.json()["status"]), (201, &json!(status)), "{}", text(&answer));
+        answers.take(&answer);
+        let card = client.get(&path).await.unwrap();
+        assert_eq!(card.json()["version"], 2, "{case}: {}", text(&card));
+        assert_eq!(card.json()["card"]["last4"], new[12..], "{case}");
+        answers.take(&card);
     }
 }
 

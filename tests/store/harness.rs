@@ -81,6 +81,7 @@ pub(crate) fn make_card(tenant: TenantId, customer: Option<&str>) -> CardRow {
         status: CardStatus::Active,
         legal_hold: false,
         erase_asked: false,
+        number_by_updater: false,
         created_at: NOW,
         updated_at: NOW,
         erased_at: None,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::{
     Amount, Connector, DeclineClass, Endpoint, IdempotencyKind, Operation, Outcome, Previous, RenderError,
-    Values, Word, ZipCheck, builtin,
+    UpdateKind, Values, Word, ZipCheck, builtin,
 };
 use super::{merchant, sale};
 
@@ -181,7 +181,7 @@ fn what_a_connector_says_of_itself() {
     assert_eq!(connector.credentials().map(|(field, _)| field).collect::<Vec<_>>(), ["merchant", "key"]);
     assert_eq!(connector.lookup_for(Operation::Sale), None);
     let other =
-        Connector::parse("x", &builtin_text("sandbox").replace("version = 1", "version = 2")).unwrap();
+        Connector::parse("x", &builtin_text("sandbox").replace("version = 2", "version = 3")).unwrap();
     assert_ne!(other.version_hash(), builtin("sandbox").unwrap().version_hash());
     assert!(builtin("stripe").unwrap().captures_once() && !builtin("sandbox").unwrap().captures_once());
     let terms = |name| builtin(name).unwrap().authorization().clone();
@@ -523,7 +523,7 @@ fn the_page_for_authors_is_whole() {
         .chain(Outcome::TEXTS)
         .chain(IdempotencyKind::TEXTS)
         .chain(DeclineClass::TEXTS);
-    let facts = super::super::fields::Fact::TEXTS.iter().chain(ZipCheck::TEXTS);
+    let facts = super::super::fields::Fact::TEXTS.iter().chain(ZipCheck::TEXTS).chain(UpdateKind::TEXTS);
     for word in names.chain(words.copied()).chain(facts.copied()) {
         let found =
             page.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').any(|known| known == word);

@@ -7,6 +7,7 @@ mod mixed_apis;
 mod properties;
 mod recorded;
 mod requests;
+mod updates;
 mod vectors;
 mod wires;
 mod xml_apis;

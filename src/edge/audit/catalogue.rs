@@ -39,7 +39,8 @@ actions! {
     CARD_RESEAL "card.reseal" [1] "A card was sealed again under another key; `card_sha256` and `version` are those of the row.";
     CARD_SUSPEND "card.suspend" [1] "A card was suspended: kept, but not to be charged or forwarded.";
     CARD_UNREADABLE "card.unreadable" [1] "A stored card did not open: its row was damaged, edited or swapped.";
-    CARD_UPDATE "card.update" [1] "A card changed; `card_sha256` and `version` are those of the row, `fields` says what.";
+    CARD_UPDATE "card.update" [1] "A card changed; `card_sha256` and `version` are those of the row, `fields` says what. By an account updater's word if the actor is `account_updater`: `note` is the destination, `attempt` the charge's.";
+    CARD_UPDATE_REFUSED "card.update_refused" [1] "What an account updater said of a card was not stored; the outcome says why, `note` is the destination, `attempt` the charge's.";
     CHARGE_CAPTURE "charge.capture" [1] "A capture of an authorization was sent, or is about to be.";
     CHARGE_CREATE "charge.create" [1] "A charge was taken, to be sent later.";
     CHARGE_LIST "charge.list" [1] "Charges were listed; `count` says how many.";

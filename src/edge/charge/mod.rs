@@ -4,7 +4,8 @@
 //! - [`create`]: charges and verifications; [`follow`]: captures, refunds, voids; [`show`]: look-ups.
 //! - [`send`]: the order of one attempt: prepare, one change, release, one change.
 //! - [`again`]: one more attempt; [`schedule`], [`retries`]: when, and the task that makes it; [`route`]: where to, and where else.
-//! - [`declines`]: what the networks allow after a decline; [`settle`]: what a person says of a charge.
+//! - [`declines`]: what the networks allow after a decline; [`updater`]: what a processor says of the card; [`settle`]: what a person
+//!   says of a charge.
 //! - [`resolve`]: what to do when nobody knows; [`pending`]: when the processor answers later; [`recover`]: after a restart; [`waits`]:
 //!   who asked to be left alone.
 //! - [`runs`]: many charges as one stream.
@@ -44,6 +45,7 @@ mod show;
 mod terms;
 #[cfg(test)]
 pub(in crate::edge) mod tests;
+mod updater;
 mod waits;
 
 pub use create::create;

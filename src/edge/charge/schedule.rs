@@ -79,6 +79,26 @@ fn after_decline(attempt: &Attempt, retries: &Retries, policy: &RetryPolicy, now
     at(wanted.max(allowed), retries.until)
 }
 
+/// The card that was declined is another now, by the word of its processor: it is tried at once, if so configured. Such a try counts as
+/// one of the schedule's, so that a processor that names a new number with each decline is not asked for ever.
+pub(super) fn at_new_card(charge: &mut ChargeRow, policy: &RetryPolicy, now: Time) {
+    let is_declined = charge.status == ChargeStatus::Declined;
+    let Some(retries) = charge.retries_mut().filter(|_| is_declined && policy.at_card_update) else { return };
+    let waits = match &retries.state {
+        RetryState::Scheduled(_) | RetryState::Waiting => true,
+        // Of the number that was declined this is true, and of the delays.
+        RetryState::Ended(why) => {
+            matches!(why.as_str(), "network_rule" | "card_update_needed" | "schedule_over")
+        }
+        RetryState::Running => false,
+    };
+    let tries_max = policy.soft_seconds.len().max(policy.generic_seconds.len()).max(1);
+    let is_left = usize::try_from(retries.made).is_ok_and(|made| made < tries_max);
+    if waits {
+        retries.state = if is_left { at(now, retries.until) } else { ended("schedule_over") };
+    }
+}
+
 /// A schedule whose next attempt is made then; past its end there is none.
 pub(super) fn at(due: Time, until: Time) -> RetryState {
     if due > until { ended("schedule_over") } else { RetryState::Scheduled(due) }
@@ -154,6 +174,34 @@ mod tests {
         assert_eq!(after("fix_data", rule(Retry::Never, 0, None), 0), RetryState::Waiting, "another number");
         let customer = rule(Retry::When, 0, Some(Condition::Customer));
         assert_eq!(after("auth_required", customer, 0), ended("customer_needed"));
+    }
+
+    #[test]
+    fn a_new_card_is_tried_at_once_and_no_more_often_than_the_schedule_says() {
+        let policy = RetriesConfig::default().policy().unwrap();
+        let at_once = |class: &str, rule: Option<NetworkRule>, made: u32, policy: &RetryPolicy| {
+            let mut sale = charge(OperationKind::Sale, false);
+            sale.plan = Some(Box::new(plan(policy, NOW)));
+            let declined = Answer { decline_class: Some(class.to_owned()), ..answer(Verdict::Declined) };
+            let mut sale = learn(&sale, &said(1, declined));
+            sale.operations[0].attempts[0].rule = rule;
+            sale.retries_mut().unwrap().made = made;
+            proceed(&mut sale, policy, NOW);
+            at_new_card(&mut sale, policy, NOW);
+            sale.retries().unwrap().state.clone()
+        };
+        for class in ["soft", "generic", "fix_data", "hard"] {
+            assert_eq!(at_once(class, None, 0, &policy), scheduled(0), "{class}");
+            assert_eq!(at_once(class, None, 4, &policy), ended("schedule_over"), "{class}");
+        }
+        let card = rule(Retry::When, 0, Some(Condition::CardUpdate));
+        assert_eq!(at_once("fix_data", card.clone(), 3, &policy), scheduled(0));
+        assert_eq!(at_once("fix_data", card, 4, &policy), ended("schedule_over"), "not for ever");
+        for (class, why) in [("risk", "risk"), ("error", "error"), ("auth_required", "customer_needed")] {
+            assert_eq!(at_once(class, None, 0, &policy), ended(why), "{class}");
+        }
+        let patient = RetryPolicy { at_card_update: false, ..policy };
+        assert_eq!(at_once("soft", None, 0, &patient), scheduled(1));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::Error;
 use super::answer;
 use super::limits;
 use super::machine::{self, How, Learnt};
-use super::{declines, retries, schedule, terms};
+use super::{declines, retries, terms, updater};
 use crate::card::id::{AttemptId, EventId, Token};
 use crate::card::tenant::TenantId;
 use crate::connector::network;
@@ -227,6 +227,7 @@ pub(in crate::edge) async fn release(app: &App, held: u64, grant: u64, attempt: 
         answer: None,
         error: Some(error.to_owned()),
         credentials_changed: false,
+        card_update: None,
         upstream_us: 0,
         forwarded: None,
     };
@@ -262,9 +263,11 @@ pub(super) async fn record(
         let learnt = Learnt { outcome, how, now: app.clock.now(), hold_seconds };
         let Some(mut next) = machine::learn(&charge, attempt, learnt) else { return charge };
         let declined = declines::note(app, &mut next, outcome, learnt.now).await;
+        let update = updater::read(app, &next, outcome).await;
         if next.plan.is_some() {
             machine::restate(&mut next);
-            schedule::proceed(&mut next, &app.directory.charging().retries, learnt.now);
+            let policy = &app.directory.charging().retries;
+            updater::proceed(&mut next, update.as_ref(), policy, learnt.now);
         }
         let Ok(event) = outcome_event(app, &next, attempt, by) else {
             tokio::time::sleep(COMMIT_AGAIN).await;
@@ -276,13 +279,23 @@ pub(super) async fn record(
             idempotency: claim.and_then(|claim| claim.frozen(&next)),
         };
         change.rows.extend(declined);
-        if with_agreement {
+        let added = update.as_ref().map_or(Ok(()), |update| update.add_to(app, &next, outcome, &mut change));
+        if added.is_err() {
+            tokio::time::sleep(COMMIT_AGAIN).await;
+            continue;
+        }
+        let is_stopped = update.as_ref().is_some_and(updater::Update::stops);
+        if with_agreement && !is_stopped {
             update_agreement(app, &next, outcome, by, &mut change).await;
         }
         match app.store.commit(change).await {
             Ok(_) => {
                 count(app, &charge, &next);
                 retries::heard(app, &next, outcome);
+                if is_stopped || update.is_some_and(|update| update.changes_card()) {
+                    // Other charges of the card have waited for it, or cannot be tried any more.
+                    retries::wake(app, next.tenant, next.token);
+                }
                 return next;
             }
             // Somebody asked for the answer meanwhile and so froze it.

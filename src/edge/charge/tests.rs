@@ -73,6 +73,7 @@ pub(super) fn said(attempt: u8, answer: Answer) -> Outcome {
         answer: Some(answer),
         error: None,
         credentials_changed: false,
+        card_update: None,
         upstream_us: 5,
         forwarded: None,
     }
@@ -85,6 +86,7 @@ fn silent(attempt: u8, sent: Sent) -> Outcome {
         answer: None,
         error: Some("timeout".to_owned()),
         credentials_changed: false,
+        card_update: None,
         upstream_us: 0,
         forwarded: None,
     }
@@ -379,6 +381,7 @@ fn step(charge: &ChargeRow, step: Move, next: u8) -> Option<ChargeRow> {
         answer,
         error: None,
         credentials_changed: false,
+        card_update: None,
         upstream_us: 1,
         forwarded: None,
     };

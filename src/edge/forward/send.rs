@@ -211,6 +211,7 @@ pub(super) fn lost(attempt: AttemptId) -> Outcome {
         answer: None,
         error: Some("restarted".to_owned()),
         credentials_changed: false,
+        card_update: None,
         upstream_us: 0,
         forwarded: None,
     }

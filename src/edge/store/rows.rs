@@ -52,6 +52,8 @@ pub struct CardRow {
     pub legal_hold: bool,
     /// Whether it is to be erased when the hold is released.
     pub erase_asked: bool,
+    /// Whether its number has changed, and each time by an account updater's word: the customer's agreements stand.
+    pub number_by_updater: bool,
     /// When it was stored.
     pub created_at: Time,
     /// When it last changed.
@@ -467,7 +469,7 @@ pub struct AgreementRow {
     pub created_at: Time,
     /// When it ended.
     pub ended_at: Option<Time>,
-    /// Why it ended: `requested`, `number_changed`, `erased`, `network_stop`.
+    /// Why it ended: `requested`, `number_changed`, `erased`, `network_stop`, `account_closed`, `contact_cardholder`.
     pub ended_reason: Option<String>,
     /// Counts its changes, from 1: what was decided on an older one is decided anew.
     #[serde(default)]

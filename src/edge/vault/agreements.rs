@@ -11,7 +11,7 @@ use crate::edge::store::{
 use crate::wire::keeper::{Digest, Digested};
 
 /// The field version of a number that was never changed.
-const NUMBER_FIRST: u32 = 1;
+pub(in crate::edge) const NUMBER_FIRST: u32 = 1;
 
 /// Who consented, when, and to which text.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Vault {
         Err(CommitError::Conflict.into())
     }
 
-    /// A new agreement and the change that makes it. On a card whose number was changed it waits for the customer to pay or verify
+    /// A new agreement and the change that makes it. On a card whose number a caller changed it waits for the customer to pay or verify
     /// under it, as those from before do, unless it brings a network id that none of those had: then the customer did so elsewhere.
     async fn making(
         &self,
@@ -87,7 +87,7 @@ impl Vault {
         let others = self.store.agreements(card.tenant, token).await?;
         let id = &new.network_transaction_id;
         let is_known = id.is_none() || others.iter().any(|other| other.network_transaction_id == *id);
-        let waits = number > NUMBER_FIRST && is_known;
+        let waits = number > NUMBER_FIRST && !card.number_by_updater && is_known;
         let now = self.clock.now();
         let row = AgreementRow {
             id: AgreementId::make(now)?,

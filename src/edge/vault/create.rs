@@ -191,6 +191,7 @@ impl Vault {
             status: CardStatus::Active,
             legal_hold: false,
             erase_asked: false,
+            number_by_updater: false,
             created_at: now,
             updated_at: now,
             erased_at: None,

@@ -24,10 +24,12 @@ mod hold;
 mod read;
 mod update;
 
+pub(in crate::edge) use agreements::NUMBER_FIRST;
 pub use agreements::{Consent, NewAgreement, Replayable};
 pub use create::Created;
 pub use erase::{Erased, Erasure, erase_deadline};
 pub use hold::Hold;
+pub(in crate::edge) use update::overlay;
 
 /// The destination set of cards that are created over the API; destinations belong to it unless configured otherwise.
 const POLICY: u32 = 1;

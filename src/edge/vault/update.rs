@@ -65,6 +65,7 @@ impl Vault {
             row.version += 1;
             if renumbered {
                 row.fingerprint = FingerprintId::make(row.updated_at)?;
+                row.number_by_updater = false;
             }
             let mut event = self.row_event(caller, catalogue::CARD_UPDATE, &row)?;
             event.facts.fields = fields.iter().map(|field| (*field).to_owned()).collect();
@@ -103,7 +104,7 @@ impl Vault {
 }
 
 /// Puts what is new over the row and says which fields, in our words; the status is not among them.
-fn overlay(row: &mut CardRow, patch: Sealed) -> Result<Vec<&'static str>, Error> {
+pub(in crate::edge) fn overlay(row: &mut CardRow, patch: Sealed) -> Result<Vec<&'static str>, Error> {
     let mut fields = Vec::new();
     let sealed = row.sealed.as_mut().ok_or(StoreError::Corrupt("a live card without sealed fields"))?;
     if let Some(pan) = patch.pan {

@@ -7,6 +7,7 @@ mod pooling;
 mod processor;
 mod server;
 mod steps;
+mod updates;
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -17,7 +18,7 @@ use crate::card::id::{AttemptId, IdBytes};
 use crate::card::tenant::Mode;
 use crate::connector::builtin_text;
 use crate::wire::control::{Destination, FromForwarderControl, ToForwarderControl};
-use crate::wire::forwarder::{Answer, Exchange, Outcome, ToForwarder};
+use crate::wire::forwarder::{Answer, Exchange, FromForwarder, Outcome, ToForwarder};
 use crate::wire::frame::{self, FrameReader};
 use crate::wire::keeper::Verb;
 use crate::wire::pair;
@@ -53,15 +54,21 @@ impl Keeper {
     }
 
     fn receive(&mut self) -> (u64, Outcome) {
-        self.reader.read().unwrap()
+        let (id, said) = self.reader.read::<FromForwarder>().unwrap();
+        (id, said.outcome)
     }
 
     fn ask(&mut self, exchange: Exchange) -> Outcome {
+        self.ask_for_all(exchange).outcome
+    }
+
+    /// The answer with what is for the keeper alone.
+    fn ask_for_all(&mut self, exchange: Exchange) -> FromForwarder {
         let attempt = exchange.attempt;
         let id = self.send(exchange);
-        let (answered, outcome) = self.receive();
-        assert_eq!((answered, outcome.attempt), (id, attempt));
-        outcome
+        let (answered, said) = self.reader.read::<FromForwarder>().unwrap();
+        assert_eq!((answered, said.outcome.attempt), (id, attempt));
+        said
     }
 }
 

@@ -11,7 +11,7 @@ use super::fingerprint::derive_fingerprint;
 use super::{Pan, PanError, json};
 use crate::card::expiry::Expiry;
 use crate::card::stray::Exempt;
-use crate::card::tenant::Mode;
+use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
 use crate::keeper::keys::{KeyError, KeyRing, TenantKeys};
 use crate::object;
@@ -103,6 +103,40 @@ impl Submitted {
         })
     }
 
+    /// Reads what an account updater says and checks it as a submitted card is.
+    pub(in crate::keeper) fn read_update(
+        number: Option<&str>,
+        expiry: Option<(u16, u16)>,
+        mode: Mode,
+        now: Time,
+    ) -> Result<Self, Refusal> {
+        let (month, year) = expiry.unzip();
+        let expiry = read_expiry(month, year, false, now)?;
+        if expiry.is_some_and(|expiry| expiry.is_past(now)) {
+            return Err(Refusal::about(RefusalCode::CardExpired, "card.exp_year"));
+        }
+        Ok(Self {
+            pan: number.map(|number| read_pan(number, mode)).transpose()?,
+            expiry,
+            zip: None,
+            customer: None,
+            metadata: None,
+            on_duplicate: None,
+            status: None,
+        })
+    }
+
+    /// Leaves out what the card has already.
+    pub(in crate::keeper) fn keep_what_is_new(&mut self, is_another_number: bool, expiry: Expiry) {
+        self.pan = self.pan.take().filter(|_| is_another_number);
+        self.expiry = self.expiry.filter(|new| *new != expiry);
+    }
+
+    /// Whether there is nothing of a card in it.
+    pub(in crate::keeper) fn is_empty(&self) -> bool {
+        self.pan.is_none() && self.expiry.is_none() && self.zip.is_none()
+    }
+
     /// The number, for the fingerprint budget.
     pub(in crate::keeper) fn pan(&self) -> Option<&Pan> {
         self.pan.as_ref()
@@ -113,20 +147,19 @@ impl Submitted {
         self.pan.as_ref().map(|pan| Ok(derive_fingerprint(keys.fingerprint()?, pan))).transpose()
     }
 
-    /// Seals what was submitted, each field at its next version. A merge leaves the number as it is.
+    /// Seals what was submitted, each field at the version after the one that is there. A merge leaves the number as it is.
     pub(in crate::keeper) fn seal(
         self,
         place: &Place,
         keys: &KeyRing,
         epoch: u32,
-        ask: &Seal,
+        (tenant, seal_as, versions): (TenantId, SealAs, [u32; 3]),
         fingerprint: Option<[u8; 32]>,
     ) -> Result<Sealed, KeyError> {
-        let key = keys.sealing_key(ask.tenant, epoch)?;
-        let [pan_version, expiry_version, zip_version] =
-            ask.versions.map(|version| version.saturating_add(1));
-        let pan = self.pan.as_ref().filter(|_| ask.seal_as != SealAs::Merge);
-        let pseudonym_key = keys.tenant(ask.tenant)?.pseudonym()?;
+        let key = keys.sealing_key(tenant, epoch)?;
+        let [pan_version, expiry_version, zip_version] = versions.map(|version| version.saturating_add(1));
+        let pan = self.pan.as_ref().filter(|_| seal_as != SealAs::Merge);
+        let pseudonym_key = keys.tenant(tenant)?.pseudonym()?;
         let pseudonym = self.customer.as_ref().map(|customer| {
             let sum = pseudonym_key.sum(&[b"customer/v1", customer.as_bytes()]);
             data_encoding::HEXLOWER.encode(sum.get(..16).unwrap_or_default())

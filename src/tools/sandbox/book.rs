@@ -46,6 +46,8 @@ pub(super) struct Order {
     pub(super) brand: &'static str,
     pub(super) has_zip: bool,
     pub(super) has_cvc: bool,
+    /// Whether the merchant asks, without the customer.
+    pub(super) by_merchant: bool,
     pub(super) invoice: Option<String>,
     /// Of the payment that it follows, as the network knows it.
     pub(super) network_transaction_id: Option<String>,
@@ -65,11 +67,17 @@ impl Order {
             brand: numbers::brand(number),
             has_zip: false,
             has_cvc: false,
+            by_merchant: false,
             invoice: None,
             network_transaction_id: None,
             stripe: None,
             family: None,
         }
+    }
+
+    /// Whether the account updater is asked.
+    pub(super) fn asks_updater(&self) -> bool {
+        self.by_merchant && !self.has_cvc && self.kind != Kind::Verify
     }
 }
 

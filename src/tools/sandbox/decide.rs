@@ -92,6 +92,9 @@ pub(super) fn decide(entry: &mut Entry, row: Option<&Row>, order: &Order) {
     if order.behaviour == Behaviour::IncorrectCvc && !order.has_cvc {
         outcome = Outcome::Approved;
     }
+    if row.is_some_and(|row| row.updater.is_some()) && !order.asks_updater() {
+        outcome = Outcome::Approved;
+    }
     let granted = if order.kind == Kind::Authorize { Status::Authorized } else { Status::Approved };
     let (status, code, approved) = match outcome {
         Outcome::Approved => (granted, "approved", order.amount),

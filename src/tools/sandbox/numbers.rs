@@ -125,6 +125,16 @@ pub enum Behaviour {
     PlainText,
     /// Declines, as does every number that is not in the table.
     NotATestNumber,
+    /// A merchant's charge is approved with another number, which the answer tells.
+    CardChanged,
+    /// A merchant's charge is declined, and the answer tells another number.
+    CardChangedDeclined,
+    /// A merchant's charge is approved with another expiry, which the answer tells.
+    ExpiryChanged,
+    /// A merchant's charge is declined: the account is closed.
+    AccountClosed,
+    /// A merchant's charge is declined: only the cardholder knows.
+    ContactCardholder,
 }
 
 /// How the card's issuer decides.
@@ -232,6 +242,53 @@ impl Fault {
     }
 }
 
+/// What the account updater says of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Updater {
+    /// It has another number and expiry.
+    Number,
+    /// It has another expiry.
+    Expiry,
+    /// The account is closed.
+    Closed,
+    /// Only the cardholder knows.
+    Contact,
+}
+
+/// A card's number and expiry as the updater knows them.
+pub(super) struct Renewed {
+    /// What the updater says.
+    pub(super) says: Updater,
+    /// The number that it has now.
+    pub(super) number: String,
+    /// The month of its expiry.
+    pub(super) month: u8,
+    /// The year of its expiry.
+    pub(super) year: u16,
+}
+
+/// So many years later a renewed card expires.
+const RENEWED_YEARS: u16 = 3;
+
+/// What the updater says of a card that behaves so. Another number has the sequence of the old one and approves.
+pub(super) fn renewed(behaviour: Behaviour, number: &str, (month, year): (u8, u16)) -> Option<Renewed> {
+    let says = row(behaviour)?.updater?;
+    let (number, year) = match says {
+        Updater::Number => (approving(number), year + RENEWED_YEARS),
+        Updater::Expiry => (number.to_owned(), year + RENEWED_YEARS),
+        Updater::Closed | Updater::Contact => (number.to_owned(), year),
+    };
+    Some(Renewed { says, number, month, year })
+}
+
+/// The number with the same BIN and sequence that approves.
+fn approving(number: &str) -> String {
+    let mut digits = format!("{}000", number.get(..12).unwrap_or_default());
+    digits.push(char::from(b'0' + check_digit(&digits)));
+    digits
+}
+
 /// One row of the table.
 #[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
@@ -262,6 +319,8 @@ pub(super) struct Row {
     /// Whether the payment is carried out before the fault.
     #[serde(default = "yes")]
     pub(super) charges: bool,
+    /// What the account updater says with a merchant's charge without a verification code; every other charge is approved without a word.
+    pub(super) updater: Option<Updater>,
     /// The later operation (capture, refund, void) that meets fault and outcome, instead of the payment itself.
     pub(super) on: Option<String>,
     pub(super) does: String,
@@ -427,6 +486,21 @@ mod tests {
                 assert!(code.as_ref().is_none_or(|code| !text_of(family, code).is_empty()), "{family}");
             }
         }
+    }
+
+    #[test]
+    fn a_renewed_card_has_another_number_that_approves_or_a_later_expiry() {
+        let of = |behaviour| {
+            let number = number(1, 77, behaviour);
+            renewed(behaviour, &number, (8, 2030)).map(|card| (card.number != number, card.year, card.number))
+        };
+        for behaviour in [Behaviour::CardChanged, Behaviour::CardChangedDeclined] {
+            let (is_another, year, number) = of(behaviour).unwrap();
+            assert_eq!((is_another, year, behaviour_of(&number)), (true, 2033, Behaviour::Approve));
+        }
+        assert_eq!(of(Behaviour::ExpiryChanged).map(|(other, year, _)| (other, year)), Some((false, 2033)));
+        assert_eq!(of(Behaviour::AccountClosed).map(|(other, year, _)| (other, year)), Some((false, 2030)));
+        assert!(of(Behaviour::Approve).is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::book::{FollowUp, Order, Refusal, Request};
 use super::index::Record;
 use super::ledger::{Entry, Kind, Status, Wire};
-use super::numbers::{self, Outcome};
+use super::numbers::{self, Outcome, Renewed, Updater};
 use super::processor::{Arrived, Operation, Performed, Sandbox};
 use super::reply::{Answer, Dropped, Form, Reply, error};
 
@@ -98,6 +98,7 @@ async fn create(sandbox: &Sandbox, arrived: Arrived) -> Result<Response<Answer>,
         Ok(prepared) => prepared,
         Err(wrong) => return Ok(invalid(&wrong).send()),
     };
+    let expiry = (payment.card.exp_month, payment.card.exp_year);
     let number = payment.card.number;
     let order = Order {
         kind,
@@ -108,6 +109,7 @@ async fn create(sandbox: &Sandbox, arrived: Arrived) -> Result<Response<Answer>,
         brand: numbers::brand(&number),
         has_zip: payment.billing.zip.is_some_and(|zip| !zip.is_empty()),
         has_cvc: payment.card.cvc.is_some(),
+        by_merchant: payment.stored_credential.as_ref().is_some_and(|stored| stored.initiator == "merchant"),
         invoice: payment.invoice,
         network_transaction_id: payment.stored_credential.and_then(|stored| stored.network_transaction_id),
         stripe: None,
@@ -123,7 +125,8 @@ async fn create(sandbox: &Sandbox, arrived: Arrived) -> Result<Response<Answer>,
         has_cvc: order.has_cvc,
         ..request
     };
-    finish(sandbox, arrived, request, Operation::Place(Box::new(order)), Some(&number)).await
+    let renewed = order.asks_updater().then(|| numbers::renewed(order.behaviour, &number, expiry)).flatten();
+    finish(sandbox, arrived, request, Operation::Place(Box::new(order)), (Some(&number), renewed)).await
 }
 
 fn check_payment(payment: &Payment) -> Result<Kind, Invalid> {
@@ -215,7 +218,7 @@ async fn follow(
         is_final: later.is_final,
         metadata: serde_json::Map::new(),
     };
-    finish(sandbox, arrived, request, Operation::Follow(follow), None).await
+    finish(sandbox, arrived, request, Operation::Follow(follow), (None, None)).await
 }
 
 async fn finish(
@@ -223,7 +226,7 @@ async fn finish(
     arrived: Arrived,
     request: Request,
     operation: Operation,
-    number: Option<&str>,
+    (number, renewed): (Option<&str>, Option<Renewed>),
 ) -> Result<Response<Answer>, Dropped> {
     let performed = match sandbox.perform(&request, operation, arrived.at).await {
         Ok(performed) => performed,
@@ -235,7 +238,9 @@ async fn finish(
         Status::Error => StatusCode::INTERNAL_SERVER_ERROR,
         Status::Approved | Status::Authorized | Status::Pending | Status::Voided => StatusCode::OK,
     };
-    let mut reply = Reply::of(status, &Told::new(&entry, None, processor_ms));
+    let mut told = Told::new(&entry, None, processor_ms);
+    told.card_update = renewed.map(CardUpdate::of);
+    let mut reply = Reply::of(status, &told);
     reply.replayed = replayed;
     reply.send_with(met, Form::Json, number, &arrived.way).await
 }
@@ -299,7 +304,33 @@ struct Told<'a> {
     amount_captured: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     amount_refunded: Option<i64>,
+    /// What the account updater said, to whoever may see the card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card_update: Option<CardUpdate>,
     processor_ms: f64,
+}
+
+/// The account updater's word, in the letters of Visa's.
+#[derive(Serialize)]
+struct CardUpdate {
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<String>,
+    /// `YYYY-MM`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiry: Option<String>,
+}
+
+impl CardUpdate {
+    fn of(renewed: Renewed) -> Self {
+        let expiry = format!("{}-{:02}", renewed.year, renewed.month);
+        match renewed.says {
+            Updater::Number => Self { result: "A", number: Some(renewed.number), expiry: Some(expiry) },
+            Updater::Expiry => Self { result: "E", number: None, expiry: Some(expiry) },
+            Updater::Closed => Self { result: "C", number: None, expiry: None },
+            Updater::Contact => Self { result: "Q", number: None, expiry: None },
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -343,6 +374,7 @@ impl<'a> Told<'a> {
             advice_code: declined.and_then(|row| row.advice.as_deref()),
             amount_captured: standing.filter(|_| is_payment).map(|record| record.captured),
             amount_refunded: standing.filter(|_| is_payment).map(|record| record.refunded),
+            card_update: None,
             processor_ms,
         }
     }

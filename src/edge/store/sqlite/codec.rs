@@ -18,6 +18,8 @@ use crate::edge::store::{CardRow, CardStatus, StoreError, StoredAnswer};
 pub(super) const FLAG_HOLD: i64 = 1;
 /// In `cards.flags`: to be erased when the hold is released.
 pub(super) const FLAG_ERASE_WANTED: i64 = 2;
+/// In `cards.flags`: the number has changed, and each time by an account updater's word.
+pub(super) const FLAG_NUMBER_BY_UPDATER: i64 = 4;
 
 /// What stands where a fingerprint id was, once the card is erased.
 pub(super) const NO_FINGERPRINT: FingerprintId = FingerprintId(IdBytes([0; 18]));
@@ -54,6 +56,7 @@ impl StoredCard {
                 status: status_of(row.get(2)?)?,
                 legal_hold: flags & FLAG_HOLD != 0,
                 erase_asked: flags & FLAG_ERASE_WANTED != 0,
+                number_by_updater: flags & FLAG_NUMBER_BY_UPDATER != 0,
                 created_at: Time::from_micros(created),
                 updated_at: Time::from_micros(created.saturating_add(row.get::<_, i64>(7)?)),
                 erased_at: row.get::<_, Option<i64>>(8)?.map(Time::from_micros),

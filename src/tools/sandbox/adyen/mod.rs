@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::book::{FollowUp, Order, Refusal, Request};
 use super::ledger::{Entry, FamilyFields, Kind, Status, Wire};
-use super::numbers;
+use super::numbers::{self, Renewed};
 use super::processor::{Arrived, Operation, Performed, Sandbox};
 use super::reply::{Answer, Dropped, Form, Reply};
 
@@ -85,7 +85,17 @@ pub(super) async fn answer(sandbox: &Sandbox, arrived: Arrived) -> Result<Respon
         Err(reply) => return Ok(reply.send()),
     };
     let what = steps.last().copied().unwrap_or_default();
-    finish(sandbox, &arrived, &request, operation, number.as_deref(), what, api).await
+    let renewed = number.as_deref().and_then(|number| renewed(&operation, number));
+    let asked = (number.as_deref(), renewed);
+    finish(sandbox, &arrived, &request, operation, asked, (what, api)).await
+}
+
+/// What the Real Time Account Updater says of a card that is charged as ContAuth, without a code and not for zero.
+fn renewed(operation: &Operation, number: &str) -> Option<Renewed> {
+    let Operation::Place(order) = operation else { return None };
+    let expiry = order.family.as_ref().and_then(|family| family.expiry.split_once('/'));
+    let (month, year) = expiry.and_then(|(month, year)| month.parse().ok().zip(year.parse().ok()))?;
+    order.asks_updater().then(|| numbers::renewed(order.behaviour, number, (month, year))).flatten()
 }
 
 type Asked = (Operation, Option<String>, bool);
@@ -131,6 +141,7 @@ fn pay(api: Api, body: &Value) -> Result<Asked, Reply> {
     let order = Order {
         has_zip: !text(body, "/billingAddress/postalCode").is_empty(),
         has_cvc,
+        by_merchant: text(body, "/shopperInteraction") == "ContAuth",
         invoice: Some(text(body, "/merchantOrderReference").to_owned()).filter(|text| !text.is_empty()),
         family: Some(FamilyFields {
             merchant: text(body, "/merchantAccount").to_owned(),
@@ -240,14 +251,13 @@ async fn finish(
     arrived: &Arrived,
     request: &Request,
     operation: Operation,
-    number: Option<&str>,
-    what: &str,
-    api: Api,
+    (number, renewed): (Option<&str>, Option<Renewed>),
+    (what, api): (&str, Api),
 ) -> Result<Response<Answer>, Dropped> {
     let mut response = match sandbox.perform(request, operation, arrived.at).await {
         Err(refusal) => refused(refusal),
         Ok(Performed { entry, met, replayed, .. }) => {
-            let mut reply = told(&entry, what, api);
+            let mut reply = told(&entry, renewed.as_ref(), what, api);
             reply.replayed = replayed;
             reply.send_with(met, Form::Adyen, number, &arrived.way).await?
         }
@@ -258,12 +268,12 @@ async fn finish(
     Ok(response)
 }
 
-fn told(entry: &Entry, what: &str, api: Api) -> Reply {
+fn told(entry: &Entry, renewed: Option<&Renewed>, what: &str, api: Api) -> Reply {
     if entry.status == Status::Error {
         return error(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Unknown");
     }
     match (entry.parent.as_deref(), api) {
-        (None, _) => Reply::text(Form::Adyen, StatusCode::OK, shape::payment(entry)),
+        (None, _) => Reply::text(Form::Adyen, StatusCode::OK, shape::payment(entry, renewed)),
         (Some(_), Api::Classic) => {
             Reply::text(Form::Adyen, StatusCode::OK, shape::classic_modification(entry, what))
         }

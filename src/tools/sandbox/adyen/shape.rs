@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::super::ledger::{Entry, FamilyFields, Status};
-use super::super::numbers;
+use super::super::numbers::{self, Renewed, Updater};
 use super::super::reply::{Form, Reply};
 
 /// `status`, `errorCode`, `message`, `errorType`.
@@ -27,7 +27,7 @@ fn fields(entry: &Entry) -> FamilyFields {
 }
 
 /// What a payment answers.
-pub(super) fn payment(entry: &Entry) -> Vec<u8> {
+pub(super) fn payment(entry: &Entry, renewed: Option<&Renewed>) -> Vec<u8> {
     let fields = fields(entry);
     let row = numbers::row_of(entry.behaviour, &entry.code).filter(|_| entry.status == Status::Declined);
     let refusal = row.and_then(|row| row.adyen.as_deref());
@@ -42,7 +42,11 @@ pub(super) fn payment(entry: &Entry) -> Vec<u8> {
         Status::Declined | Status::Error => "Refused",
     };
     let mut body = Map::new();
-    body.insert("additionalData".into(), additional(entry, &fields, row).into());
+    let mut data = additional(entry, &fields, row);
+    if let Some(renewed) = renewed {
+        update(&mut data, renewed);
+    }
+    body.insert("additionalData".into(), data.into());
     body.insert("pspReference".into(), entry.id.as_str().into());
     body.insert("resultCode".into(), result.into());
     let value = if result == "PartiallyAuthorised" { entry.amount_approved } else { entry.amount };
@@ -93,6 +97,20 @@ fn additional(entry: &Entry, fields: &FamilyFields, row: Option<&numbers::Row>) 
         put("merchantAdviceCode", advice);
     }
     data
+}
+
+/// What the Real Time Account Updater adds: of a new number the last four digits, as an account is told that was not set up for more.
+fn update(data: &mut Map<String, Value>, renewed: &Renewed) {
+    let status = match renewed.says {
+        Updater::Number => "CardChanged",
+        Updater::Expiry => "CardExpiryChanged",
+        Updater::Closed => "CloseAccount",
+        Updater::Contact => "ContactCardAccountHolder",
+    };
+    data.insert("realtimeAccountUpdaterStatus".into(), status.into());
+    let last4 = renewed.number.get(renewed.number.len().saturating_sub(4)..).unwrap_or_default();
+    data.insert("cardSummary".into(), last4.into());
+    data.insert("expiryDate".into(), format!("{}/{}", renewed.month, renewed.year).into());
 }
 
 /// Adyen's word for a brand.

@@ -196,6 +196,7 @@ fn order(sandbox: &Sandbox, form: &Form, is_setup: bool) -> Result<(Order, Strin
         brand,
         has_zip: form.get(zip).is_some(),
         has_cvc: fields.cvc,
+        by_merchant: false,
         invoice: form.get("metadata[invoice]").map(str::to_owned),
         network_transaction_id: form.get(network_id).map(str::to_owned),
         stripe: Some(fields),

@@ -1,6 +1,6 @@
 //! Cards: insert, update, status, erasure.
 
-use super::super::codec::{self, FLAG_ERASE_WANTED, FLAG_HOLD, StoredCard};
+use super::super::codec::{self, FLAG_ERASE_WANTED, FLAG_HOLD, FLAG_NUMBER_BY_UPDATER, StoredCard};
 use super::super::keys::{self, Mark};
 use super::customers::Salt;
 use super::{Applying, Refusal, load_card};
@@ -106,7 +106,9 @@ impl Applying<'_> {
             ..card.clone()
         };
         let sealed_id = self.conn.last_insert_rowid();
-        self.write_card(&StoredCard { row: kept, sealed_id: Some(sealed_id), flags: stored.flags })?;
+        let by_updater = if card.number_by_updater { FLAG_NUMBER_BY_UPDATER } else { 0 };
+        let flags = stored.flags & !FLAG_NUMBER_BY_UPDATER | by_updater;
+        self.write_card(&StoredCard { row: kept, sealed_id: Some(sealed_id), flags })?;
         Ok(fingerprint)
     }
 
