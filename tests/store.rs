@@ -54,6 +54,7 @@ mod contract {
             a_customer_has_a_card_once_if_asked,
             many_at_once_get_one_token,
             versions_count_up_and_the_old_number_goes,
+            who_changed_the_number_is_remembered,
             a_number_has_one_fingerprint_id_while_a_token_lives,
             an_update_moves_fingerprint_and_customer,
             an_erased_card_leaves_a_tombstone,

@@ -190,19 +190,18 @@ async fn a_declined_charge_is_tried_at_once_with_the_new_card() {
 async fn whoever_dies_before_the_update_is_stored_leaves_the_card_whole() {
     let mut desk = Desk::open();
     for (at, dies) in [(1, "edge"), (2, "all")] {
-        let (old, new) = (behaving(at, CHANGED), new_number(at));
-        let (token, body) = desk.merchants(dies, &old).await;
+        let new = new_number(at);
+        let (token, body) = desk.merchants(dies, &behaving(at, CHANGED)).await;
         desk.script(&json!({ "fault": "delay", "count": 1, "operation": "sale" })).await;
-        let answer = desk.charge_prefer(dies, "wait=1", &body).await;
+        let answer = desk.charge_prefer(dies, "respond-async", &body).await;
         assert_eq!(answer.status, 202, "{}", text(&answer));
-        assert_eq!(shown(&card_of(&desk, &token).await), (last4(&old), 2030, 1), "not before its outcome");
         if dies == "edge" {
             desk.vault.kill_role("edge");
         } else {
             desk.vault.kill();
             desk.vault.serve();
-            desk.reconnect();
         }
+        desk.reconnect();
         let charge = desk.settled(&answer).await;
         assert_eq!(word(&charge, "status"), "approved", "{dies}: {charge}");
         assert_eq!((desk.paid(dies).len(), charge["attempts"].as_array().unwrap().len()), (1, 1), "{dies}");
@@ -221,7 +220,7 @@ async fn a_card_that_was_changed_meanwhile_keeps_what_its_caller_gave() {
     let assessor = desk.vault.assessor();
     let (token, body) = desk.merchants("meanwhile", &behaving(1, CHANGED)).await;
     desk.script(&json!({ "fault": "delay", "count": 1, "operation": "sale" })).await;
-    let answer = desk.charge_prefer("m-1", "wait=1", &body).await;
+    let answer = desk.charge_prefer("m-1", "respond-async", &body).await;
     assert_eq!(answer.status, 202, "{}", text(&answer));
     let change = json!({"card": {"number": "5555555555554444", "exp_month": 6, "exp_year": 2032}});
     assert_eq!(desk.patch(&token, &change).await.status, 200);

@@ -138,6 +138,21 @@ pub(crate) async fn versions_count_up_and_the_old_number_goes(harness: Harness) 
     assert!(matches!(store.commit(update(&unknown, None)).await, Err(CommitError::NotFound)));
 }
 
+pub(crate) async fn who_changed_the_number_is_remembered(harness: Harness) {
+    let store = harness.open();
+    let mut card = stored(&*store, make_card(ONE, Some("c1")), [7; 32]).await;
+    assert!(!card.number_by_updater);
+    store.commit(hold(&card, true)).await.unwrap();
+    for (by_updater, hash) in [(true, [8; 32]), (true, [9; 32]), (false, [10; 32])] {
+        let version = card.version + 1;
+        card = CardRow { version, sealed: Some(make_sealed()), number_by_updater: by_updater, ..card };
+        let committed = store.commit(update(&card, Some(hash))).await.unwrap();
+        card.fingerprint = committed.fingerprint.unwrap();
+        let read = store.card(ONE, card.token).await.unwrap().unwrap();
+        assert_eq!((read.number_by_updater, read.legal_hold), (by_updater, true));
+    }
+}
+
 pub(crate) async fn a_number_has_one_fingerprint_id_while_a_token_lives(harness: Harness) {
     let store = harness.open();
     let first = stored(&*store, make_card(ONE, Some("c1")), [7; 32]).await;

@@ -8,6 +8,7 @@ mod family;
 mod faults;
 mod stripe;
 mod told;
+mod updates;
 mod worldpay;
 
 use std::io::{Read, Write};
