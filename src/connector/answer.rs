@@ -47,7 +47,8 @@ pub struct Mapped {
     pub amount_approved: Option<i64>,
     /// The processor's own time in milliseconds, where it says so.
     pub processor_ms: Option<f64>,
-    /// What an account updater says of the card, in the answer of a charge or verification.
+    /// What an account updater says of the card, in the answer of a charge or verification. It is not written with the rest.
+    #[serde(skip)]
     pub card_update: Option<CardUpdate>,
 }
 

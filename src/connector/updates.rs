@@ -3,7 +3,8 @@
 //! A new number is the one value of an answer that goes on whole and is no processor's word: it is for the vault alone, so that its
 //! type shows none of it, whoever prints or writes a [`Mapped`](super::Mapped).
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 use toml::Spanned;
 use toml::de::DeValue;
 use zeroize::Zeroizing;
@@ -34,8 +35,7 @@ words! {
 }
 
 /// What an answer says of the card itself. Written, it says whether there is a number and an expiry, never which.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Told", into = "Told")]
+#[derive(Clone, PartialEq)]
 pub struct CardUpdate {
     /// What it says.
     pub kind: UpdateKind,
@@ -45,23 +45,13 @@ pub struct CardUpdate {
     pub expiry: Option<(u16, u16)>,
 }
 
-/// A [`CardUpdate`] without its values.
-#[derive(Serialize, Deserialize)]
-struct Told {
-    kind: UpdateKind,
-    number: bool,
-    expiry: bool,
-}
-
-impl From<CardUpdate> for Told {
-    fn from(update: CardUpdate) -> Self {
-        Self { kind: update.kind, number: update.number.is_some(), expiry: update.expiry.is_some() }
-    }
-}
-
-impl From<Told> for CardUpdate {
-    fn from(told: Told) -> Self {
-        Self { kind: told.kind, number: None, expiry: None }
+impl Serialize for CardUpdate {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut told = to.serialize_struct("CardUpdate", 3)?;
+        told.serialize_field("kind", &self.kind)?;
+        told.serialize_field("number", &self.number.is_some())?;
+        told.serialize_field("expiry", &self.expiry.is_some())?;
+        told.end()
     }
 }
 

@@ -56,7 +56,9 @@ async fn a_new_number_is_the_next_version_and_the_agreements_stand() {
     let (token, body) = desk.merchants("renewed", &old).await;
     let before = card_of(&desk, &token).await;
     // With the customer there nobody asks the updater.
-    let by_customer = desk.charge("c-1", &sale(&token, "by-customer")).await.json();
+    let mut first = sale(&token, "by-customer");
+    first["agreement"] = agreements_of(&desk, &token).await[0]["id"].clone();
+    let by_customer = desk.charge("c-1", &first).await.json();
     assert_eq!(word(&by_customer, "status"), "approved", "{by_customer}");
     assert_eq!(shown(&card_of(&desk, &token).await), (last4(&old), 2030, 1));
 

@@ -245,6 +245,9 @@ fn map(
         if is_pending {
             shown.insert("outcome".to_owned(), Outcome::Approved.text().into());
         }
+        if let Some(Ok(update)) = mapped.card_update.as_ref().map(serde_json::to_value) {
+            shown.insert("card_update".to_owned(), update);
+        }
     }
     say(&shown.to_string());
     Ok(())

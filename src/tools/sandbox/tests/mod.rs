@@ -468,7 +468,8 @@ fn the_table_is_served_and_every_example_behaves() {
     assert_eq!(table["bins"], json!(["468738", "468739"]));
     let examples = table["behaviours"].as_array().unwrap();
     assert!(examples.len() > 40);
-    for row in examples.iter().filter(|row| row["fault"] == "none" && row["on"] == Value::Null) {
+    let plain = |row: &&Value| row["fault"] == "none" && row["on"].is_null() && row["updater"].is_null();
+    for row in examples.iter().filter(plain) {
         let name = row["name"].as_str().unwrap();
         let got =
             sandbox.post("/v1/payments", name, &sale(name, row["example"].as_str().unwrap(), 100)).unwrap();

@@ -5,8 +5,7 @@ use super::*;
 
 fn by_merchant(reference: &str, number: &str) -> Value {
     let mut body = sale(reference, number, 100);
-    body["stored_credential"] =
-        json!({ "use": "subsequent", "initiator": "merchant", "reason": "recurring", "network_transaction_id": "1" });
+    body["stored_credential"] = json!({ "use": "subsequent", "initiator": "merchant", "reason": "recurring", "network_transaction_id": "1" });
     body
 }
 
