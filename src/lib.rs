@@ -40,6 +40,8 @@
 //! - Invariant: what a network forbids leaves for no merchant (`what_the_network_forbids_is_not_sent_for_a_merchant`).
 //! - Invariant: a line of a run has one charge, whatever crashes (`a_line_has_one_charge_whatever_comes_back`).
 //! - Invariant: a number that a processor answers with goes to the keeper alone (`a_new_number_is_for_the_keeper_and_in_no_outcome`).
+//! - Invariant: a webhook decides by what is signed only (`what_decides_must_be_signed`), and changes nothing that it does not prove
+//!   or that is settled (`only_what_the_processor_surely_said_changes_anything`).
 //! - Invariant: test and live numbers never meet (`test_and_live_numbers_never_meet`).
 //! - Invariant: nothing quotes what a caller sent (`no_body_is_ever_quoted`, `an_error_never_quotes_the_file`).
 //! - Invariant: erased bytes leave every file (`erased_bytes_leave_every_file`).

@@ -86,7 +86,12 @@ pub(super) fn map(
     let format = op.and_then(|op| op.format).unwrap_or(connector.format);
     let text = text_of_body(format, body);
     let Some(parsed) = Parsed::read(format, &text) else {
-        return facts(connector, op, &unread(connector, operation, status, text.is_empty()), Tree::Nothing);
+        return facts_of(
+            connector,
+            op,
+            &unread(connector, operation, status, text.is_empty()),
+            Tree::Nothing,
+        );
     };
     match look_within(op, status, parsed.tree(), ours) {
         Found::Here(tree) => {
@@ -94,10 +99,10 @@ pub(super) fn map(
             let verdict = rule.map_or(&Verdict::UNKNOWN, |rule| &rule.verdict);
             // A redirect or an interim answer comes from something before the processor.
             let from_processor = (200..300).contains(&status) || status >= 400;
-            facts(connector, op, if from_processor { verdict } else { &Verdict::UNKNOWN }, tree)
+            facts_of(connector, op, if from_processor { verdict } else { &Verdict::UNKNOWN }, tree)
         }
-        Found::Nothing => facts(connector, op, &Verdict::NOT_FOUND, Tree::Nothing),
-        Found::Unclear => facts(connector, op, &Verdict::UNKNOWN, Tree::Nothing),
+        Found::Nothing => facts_of(connector, op, &Verdict::NOT_FOUND, Tree::Nothing),
+        Found::Unclear => facts_of(connector, op, &Verdict::UNKNOWN, Tree::Nothing),
     }
 }
 
@@ -171,13 +176,25 @@ fn look_within<'t>(op: Option<&Op>, status: u16, tree: Tree<'t>, ours: &[&str]) 
     }
 }
 
-/// Reads the fields of an answer beside its verdict.
-fn facts(connector: &Connector, op: Option<&Op>, verdict: &Verdict, tree: Tree<'_>) -> Mapped {
+/// Reads the fields of an answer beside its verdict, where the operation has them or else the connector.
+fn facts_of(connector: &Connector, op: Option<&Op>, verdict: &Verdict, tree: Tree<'_>) -> Mapped {
     let own = op.map(|op| &op.fields);
-    let text = |fact: Fact| {
+    let card_update = op
+        .filter(|op| op.operation.asks_issuer() && !verdict.unknown)
+        .and_then(|_| connector.updates.find(tree, (&connector.maps, &connector.empty)));
+    let mapped = facts(connector, verdict, |fact| {
         let fields = own.filter(|fields| fields.has(fact)).unwrap_or(&connector.fields);
         fields.text(fact, tree, (&connector.maps, &connector.empty))
-    };
+    });
+    Mapped { card_update, ..mapped }
+}
+
+/// What a verdict and the texts beside it mean.
+pub(super) fn facts(
+    connector: &Connector,
+    verdict: &Verdict,
+    text: impl Fn(Fact) -> Option<String>,
+) -> Mapped {
     let code = text(Fact::Code).map(|t| bounded(&t, CODE_CHARS_MAX));
     let advice = text(Fact::AdviceCode).map(|t| bounded(&t, SHORT_CHARS_MAX));
     let said = text(Fact::Message).map(|t| bounded(&t, MESSAGE_CHARS_MAX));
@@ -207,9 +224,7 @@ fn facts(connector: &Connector, op: Option<&Op>, verdict: &Verdict, tree: Tree<'
         },
         advice_code: advice,
         amount_approved: if verdict.outcome == Outcome::Approved { amount() } else { None },
-        card_update: op
-            .filter(|op| op.operation.asks_issuer() && !verdict.unknown)
-            .and_then(|_| connector.updates.find(tree, (&connector.maps, &connector.empty))),
+        card_update: None,
         processor_ms: text(Fact::ProcessorMs).and_then(|t| t.parse().ok()).filter(|ms: &f64| ms.is_finite()),
     }
 }

@@ -17,9 +17,10 @@ impl Connector {
             ("connector", vec![format!("{}, version {}", self.name, self.version)]),
             ("evidence", vec![format!("{} as of {date}", evidence.text()), source.to_owned()]),
             ("endpoints", self.explain_endpoints()),
-            ("credentials", self.credentials().map(|(field, note)| format!("{field}: {note}")).collect()),
+            ("credentials", self.explain_credentials()),
             ("sent twice", vec![self.explain_idempotency()]),
             ("looked up", self.explain_look_ups()),
+            ("webhooks", self.explain_webhooks()),
             ("operations", self.ops.iter().map(|op| self.explain_operation(op)).collect()),
             ("agreements", vec![self.explain_agreements()]),
             ("money", self.explain_money()),
@@ -80,6 +81,28 @@ impl Connector {
         }
         if !lost.is_empty() {
             lines.push(format!("never: {} (a person settles what stays unknown)", list(&lost)));
+        }
+        lines
+    }
+
+    fn explain_credentials(&self) -> Vec<String> {
+        let line = |(field, note): (&str, &str)| {
+            let may = if self.is_optional(field) { " (optional)" } else { "" };
+            format!("{field}{may}: {note}")
+        };
+        self.credentials().map(line).collect()
+    }
+
+    fn explain_webhooks(&self) -> Vec<String> {
+        let Some(webhook) = &self.webhook else { return Vec::new() };
+        let secret = self.webhook_secret().unwrap_or_default();
+        let list = |of: Vec<Operation>| of.iter().map(|o| o.text()).collect::<Vec<_>>().join(", ");
+        let mut lines = vec![format!("{}; the key is {secret}", webhook.explain_signature())];
+        lines.push(format!("tell what became of {}", list(webhook.tells(false))));
+        let reversed = webhook.tells(true);
+        if !reversed.is_empty() {
+            lines
+                .push(format!("and that it did not hold after all, of {} (a person's then)", list(reversed)));
         }
         lines
     }

@@ -113,6 +113,12 @@ impl Fields {
         self.0.iter().flat_map(|field| &field.sources).flat_map(Source::paths)
     }
 
+    /// Where it looks for these facts.
+    pub(super) fn paths_of(&self, facts: [Fact; 2]) -> impl Iterator<Item = &Path> {
+        let of = self.0.iter().filter(move |field| facts.contains(&field.fact));
+        of.flat_map(|field| &field.sources).flat_map(|source| &source.paths)
+    }
+
     /// The fact in this answer.
     pub(super) fn text(
         &self,

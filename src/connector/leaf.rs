@@ -26,6 +26,8 @@ pub(super) struct Known {
     pub(super) public: Vec<bool>,
     /// Which outputs of steps only name a thing, and may stand in a path.
     pub(super) public_outputs: Vec<Name>,
+    /// Which of them a destination may do without.
+    pub(super) optional: Vec<bool>,
     /// `[map.NAME]`, and where each is declared.
     pub(super) maps: Vec<Map>,
     pub(super) maps_at: Vec<Range<usize>>,

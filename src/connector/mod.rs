@@ -4,7 +4,8 @@
 //! it does two pure things. In the keeper it renders an operation and its [`Values`] into a request; in the forwarder
 //! it maps an answer to a [`Mapped`] outcome. Shape: `spec` reads the file with `document` and `fault`; `op`, `leaf`,
 //! `condition` and `template` are requests, filled by `render`; `rules`, `fields`, `updates` and `path` are answers, read by `answer`;
-//! `money`, `decline`, `network` and `authorization` are dated data, `codes` the table made from it. `language.md` beside this file is for who writes a connector.
+//! `webhook` is what a processor tells by itself; `money`, `decline`, `network` and `authorization` are dated data, `codes` the
+//! table made from it. `language.md` beside this file is for who writes a connector.
 //!
 //! Invariant: no network, no file, no clock, no panic, no loop that a file or an answer could make endless.
 //! Invariant: a value fills a leaf and cannot change the shape of a request (`no_value_changes_the_shape`).
@@ -34,6 +35,7 @@ mod template;
 mod tree;
 mod updates;
 mod values;
+mod webhook;
 mod words;
 mod xml;
 
@@ -58,8 +60,9 @@ pub use step::{Part, StepOutputs};
 pub use updates::{CardUpdate, UpdateKind};
 pub use values::{
     Amount, Billing, Card, EndpointParts, Initiator, Previous, Reason, SendMoment, StoredCredential,
-    ThreeDSecure, Use, Values,
+    ThreeDSecure, Use, Values, attempt_number,
 };
+pub use webhook::{CredentialSets, Delivery, Notification, Says, Stated, Untrusted};
 pub use words::Word;
 
 use render::{Common, Header, Mode, Scope};
@@ -78,6 +81,7 @@ pub struct Connector {
     timeout: Duration,
     credentials: Vec<Box<str>>,
     credential_notes: Vec<Box<str>>,
+    optional: Vec<bool>,
     auth: Vec<Header>,
     sign: Option<sign::Sign>,
     steps: Vec<step::Step>,
@@ -98,6 +102,7 @@ pub struct Connector {
     updates: updates::Updates,
     rules: Vec<rules::Rule>,
     declines: decline::DeclineTable,
+    webhook: Option<webhook::Webhook>,
 }
 
 const BUILTIN: &[(&str, &str)] = &[
@@ -188,6 +193,12 @@ impl Connector {
     /// Whether its answers may say that the card itself has changed.
     pub fn updates_cards(&self) -> bool {
         !self.updates.is_empty()
+    }
+
+    /// Whether a destination may do without this credential.
+    pub fn is_optional(&self, field: &str) -> bool {
+        let mut all = self.credentials.iter().zip(&self.optional);
+        all.any(|(known, optional)| **known == *field && *optional)
     }
 
     /// How this processor treats a second send of the same attempt.

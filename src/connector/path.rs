@@ -42,6 +42,16 @@ struct Element {
     with: Option<(Box<str>, Box<str>)>,
 }
 
+impl Element {
+    /// As an author writes it.
+    fn spelling(&self) -> String {
+        match &self.with {
+            Some((name, value)) => format!("{}[{name}={value}]", self.name),
+            None => self.name.to_string(),
+        }
+    }
+}
+
 /// Deeper than any answer of a processor.
 const STEPS_MAX: usize = 24;
 const ANY_MAX: usize = 3;
@@ -99,6 +109,40 @@ impl Path {
         };
         let trimmed = text.trim();
         if trimmed.is_empty() { None } else { Some(trimmed.to_owned()) }
+    }
+
+    /// The value there as it is written, with the white space around it; empty if there is none.
+    pub(super) fn written(&self, tree: Tree<'_>) -> String {
+        let text = match (self, tree) {
+            (Self::Dotted { steps, .. }, Tree::Json(json)) => find(steps, json).and_then(text_of),
+            (Self::Dotted { text, .. }, Tree::Form(pairs)) => {
+                pairs.iter().find(|(key, _)| **key == **text).map(|(_, value)| value.clone())
+            }
+            (Self::Dotted { .. } | Self::Xml(_), _) => None,
+        };
+        text.unwrap_or_default()
+    }
+
+    /// What stands there, whatever it is.
+    pub(super) fn part<'t>(&self, tree: Tree<'t>) -> Option<Tree<'t>> {
+        match (self, tree) {
+            (Self::Dotted { steps, .. }, Tree::Json(json)) => find(steps, json).map(Tree::Json),
+            (Self::Xml(path), Tree::Xml(node)) => path.first(node, &|_| true).map(Tree::Xml),
+            (Self::Dotted { .. } | Self::Xml(_), _) => None,
+        }
+    }
+
+    /// The path as an author writes it.
+    pub(super) fn spelling(&self) -> String {
+        match self {
+            Self::Dotted { text, .. } => text.to_string(),
+            Self::Xml(path) => {
+                let start = if path.anywhere { "//" } else { "" };
+                let attribute = path.attribute.as_ref().map_or(String::new(), |name| format!("/@{name}"));
+                let elements: Vec<_> = path.elements.iter().map(Element::spelling).collect();
+                format!("{start}{}{attribute}", elements.join("/"))
+            }
+        }
     }
 
     /// The items of the list that stands there; `None` if there is no list. In XML, the elements that fit.

@@ -149,7 +149,8 @@ impl Test {
         std::iter::once(&self.path).chain(other)
     }
 
-    fn follows_from(&self, other: &Self) -> bool {
+    /// Whether it holds wherever the other does.
+    pub(super) fn follows_from(&self, other: &Self) -> bool {
         self.path == other.path
             && match (&self.check, &other.check) {
                 (Check::Is(mine), Check::Is(theirs)) => theirs.iter().all(|text| mine.contains(text)),

@@ -58,6 +58,30 @@ words! {
     }
 }
 
+impl KeyForm {
+    /// The bytes of a key that is written so.
+    pub(super) fn bytes(self, text: &str) -> Option<Zeroizing<Vec<u8>>> {
+        let bytes = match self {
+            Self::Raw => Some(text.as_bytes().to_vec()),
+            Self::Base64 => data_encoding::BASE64.decode(text.as_bytes()).ok(),
+            Self::Hex => data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok(),
+        };
+        bytes.map(Zeroizing::new)
+    }
+}
+
+impl Algorithm {
+    /// The algorithm, if it takes a key.
+    pub(super) fn keyed(self) -> Option<hmac::Algorithm> {
+        match self {
+            Self::HmacSha256 => Some(hmac::HMAC_SHA256),
+            Self::HmacSha512 => Some(hmac::HMAC_SHA512),
+            Self::HmacSha1 => Some(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY),
+            Self::Sha256 | Self::Sha512 | Self::Sha1 => None,
+        }
+    }
+}
+
 /// A signature, compiled.
 #[derive(Debug, Clone)]
 pub(super) struct Sign {
@@ -177,13 +201,7 @@ impl Sign {
             .values
             .secret(Secret::Credential(index), scope.credentials)
             .ok_or_else(|| scope.missing(Name::Secret(Secret::Credential(index))))?;
-        let key = Zeroizing::new(match form {
-            KeyForm::Raw => text.as_bytes().to_vec(),
-            KeyForm::Base64 => data_encoding::BASE64.decode(text.as_bytes()).map_err(|_| unfit())?,
-            KeyForm::Hex => {
-                data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| unfit())?
-            }
-        });
+        let key = form.bytes(text).ok_or_else(unfit)?;
         Ok(hmac::sign(&hmac::Key::new(algorithm, &key), message).as_ref().to_vec())
     }
 }
@@ -269,7 +287,12 @@ fn read_digest(section: &mut Section<'_>, faults: &mut Faults<'_>) -> (Algorithm
     (algorithm.unwrap_or(Algorithm::Sha256), if writings.is_empty() { usual } else { writings })
 }
 
-fn find_key(field: &str, at: &Range<usize>, known: &mut Known, faults: &mut Faults<'_>) -> Option<usize> {
+pub(super) fn find_key(
+    field: &str,
+    at: &Range<usize>,
+    known: &mut Known,
+    faults: &mut Faults<'_>,
+) -> Option<usize> {
     let index = known.credentials.iter().position(|known| **known == *field);
     match index {
         Some(index) => known.mark_used(Name::Secret(Secret::Credential(index))),

@@ -22,6 +22,7 @@ use super::sign::Sign;
 use super::step::{Step, read_steps};
 use super::tree::Format;
 use super::updates::Updates;
+use super::webhook::Webhook;
 use super::words::{Word, read, words};
 
 /// A connector is a few hundred lines.
@@ -111,13 +112,9 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     let (idempotency, key) = read_idempotency(&mut top, &mut known, faults);
     let money = top.section("currency", faults).map_or(MoneyRules::default(), |s| read_currency(s, faults));
     let (settle, until, lookup_of) = read_lookup(&mut top, faults);
-    let authorization = top
-        .section("authorization", faults)
-        .map_or(Authorization::default(), |s| Authorization::read(s, faults));
-    let ops = match top.section("op", faults) {
-        Some(section) => read_ops(section, &mut known, faults),
-        None => read_ops(Section::new("[op]", at.clone(), &DeTable::new()), &mut known, faults),
-    };
+    let terms = top.section("authorization", faults);
+    let authorization = terms.map_or(Authorization::default(), |s| Authorization::read(s, faults));
+    let ops = read_operations(&mut top, &mut known, faults);
     check_lookup(&ops, settle, &at, faults);
     check_smallest(&money, &ops, &at, faults);
     let common: Vec<&Header> = auth.iter().chain(&headers).chain(&key).collect();
@@ -132,6 +129,9 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     let rules = read_rules(top.take("rule"), &at, faults);
     let declines =
         top.section("decline", faults).map_or(DeclineTable::default(), |s| DeclineTable::read(s, faults));
+    check_optional(&known, faults);
+    let webhook =
+        top.section("webhook", faults).and_then(|s| Webhook::read(s, (format, &ops), &mut known, faults));
     top.finish(faults);
     check_paths(format, &ops, (&fields, &updates, &rules), &at, faults);
     check_step_paths(format, &steps, faults);
@@ -149,6 +149,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         timeout,
         credentials: known.credentials,
         credential_notes: notes,
+        optional: known.optional,
         auth,
         sign,
         steps,
@@ -168,6 +169,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         updates,
         rules,
         declines,
+        webhook,
     })
 }
 
@@ -178,6 +180,13 @@ fn read_version(top: &mut Section<'_>, faults: &mut Faults<'_>) -> Option<u32> {
         faults.add(&top.at.clone(), "the file has no `version`", instead);
     }
     version.map(|(version, _)| version)
+}
+
+fn read_operations(top: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Vec<Op> {
+    match top.section("op", faults) {
+        Some(section) => read_ops(section, known, faults),
+        None => read_ops(Section::new("[op]", top.at.clone(), &DeTable::new()), known, faults),
+    }
 }
 
 fn read_name<'a>(top: &mut Section<'a>, faults: &mut Faults<'_>) -> &'a str {
@@ -206,16 +215,17 @@ fn read_evidence<'a>(top: &mut Section<'a>, faults: &mut Faults<'_>) -> (Option<
     (evidence, source, date)
 }
 
-/// A credential's note, and whether it only says whose account it is.
-fn read_note(entry: &Entry<'_>, faults: &mut Faults<'_>) -> (Box<str>, bool) {
+/// A credential's note, whether it only says whose account it is, and whether a destination may do without it.
+fn read_note(entry: &Entry<'_>, faults: &mut Faults<'_>) -> (Box<str>, bool, bool) {
     let Some(table) = entry.value.get_ref().as_table() else {
-        return (string(entry, faults).unwrap_or_default().into(), false);
+        return (string(entry, faults).unwrap_or_default().into(), false, false);
     };
     let mut section = Section::new(format!("`{}`", entry.key), entry.value.span(), table);
     let (note, _) = section.required("note", faults);
     let public = section.flag("public", faults);
+    let optional = section.flag("optional", faults);
     section.finish(faults);
-    (note.into(), public)
+    (note.into(), public, optional)
 }
 
 /// Credentials and maps come first: leaves refer to them.
@@ -227,6 +237,7 @@ fn read_known(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Known, Vec<Box
         credentials: Vec::new(),
         used: Vec::new(),
         public: Vec::new(),
+        optional: Vec::new(),
         maps: Vec::new(),
         maps_used: Vec::new(),
         outputs: Vec::new(),
@@ -242,10 +253,11 @@ fn read_known(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Known, Vec<Box
                 );
             }
             // The text is a note; whoever pastes a credential here finds it refused in [auth], never printed.
-            let (note, public) = read_note(&entry, faults);
+            let (note, public, optional) = read_note(&entry, faults);
             notes.push(note);
             known.public.push(public);
             known.credentials_at.push(entry.at.clone());
+            known.optional.push(optional);
             known.credentials.push(entry.key.into());
             known.used.push(false);
         }
@@ -678,6 +690,17 @@ fn check_sends(
                 );
             }
         }
+    }
+}
+
+/// A request with a credential that may be missing would fail only when it is sent.
+fn check_optional(known: &Known, faults: &mut Faults<'_>) {
+    let marks = known.used.iter().zip(&known.optional).zip(&known.credentials_at);
+    for (field, (_, at)) in
+        known.credentials.iter().zip(marks).filter(|(_, ((used, optional), _))| **used && **optional)
+    {
+        let problem = format!("the credential `{field}` is optional and stands in a request");
+        faults.add(at, problem, "leave `optional` out; only [webhook] can do without a credential");
     }
 }
 

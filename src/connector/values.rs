@@ -214,7 +214,7 @@ impl<'v> Values<'v> {
             Plain::ThreeDsTransaction => self.three_d_secure.and_then(|t| t.ds_transaction_id),
             Plain::AttemptId => Some(self.attempt_id),
             Plain::AttemptRef => Some(self.attempt_ref),
-            Plain::AttemptNumber => return number_of(self.attempt_id).map(Cow::Owned),
+            Plain::AttemptNumber => return attempt_number(self.attempt_id).map(Cow::Owned),
             Plain::AttemptUuid => return uuid_of(self.attempt_id).map(Cow::Owned),
             Plain::Use => stored.map(|s| s.usage.text()),
             Plain::Initiator => stored.map(|s| s.initiator.text()),
@@ -254,7 +254,7 @@ impl<'v> Values<'v> {
 
 /// `attempt.number`: sixteen digits that stand for an attempt, for processors that take digits only. The 9 in front begins no
 /// card number.
-fn number_of(attempt_id: &str) -> Option<String> {
+pub fn attempt_number(attempt_id: &str) -> Option<String> {
     if attempt_id.is_empty() {
         return None;
     }

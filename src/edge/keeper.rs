@@ -17,12 +17,12 @@ use zeroize::Zeroize;
 
 use crate::card::expiry::Expiry;
 use crate::card::id::{AttemptId, EventId};
-use crate::wire::forwarder::Outcome;
+use crate::wire::forwarder::{Outcome, WebhookRead};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::keeper::{
     ChargeRead, CompareZip, Digest, Digested, ForwardRead, FromKeeper, Hello, LookUp, OpenExpiry, Opened,
-    Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, Refusal, Seal, Sealed, ShowForward,
-    SignCheckpoint, Stated, ToKeeper, Unacknowledged,
+    Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, ReadWebhook, Refusal, Seal, Sealed,
+    ShowForward, SignCheckpoint, Stated, ToKeeper, Unacknowledged,
 };
 
 /// Calls that may wait at once; past it the edge is asking more than a keeper can ever answer in time.
@@ -247,6 +247,14 @@ impl Keeper {
             return Err(KeeperError::Confused);
         };
         Ok(outcome)
+    }
+
+    /// Has a webhook checked with the credentials of its destination, and mapped.
+    pub async fn read_webhook(&self, ask: Box<ReadWebhook>) -> Result<Box<WebhookRead>, KeeperError> {
+        let FromKeeper::WebhookRead(read) = self.call(ToKeeper::ReadWebhook(ask)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(read)
     }
 
     /// Keyed hashes of an idempotency key and a body that holds no card.

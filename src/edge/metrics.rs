@@ -38,6 +38,12 @@ struct At {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Told {
+    destination: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Became {
     status: &'static str,
 }
@@ -62,6 +68,7 @@ pub struct Metrics {
     checkpoint_size: Gauge<u64, AtomicU64>,
     erasures_overdue: Gauge,
     credentials_refused: Family<At, Counter>,
+    webhooks: Family<Told, Counter>,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +113,7 @@ impl Metrics {
             checkpoint_size: Gauge::default(),
             erasures_overdue: Gauge::default(),
             credentials_refused: Family::default(),
+            webhooks: Family::default(),
         };
         metrics.register();
         metrics
@@ -150,6 +158,9 @@ impl Metrics {
         r.register("erasures_overdue", help, self.erasures_overdue.clone());
         let help = "Times that a processor refused the operator's credentials and the other ones took over, by destination";
         r.register("credentials_refused", help, self.credentials_refused.clone());
+        let help =
+            "What processors told by webhook, by destination and what became of it; `refused` proved nothing";
+        r.register("webhooks", help, self.webhooks.clone());
     }
 
     /// Counts an answer.
@@ -203,6 +214,11 @@ impl Metrics {
     /// A destination refused the operator's credentials; others are used from now on.
     pub fn credentials_refused(&self, destination: &str) {
         self.credentials_refused.get_or_create(&At { destination: destination.to_owned() }).inc();
+    }
+
+    /// A processor told something by itself, or somebody did who says to be one.
+    pub fn webhook(&self, destination: &str, result: &'static str) {
+        self.webhooks.get_or_create(&Told { destination: destination.to_owned(), result }).inc();
     }
 
     /// All figures as Prometheus reads them.

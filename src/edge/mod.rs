@@ -45,6 +45,9 @@ pub use process::run;
 /// Denials that are written as events of their own in a second; what is above is counted in the next.
 const DENIALS_PER_SECOND_MAX: std::num::NonZeroU32 = std::num::NonZeroU32::new(200).unwrap();
 
+/// Webhooks that are looked at in a second: anybody may send some, and who is refused sends again.
+const WEBHOOKS_PER_SECOND_MAX: std::num::NonZeroU32 = std::num::NonZeroU32::new(1000).unwrap();
+
 /// What every handler works with.
 pub struct Edge {
     /// What is kept.
@@ -68,6 +71,7 @@ pub struct Edge {
     /// Woken by important events: a checkpoint follows within two seconds.
     pub important: Notify,
     denials: DefaultDirectRateLimiter,
+    webhooks: DefaultDirectRateLimiter,
     denials_unlogged: AtomicU64,
     recovered: AtomicBool,
 }
@@ -90,6 +94,7 @@ impl Edge {
             metrics: Arc::new(Metrics::new()),
             important: Notify::new(),
             denials: RateLimiter::direct(Quota::per_second(DENIALS_PER_SECOND_MAX)),
+            webhooks: RateLimiter::direct(Quota::per_second(WEBHOOKS_PER_SECOND_MAX)),
             denials_unlogged: AtomicU64::new(0),
             recovered: AtomicBool::new(false),
         }

@@ -90,6 +90,23 @@ const fn operation(verb: Verb) -> Operation {
     }
 }
 
+/// The verb that an operation carries out; a look-up carries out none.
+pub(super) const fn verb(operation: Operation) -> Option<Verb> {
+    match operation {
+        Operation::Sale => Some(Verb::Sale),
+        Operation::Authorize => Some(Verb::Authorize),
+        Operation::Capture => Some(Verb::Capture),
+        Operation::Refund => Some(Verb::Refund),
+        Operation::Void => Some(Verb::Void),
+        Operation::Verify => Some(Verb::Verify),
+        Operation::Lookup
+        | Operation::LookupCapture
+        | Operation::LookupRefund
+        | Operation::LookupVoid
+        | Operation::LookupVerify => None,
+    }
+}
+
 const fn verdict(outcome: Outcome) -> Verdict {
     match outcome {
         Outcome::Approved => Verdict::Approved,
@@ -105,7 +122,8 @@ fn unknown(http_status: u16) -> Answer {
     Answer { unknown: true, ..Answer::of(Verdict::Error, http_status) }
 }
 
-fn scrubbed(mapped: Mapped, http_status: u16, scrubber: &Scrubber) -> Answer {
+/// Bounded fields without a clear value.
+pub(super) fn scrubbed(mapped: Mapped, http_status: u16, scrubber: &Scrubber) -> Answer {
     let text = |text: Option<String>, field| text.map(|text| scrubber.clean(text, field));
     Answer {
         verdict: verdict(mapped.outcome),

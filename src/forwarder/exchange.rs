@@ -20,7 +20,7 @@ use super::fault::{Fault, failed};
 use super::forward;
 use super::routes::{Limits, Reads, Route, Target};
 use super::steps;
-use crate::wire::forwarder::{Exchange, FromForwarder, Outcome, Sent};
+use crate::wire::forwarder::{Exchange, Exchanged, Outcome, Sent};
 
 /// Headers that are the forwarder's own.
 const FRAMING: [&str; 8] = [
@@ -46,7 +46,7 @@ pub(super) struct Ended {
 }
 
 /// Carries out an exchange within its destination's time.
-pub(super) async fn run(route: &Route, mut exchange: Exchange) -> FromForwarder {
+pub(super) async fn run(route: &Route, mut exchange: Exchange) -> Exchanged {
     let attempt = exchange.attempt;
     if let Reads::Mapped(connector) = &route.reads
         && !exchange.steps.is_empty()
@@ -93,7 +93,7 @@ pub(super) async fn run(route: &Route, mut exchange: Exchange) -> FromForwarder 
         upstream_us,
         forwarded,
     };
-    FromForwarder { outcome, new_card }
+    Exchanged { outcome, new_card }
 }
 
 /// Over a waiting connection if there is one and it may be used, else over a fresh one. A waiting connection that turns out

@@ -10,11 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use zeroize::Zeroize;
 
-use super::Forwarder;
-use super::exchange;
 use super::fault::{Fault, failed};
-use crate::card::id::AttemptId;
-use crate::wire::forwarder::{Exchange, FromForwarder, Sent, ToForwarder};
+use super::{Forwarder, exchange, webhook};
+use crate::wire::forwarder::{Exchange, FromForwarder, Outcome, Sent, ToForwarder, Webhook, WebhookRead};
 use crate::wire::frame::{self, FrameError, FrameReader};
 
 /// So many frames are taken in before others have their turn.
@@ -22,38 +20,48 @@ const BURST_MAX: u32 = 64;
 /// So many outcomes leave with one write.
 const OUTCOMES_MAX: usize = 256;
 
-/// An outcome on its way; its place among those under way is free once it is written.
+/// An answer on its way; its place among those under way is free once it is written.
 struct Answered {
     id: u64,
-    said: FromForwarder,
+    answer: FromForwarder,
     _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Answered {
+    /// Whether it holds a number in clear.
+    fn is_clear(&self) -> bool {
+        match &self.answer {
+            FromForwarder::Exchanged(exchanged) => exchanged.new_card.is_some(),
+            FromForwarder::Webhook(_) => false,
+        }
+    }
 }
 
 /// The duty to answer one question: whoever drops it unanswered, by a panic, has answered that nobody knows.
 struct Answering {
     id: u64,
-    attempt: AttemptId,
+    /// The answer in case that nobody gives one.
+    nobody: Option<FromForwarder>,
     place: Option<OwnedSemaphorePermit>,
     to: UnboundedSender<Answered>,
-    is_answered: bool,
 }
 
 impl Answering {
-    fn answer(mut self, said: FromForwarder) {
-        self.give(said);
+    fn answer(mut self, answer: FromForwarder) {
+        self.nobody = None;
+        self.give(answer);
     }
 
-    fn give(&mut self, said: FromForwarder) {
-        self.is_answered = true;
+    fn give(&mut self, answer: FromForwarder) {
         // If the line is gone, so is the keeper that asked.
-        let _ = self.to.send(Answered { id: self.id, said, _place: self.place.take() });
+        let _ = self.to.send(Answered { id: self.id, answer, _place: self.place.take() });
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        if !self.is_answered {
-            self.give(failed(self.attempt, Sent::Maybe, Fault::Internal, 0).into());
+        if let Some(answer) = self.nobody.take() {
+            self.give(answer);
         }
     }
 }
@@ -94,6 +102,7 @@ async fn read(forwarder: &Arc<Forwarder>, stream: &Arc<UnixStream>, to: &Unbound
                     tokio::task::yield_now().await;
                 }
             }
+            Ok((id, ToForwarder::Webhook(webhook))) => begin_webhook(forwarder, id, webhook, to),
             Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 if stream.readable().await.is_err() {
                     return;
@@ -111,8 +120,10 @@ fn begin(forwarder: &Arc<Forwarder>, id: u64, exchange: Exchange, to: &Unbounded
     let attempt = exchange.attempt;
     let place = forwarder.place();
     let has_place = place.is_some();
-    let answering = Answering { id, attempt, place, to: to.clone(), is_answered: false };
-    let refuse = |fault| failed(attempt, Sent::Not, fault, 0).into();
+    let exchanged = |outcome: Outcome| FromForwarder::Exchanged(Box::new(outcome.into()));
+    let nobody = exchanged(failed(attempt, Sent::Maybe, Fault::Internal, 0));
+    let answering = Answering { id, nobody: Some(nobody), place, to: to.clone() };
+    let refuse = |fault| exchanged(failed(attempt, Sent::Not, fault, 0));
     if forwarder.is_stopping() {
         return answering.answer(refuse(Fault::Stopping));
     }
@@ -123,8 +134,24 @@ fn begin(forwarder: &Arc<Forwarder>, id: u64, exchange: Exchange, to: &Unbounded
         return answering.answer(refuse(Fault::Destination));
     };
     tokio::spawn(async move {
-        let said = exchange::run(&route, exchange).await;
-        answering.answer(said);
+        let exchanged = exchange::run(&route, exchange).await;
+        answering.answer(FromForwarder::Exchanged(Box::new(exchanged)));
+    });
+}
+
+/// Checks a webhook in a task of its own, so that a fault in it is an answer.
+fn begin_webhook(forwarder: &Arc<Forwarder>, id: u64, webhook: Box<Webhook>, to: &UnboundedSender<Answered>) {
+    let failed = |fault: Fault| FromForwarder::Webhook(WebhookRead::Failed(fault.word().to_owned()));
+    let place = forwarder.place();
+    let has_place = place.is_some();
+    let answering = Answering { id, nobody: Some(failed(Fault::Internal)), place, to: to.clone() };
+    if !has_place {
+        return answering.answer(failed(Fault::Busy));
+    }
+    let route = forwarder.route(&webhook.destination);
+    tokio::spawn(async move {
+        let read = webhook::read(route.as_deref(), &webhook);
+        answering.answer(FromForwarder::Webhook(read));
     });
 }
 
@@ -133,12 +160,12 @@ async fn write(stream: Arc<UnixStream>, mut answered: UnboundedReceiver<Answered
     let mut out = Vec::with_capacity(64 << 10);
     while answered.recv_many(&mut batch, OUTCOMES_MAX).await > 0 {
         for one in &batch {
-            // An outcome is bounded far below a frame; one that were not leaves nothing in `out`.
-            let _ = frame::encode(one.id, &one.said, &mut out);
+            // An answer is bounded far below a frame; one that were not leaves nothing in `out`.
+            let _ = frame::encode(one.id, &one.answer, &mut out);
         }
         // If the line is gone, the keeper that asked is too; the rest is taken and dropped.
         let _ = write_all(&stream, &out).await;
-        if batch.iter().any(|one| one.said.new_card.is_some()) {
+        if batch.iter().any(Answered::is_clear) {
             out.zeroize();
         }
         out.clear();
@@ -161,20 +188,23 @@ async fn write_all(stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::card::id::IdBytes;
+    use crate::card::id::{AttemptId, IdBytes};
 
     #[tokio::test]
     async fn a_panic_in_an_exchange_is_an_outcome_that_nobody_knows() {
         let (to, mut answered) = mpsc::unbounded_channel();
         let attempt = AttemptId(IdBytes([7; 18]));
-        let answering = Answering { id: 5, attempt, place: None, to, is_answered: false };
+        let outcome = failed(attempt, Sent::Maybe, Fault::Internal, 0);
+        let nobody = FromForwarder::Exchanged(Box::new(outcome.into()));
+        let answering = Answering { id: 5, nobody: Some(nobody), place: None, to };
         let task = tokio::spawn(async move {
             let _answering = answering;
             panic!("on purpose");
         });
         assert!(task.await.unwrap_err().is_panic());
-        let Answered { id, said, .. } = answered.recv().await.unwrap();
-        assert_eq!((id, said.outcome), (5, failed(attempt, Sent::Maybe, Fault::Internal, 0)));
+        let Answered { id, answer, .. } = answered.recv().await.unwrap();
+        let FromForwarder::Exchanged(exchanged) = answer else { panic!("no outcome") };
+        assert_eq!((id, exchanged.outcome), (5, failed(attempt, Sent::Maybe, Fault::Internal, 0)));
         assert!(answered.recv().await.is_none());
     }
 }

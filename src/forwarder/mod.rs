@@ -1,11 +1,13 @@
 //! The forwarder: TLS out to the loaded destinations only. No keys.
 //!
 //! It takes rendered requests from the keeper, sends each at most once to the endpoint that the settings name, and answers
-//! with the mapped, scrubbed fields, or with a short word and the truth about whether bytes left.
+//! with the mapped, scrubbed fields, or with a short word and the truth about whether bytes left. What a processor tells by
+//! itself it checks and maps alike.
 //!
 //! ```text
 //! supervisor ─► mod (start, reload, stop)      keeper ◄─► line ─► exchange ─► pool | dial ─► connection
-//!                 └─► routes (destinations)                ├─► steps └─► answer | forward ─► scrub
+//!                 └─► routes (destinations)           │    ├─► steps └─► answer | forward ─► scrub
+//!                                                     └─► webhook ─► scrub
 //! ```
 //! Invariant: it dials what `routes` holds and nothing else; no redirect is followed, no proxy is read.
 
@@ -23,6 +25,7 @@ mod scrub;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;

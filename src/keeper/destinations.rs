@@ -47,6 +47,15 @@ impl KeptDestination {
         u8::try_from(self.used).unwrap_or(0)
     }
 
+    /// These fields of each set of credentials.
+    pub(in crate::keeper) fn sets_of(&self, fields: &[&str]) -> Vec<Vec<(String, String)>> {
+        let of = |set: &Credentials| {
+            let wanted = set.iter().filter(|(name, _)| fields.contains(&name.as_str()));
+            wanted.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect()
+        };
+        self.credentials.iter().map(of).collect()
+    }
+
     /// The values of all credentials, which must not come back in an answer.
     pub(in crate::keeper) fn secrets(&self) -> impl Iterator<Item = String> {
         self.credentials.iter().flatten().map(|(_, value)| value.expose_secret().to_owned())

@@ -45,6 +45,8 @@ struct UnderWay {
 #[derive(Default)]
 pub(super) struct Exchanges {
     next: u64,
+    /// Who waits for a webhook that is being checked.
+    webhooks: HashMap<u64, Asker>,
     under_way: HashMap<u64, UnderWay>,
     outcomes: BTreeMap<AttemptId, Outcome>,
 }
@@ -69,6 +71,23 @@ impl Exchanges {
         };
         self.under_way.insert(self.next, under_way);
         self.next
+    }
+
+    /// Notes a webhook that goes to the forwarder now; answers with its number there.
+    pub(super) fn begin_webhook(&mut self, asker: Asker) -> u64 {
+        self.next = self.next.wrapping_add(1);
+        self.webhooks.insert(self.next, asker);
+        self.next
+    }
+
+    /// Who waits for webhook `number`.
+    pub(super) fn finish_webhook(&mut self, number: u64) -> Option<Asker> {
+        self.webhooks.remove(&number)
+    }
+
+    /// The forwarder is gone: whoever waits for a webhook sends it again.
+    pub(super) fn lose_webhooks(&mut self) -> Vec<Asker> {
+        self.webhooks.drain().map(|(_, asker)| asker).collect()
     }
 
     /// Where exchange `number` went, and with which of the credentials.

@@ -10,7 +10,7 @@ use super::exchanges::{Asker, Outgoing, failed};
 use super::signer::Signer;
 use super::state::{Later, Reply, State};
 use crate::wire::control::{FromKeeperControl, KeyOrder, ToKeeperControl, WrappedKey};
-use crate::wire::forwarder::{FromForwarder, Sent, ToForwarder};
+use crate::wire::forwarder::{Exchanged, FromForwarder, Sent, ToForwarder, Webhook};
 use crate::wire::frame::{self, FrameReader};
 use crate::wire::keeper::{FromKeeper, Refusal, RefusalCode, ToKeeper};
 use crate::wire::pair;
@@ -194,6 +194,7 @@ impl Keeper {
         match reply {
             Reply::Now(answer) => Some(answer),
             Reply::Later(Later::Exchange(outgoing)) => self.send(asker, *outgoing, is_look_up),
+            Reply::Later(Later::Webhook(webhook)) => self.send_webhook(asker, webhook),
             Reply::Later(Later::KeepCheckpoint(size, root)) => {
                 *lock(&self.checkpoint_asker) = Some(asker);
                 let root = data_encoding::HEXLOWER.encode(&root);
@@ -221,6 +222,21 @@ impl Keeper {
         Some(FromKeeper::Outcome(Box::new(outcome)))
     }
 
+    /// Hands a webhook to the forwarder.
+    fn send_webhook(&self, asker: Asker, webhook: Box<Webhook>) -> Option<FromKeeper> {
+        let mut forwarder = lock(&self.forwarder);
+        let number = self.state().exchanges.begin_webhook(asker);
+        let sent = forwarder.as_mut().is_some_and(|line| {
+            frame::write(&mut line.stream, number, &ToForwarder::Webhook(webhook)).is_ok()
+        });
+        drop(forwarder);
+        if sent {
+            return None;
+        }
+        self.state().exchanges.finish_webhook(number)?;
+        Some(FromKeeper::Refused(Refusal::of(RefusalCode::ForwarderDown)))
+    }
+
     fn take_forwarder(self: &Arc<Self>, generation: u64, stream: UnixStream) {
         let Ok(reading) = stream.try_clone() else { return };
         let before = lock(&self.forwarder).replace(Line { generation, stream });
@@ -233,16 +249,15 @@ impl Keeper {
 
     fn serve_forwarder(self: Arc<Self>, generation: u64, stream: UnixStream) {
         let mut reader = FrameReader::new(stream);
-        while let Ok((number, said)) = reader.read::<FromForwarder>() {
-            let FromForwarder { mut outcome, new_card } = said;
-            // A panic over a processor's word on the card must not take the outcome with it.
-            let arrived = AssertUnwindSafe(|| self.state().arrived(number, &mut outcome, new_card));
-            let asker = catch_unwind(arrived).unwrap_or_else(|_| {
-                outcome.card_update = None;
-                self.state().arrived(number, &mut outcome, None)
-            });
-            if let Some(asker) = asker {
-                self.answer_later(asker, &FromKeeper::Outcome(Box::new(outcome)));
+        while let Ok((number, answer)) = reader.read::<FromForwarder>() {
+            match answer {
+                FromForwarder::Exchanged(exchanged) => self.take_outcome(number, *exchanged),
+                FromForwarder::Webhook(read) => {
+                    let asker = self.state().exchanges.finish_webhook(number);
+                    if let Some(asker) = asker {
+                        self.answer_later(asker, &FromKeeper::WebhookRead(Box::new(read)));
+                    }
+                }
             }
         }
         let mut forwarder = lock(&self.forwarder);
@@ -253,7 +268,24 @@ impl Keeper {
         }
     }
 
+    fn take_outcome(&self, number: u64, exchanged: Exchanged) {
+        let Exchanged { mut outcome, new_card } = exchanged;
+        // A panic over a processor's word on the card must not take the outcome with it.
+        let arrived = AssertUnwindSafe(|| self.state().arrived(number, &mut outcome, new_card));
+        let asker = catch_unwind(arrived).unwrap_or_else(|_| {
+            outcome.card_update = None;
+            self.state().arrived(number, &mut outcome, None)
+        });
+        if let Some(asker) = asker {
+            self.answer_later(asker, &FromKeeper::Outcome(Box::new(outcome)));
+        }
+    }
+
     fn lose_exchanges(&self) {
+        let webhooks = self.state().exchanges.lose_webhooks();
+        for asker in webhooks {
+            self.answer_later(asker, &FromKeeper::Refused(Refusal::of(RefusalCode::ForwarderDown)));
+        }
         let lost = self.state().exchanges.lose_all();
         for (asker, outcome) in lost {
             self.answer_later(asker, &FromKeeper::Outcome(Box::new(outcome)));

@@ -28,7 +28,7 @@ use crate::wire::control::{KeeperSettings, TenantInfo};
 use crate::wire::forwarder::{NewCard, Outcome};
 use crate::wire::keeper::{
     ChargeRead, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Prepare, Prepared, ReadCharge,
-    Refusal, RefusalCode, Seal, Sealed, ToKeeper,
+    ReadWebhook, Refusal, RefusalCode, Seal, Sealed, ToKeeper,
 };
 
 /// Everything behind the keeper's lock.
@@ -61,6 +61,8 @@ pub(super) enum Reply {
 pub(super) enum Later {
     /// This exchange with the forwarder.
     Exchange(Box<Outgoing>),
+    /// The forwarder to check this webhook.
+    Webhook(Box<crate::wire::forwarder::Webhook>),
     /// The supervisor to keep a checkpoint of this size and root.
     KeepCheckpoint(u64, [u8; 32]),
 }
@@ -149,6 +151,7 @@ impl State {
                 Ok(FromKeeper::Done)
             }
             ToKeeper::LookUp(ask) => return self.look_up(&ask),
+            ToKeeper::ReadWebhook(ask) => return self.read_webhook(*ask),
             ToKeeper::Digest(ask) => self.digest(&ask).map(FromKeeper::Digested),
             ToKeeper::State => {
                 self.signer.state(&self.keys, &self.openings, Instant::now()).map(FromKeeper::Stated)
@@ -346,6 +349,22 @@ impl State {
             Ok(exchange) => Reply::Later(Later::Exchange(Box::new(exchange.into()))),
             Err(refusal) => Reply::Now(FromKeeper::Refused(refusal)),
         }
+    }
+
+    /// Adds the credentials that a webhook may be signed with; who reads it is the forwarder.
+    fn read_webhook(&self, ask: ReadWebhook) -> Reply {
+        let to = self.destinations.get(&ask.destination).filter(|to| to.connector.has_webhook());
+        let Some(to) = to else {
+            let refusal = Refusal::about(RefusalCode::DestinationUnknown, "destination");
+            return Reply::Now(FromKeeper::Refused(refusal));
+        };
+        Reply::Later(Later::Webhook(Box::new(crate::wire::forwarder::Webhook {
+            credentials: to.sets_of(&to.connector.webhook_credentials()),
+            scrub: to.secrets().collect(),
+            destination: ask.destination,
+            headers: ask.headers,
+            body: ask.body,
+        })))
     }
 
     /// Takes the forwarder's answer to an exchange; gives who asked. Where the processor refuses the credentials, what is rendered

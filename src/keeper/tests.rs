@@ -160,7 +160,7 @@ impl Keeper {
     pub(super) fn release(&mut self, held: u64) -> Option<Box<Exchange>> {
         match self.state.answer(ToKeeper::Release { held, grant: 1 }) {
             Reply::Later(Later::Exchange(outgoing)) => Some(Box::new(outgoing.exchange)),
-            Reply::Now(_) | Reply::Later(Later::KeepCheckpoint(..)) => None,
+            Reply::Now(_) | Reply::Later(Later::KeepCheckpoint(..) | Later::Webhook(_)) => None,
         }
     }
 

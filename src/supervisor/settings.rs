@@ -117,6 +117,7 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         captures_once: connector.captures_once(),
         refund_needs_card: connector.refund_needs_card(),
         refunds_capture: connector.refunds_capture(),
+        takes_webhooks: takes_webhooks(from, &connector),
         authorization_hours,
         merchant_hours,
     };
@@ -234,15 +235,40 @@ fn credentials(from: &DestinationConfig, connector: &Connector) -> Result<BTreeM
             wanted.join(", ")
         ));
     }
-    wanted
+    let given = wanted
         .into_iter()
+        .filter(|field| from.credentials.contains_key(*field) || !connector.is_optional(field))
         .map(|field| {
             let path = from.credentials.get(field).ok_or_else(|| {
                 format!("credentials.{field}: the connector needs it; give the path of a file")
             })?;
             credential(field, path)
-        })
-        .collect()
+        });
+    let given: BTreeMap<String, String> = given.collect::<Result<_, String>>()?;
+    check_webhook_key(&given, connector, "credentials")?;
+    Ok(given)
+}
+
+/// Whether webhooks can be checked: the key that they are signed with is there.
+fn takes_webhooks(from: &DestinationConfig, connector: &Connector) -> bool {
+    connector.webhook_secret().is_some_and(|field| from.credentials.contains_key(field))
+}
+
+/// A key that cannot be read would refuse every webhook, and nobody would know why.
+fn check_webhook_key(
+    given: &BTreeMap<String, String>,
+    connector: &Connector,
+    setting: &str,
+) -> Result<(), String> {
+    let Some((field, key)) = connector.webhook_secret().and_then(|field| given.get_key_value(field)) else {
+        return Ok(());
+    };
+    if connector.is_webhook_secret(key) {
+        return Ok(());
+    }
+    Err(format!(
+        "{setting}.{field}: the file does not hold a key as the connector's `key` of [webhook.verify] says"
+    ))
 }
 
 /// What comes after the credentials in use, whole; empty where nothing does.
@@ -261,7 +287,9 @@ fn next_credentials(
     }
     // A field that does not change is that of the credentials in use.
     let files = from.credentials.iter().chain(&from.next_credentials);
-    files.map(|(field, path)| credential(field, path)).collect()
+    let next = files.map(|(field, path)| credential(field, path)).collect::<Result<BTreeMap<_, _>, _>>()?;
+    check_webhook_key(&next, connector, "next_credentials")?;
+    Ok(next)
 }
 
 fn credential(field: &str, path: &Path) -> Result<(String, String), String> {
@@ -369,6 +397,41 @@ mod tests {
         from.next_credentials = BTreeMap::from([("key".to_owned(), path("new"))]);
         let refused = next_credentials(&from, &connector).unwrap_err();
         assert!(refused.starts_with("next_credentials.key:"), "{refused}");
+    }
+
+    #[test]
+    fn a_destination_takes_webhooks_once_it_has_their_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::parse(include_str!("../../deploy/cardvault.example.toml"), "example").unwrap();
+        let mut from = config.destination.values().next().unwrap().clone();
+        let adyen = connector::builtin("adyen").unwrap();
+        let mut give = |field: &str, text: &str| {
+            let path = directory.path().join(field);
+            std::fs::write(&path, text).unwrap();
+            from.credentials.insert(field.to_owned(), path);
+            from.clone()
+        };
+        give("basic_auth", "dXNlcjpwYXNz");
+        let mut without = give("merchant_account", "TestMerchant");
+        without.credentials.remove("secret_key");
+        assert_eq!(credentials(&without, &adyen).unwrap().len(), 2);
+        assert!(!takes_webhooks(&without, &adyen));
+        let mut with = give("webhook_hmac_key", "00ff\n");
+        with.credentials.remove("secret_key");
+        assert_eq!(credentials(&with, &adyen).unwrap()["webhook_hmac_key"], "00ff");
+        assert!(takes_webhooks(&with, &adyen));
+        for wrong in ["not hex", ""] {
+            let mut with = give("webhook_hmac_key", wrong);
+            with.credentials.remove("secret_key");
+            let refused = credentials(&with, &adyen).unwrap_err();
+            assert!(
+                refused.starts_with("credentials.webhook_hmac_key: the file does not hold a key"),
+                "{refused}"
+            );
+        }
+        let mut lacking = without;
+        lacking.credentials.remove("merchant_account");
+        assert!(credentials(&lacking, &adyen).unwrap_err().contains("the connector needs it"));
     }
 
     #[test]

@@ -167,6 +167,8 @@ pub struct DestinationInfo {
     pub refund_needs_card: bool,
     /// Whether a refund of a captured authorization names the capture, not the authorization.
     pub refunds_capture: bool,
+    /// Whether it takes webhooks: its connector reads them, and the operator gave the key that they are signed with.
+    pub takes_webhooks: bool,
     /// How long an authorization holds, in hours.
     pub authorization_hours: u32,
     /// The same, by brand, for what the merchant asked for without the customer.

@@ -18,6 +18,96 @@ pub const RETRY_AFTER_SECONDS_MAX: u32 = 3_600;
 pub enum ToForwarder {
     /// Send a rendered request and map its answer.
     Send(Box<Exchange>),
+    /// Check what a processor tells by itself, and map it.
+    Webhook(Box<Webhook>),
+}
+
+/// An answer of the forwarder.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromForwarder {
+    /// To [`ToForwarder::Send`].
+    Exchanged(Box<Exchanged>),
+    /// To [`ToForwarder::Webhook`].
+    Webhook(WebhookRead),
+}
+
+/// What somebody sent who says to be a processor.
+#[derive(Serialize, Deserialize)]
+pub struct Webhook {
+    /// Which, by the name of its destination.
+    pub destination: String,
+    /// Headers.
+    pub headers: Vec<(String, String)>,
+    /// The body as it came.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+    /// The credentials that it may be signed with, by field name: those in use, and those that come after.
+    pub credentials: Vec<Vec<(String, String)>>,
+    /// Clear values that must not come back: credentials.
+    pub scrub: Vec<String>,
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhook").field("destination", &self.destination).finish_non_exhaustive()
+    }
+}
+
+/// What a webhook said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WebhookRead {
+    /// The processor sent it.
+    Said {
+        /// What it tells of.
+        notifications: Vec<Notification>,
+        /// The body that it wants to see.
+        answer: String,
+    },
+    /// Nobody knows who sent it, or what it says: a short word of ours.
+    Untrusted(String),
+    /// It could not be looked at now: a short word of ours.
+    Failed(String),
+}
+
+/// One thing that a processor tells of, bounded and scrubbed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notification {
+    /// What the attempt may have been to do.
+    pub of: Vec<Verb>,
+    /// What it says.
+    pub says: Says,
+    /// The same as an answer to the attempt.
+    pub answer: Answer,
+    /// Our own reference: the attempt's, or that of the payment it belongs to.
+    pub reference: Option<String>,
+    /// The processor's id of the payment it belongs to.
+    pub original: Option<String>,
+    /// The amount that it names.
+    pub stated: Stated,
+}
+
+/// What a notification says of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Says {
+    /// What its answer says.
+    Answer,
+    /// What was approved did not hold.
+    Reversed,
+    /// Something that a person should know of.
+    Noted,
+    /// Nothing of ours.
+    Ignored,
+}
+
+/// The amount that a notification names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stated {
+    /// None.
+    Nothing,
+    /// In minor units, and the currency in upper case.
+    Amount(i64, String),
+    /// One that cannot be read.
+    Unclear,
 }
 
 /// A rendered request. The forwarder has no keys, and of a card just what stands in here.
@@ -85,9 +175,9 @@ pub enum Sent {
     Yes,
 }
 
-/// An answer of the forwarder.
+/// What came of an exchange.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct FromForwarder {
+pub struct Exchanged {
     /// What became of the exchange; the keeper gives it on.
     pub outcome: Outcome,
     /// What the processor said of the card itself. It is for the keeper alone, and in a message of its own so that no outcome can carry
@@ -95,7 +185,7 @@ pub struct FromForwarder {
     pub new_card: Option<Box<NewCard>>,
 }
 
-impl From<Outcome> for FromForwarder {
+impl From<Outcome> for Exchanged {
     fn from(outcome: Outcome) -> Self {
         Self { outcome, new_card: None }
     }

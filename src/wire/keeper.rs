@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::forwarder::Outcome;
+use super::forwarder::{Outcome, WebhookRead};
 use crate::card::expiry::Expiry;
 use crate::card::id::{AttemptId, EventId, Token};
 use crate::card::sealed::{SealedCard, SealedField};
@@ -41,6 +41,8 @@ pub enum ToKeeper {
     },
     /// Ask the processor what became of an attempt; needs no card.
     LookUp(Box<LookUp>),
+    /// Have the forwarder check and map what a processor tells by itself.
+    ReadWebhook(Box<ReadWebhook>),
     /// Keyed hashes of an idempotency key and a body that holds no card.
     Digest(Digest),
     /// What was opened, signed.
@@ -81,6 +83,8 @@ pub enum FromKeeper {
     Prepared(Box<Prepared>),
     /// To [`ToKeeper::Release`] and [`ToKeeper::LookUp`].
     Outcome(Box<Outcome>),
+    /// To [`ToKeeper::ReadWebhook`].
+    WebhookRead(Box<WebhookRead>),
     /// To [`ToKeeper::Digest`].
     Digested(Digested),
     /// To [`ToKeeper::State`].
@@ -497,6 +501,24 @@ pub struct LookUp {
     pub transaction: Option<String>,
     /// The processor's id of the transaction before (for captures, refunds, voids).
     pub previous_transaction: Option<String>,
+}
+
+/// What somebody sent who says to be a processor: the keeper adds the credentials that it may be signed with.
+#[derive(Serialize, Deserialize)]
+pub struct ReadWebhook {
+    /// Which, by the name of its destination.
+    pub destination: String,
+    /// Headers.
+    pub headers: Vec<(String, String)>,
+    /// The body as it came.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for ReadWebhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadWebhook").field("destination", &self.destination).finish_non_exhaustive()
+    }
 }
 
 /// A body without a card, for its keyed hash.

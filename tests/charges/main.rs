@@ -25,3 +25,4 @@ mod runs;
 mod unknown;
 mod updates;
 mod verbs;
+mod webhooks;

@@ -161,6 +161,11 @@ impl Vault {
 
     /// A sandbox on this port; 0 for a free one.
     pub(crate) fn start_sandbox_at(&mut self, port: u16) -> u16 {
+        self.start_sandbox_with(port, &[])
+    }
+
+    /// The same, told more.
+    pub(crate) fn start_sandbox_with(&mut self, port: u16, more: &[String]) -> u16 {
         let port_file = self.beside("sandbox.port");
         let mut sandbox = Command::new(CARDVAULT);
         sandbox.args(["sandbox", "--until-stdin-closes", "--listen"]);
@@ -175,6 +180,7 @@ impl Vault {
         ] {
             sandbox.arg(flag).arg(path);
         }
+        sandbox.args(more);
         let log = File::create(self.beside("sandbox.log")).unwrap();
         let sandbox = sandbox.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.sandbox = Some(sandbox);

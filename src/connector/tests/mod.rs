@@ -9,6 +9,7 @@ mod recorded;
 mod requests;
 mod updates;
 mod vectors;
+mod webhooks;
 mod wires;
 mod xml_apis;
 

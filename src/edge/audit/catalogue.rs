@@ -91,6 +91,8 @@ actions! {
     VERIFY_SEND "verify.send" [1] "A card is about to be disclosed for a verification; carries the keeper's `opening`.";
     VOID_OUTCOME "void.outcome" [1] "What became of a void.";
     VOID_SEND "void.send" [1] "A void is about to be sent.";
+    WEBHOOK_REFUSED "webhook.refused" [4] "What came as a processor's webhook does not prove that the processor sent it; it changed nothing.";
+    WEBHOOK_UNAPPLIED "webhook.unapplied" [1] "A processor told of something by webhook and nothing was changed by it; `note` says why.";
     ZIP_LIMIT "zip.limit" [4] "The keeper refused to compare more zips with that of one card.";
 }
 

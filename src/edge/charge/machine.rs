@@ -19,6 +19,8 @@ pub const REVERSAL_FAILED: &str = "reversal_failed";
 /// The code of a verification whose small hold could not be released.
 pub const HOLD_NOT_RELEASED: &str = "hold_not_released";
 
+/// The error of an attempt of which its processor told that it did not hold after all.
+const REVERSED: &str = "reversed";
 /// The error of an attempt that was undone before it was known.
 const VOIDED: &str = "voided";
 /// The error of an attempt of which a person says that it was undone.
@@ -36,6 +38,8 @@ pub enum How {
         /// Whether so much time has passed that `not found` proves something.
         settled: bool,
     },
+    /// The processor told of it by itself.
+    Told,
 }
 
 /// What was learnt, how and when.
@@ -97,6 +101,24 @@ pub fn give_up(charge: &ChargeRow, attempt: AttemptId, now: Time) -> Option<Char
         return None;
     }
     one.state = AttemptState::Manual;
+    one.finished_at = Some(now);
+    restate(&mut next);
+    moved(&mut next, now);
+    Some(next)
+}
+
+/// The charge after its processor told that what it had approved did not hold. What becomes of it then is no machine's to say: it may
+/// be done again by itself, or have to be done anew. A person settles it.
+pub fn reversed(charge: &ChargeRow, attempt: AttemptId, answer: &Answer, now: Time) -> Option<ChargeRow> {
+    let mut next = charge.clone();
+    let one = next.operations.iter_mut().flat_map(|o| &mut o.attempts).find(|a| a.id == attempt)?;
+    if one.state != AttemptState::Approved {
+        return None;
+    }
+    one.state = AttemptState::Manual;
+    one.error = Some(REVERSED.to_owned());
+    one.processor_code.clone_from(&answer.processor_code);
+    one.message.clone_from(&answer.message);
     one.finished_at = Some(now);
     restate(&mut next);
     moved(&mut next, now);
@@ -187,7 +209,7 @@ fn state_after(attempt: &Attempt, learnt: Learnt<'_>) -> Option<AttemptState> {
             (Sent::Maybe | Sent::Yes, None) => AttemptState::Unknown,
             (Sent::Maybe | Sent::Yes, Some(answer)) => first_answer(answer),
         }),
-        How::Resent => answer.and_then(money_answer),
+        How::Resent | How::Told => answer.and_then(money_answer),
         How::LookedUp { settled } => answer.and_then(|answer| {
             let missing = answer.verdict == Verdict::NotFound && !answer.unknown;
             if missing && settled && attempt.state == AttemptState::Unknown {
@@ -260,7 +282,7 @@ fn write_attempt(attempt: &mut Attempt, state: AttemptState, learnt: Learnt<'_>)
         How::LookedUp { .. } if state == AttemptState::Failed => {
             attempt.error = Some("not_found".to_owned());
         }
-        How::LookedUp { .. } => attempt.outbound = Outbound::Sent,
+        How::LookedUp { .. } | How::Told => attempt.outbound = Outbound::Sent,
         How::Sent | How::Resent => {
             attempt.outbound = sent;
             attempt.upstream_us = Some(outcome.upstream_us);
@@ -269,7 +291,9 @@ fn write_attempt(attempt: &mut Attempt, state: AttemptState, learnt: Learnt<'_>)
     attempt.processor_code.clone_from(&answer.processor_code);
     attempt.decline_class.clone_from(&answer.decline_class);
     attempt.message.clone_from(&answer.message);
-    if answer.transaction_id.is_some() {
+    // What is told by itself may go by the id of an event; the one that answered the request is the one to go on with.
+    let keeps_id = learnt.how == How::Told && attempt.transaction_id.is_some();
+    if answer.transaction_id.is_some() && !keeps_id {
         attempt.transaction_id.clone_from(&answer.transaction_id);
     }
     if answer.network_transaction_id.is_some() {

@@ -8,6 +8,7 @@
 //!   says of a charge.
 //! - [`resolve`]: what to do when nobody knows; [`pending`]: when the processor answers later; [`recover`]: after a restart; [`waits`]:
 //!   who asked to be left alone.
+//! - [`told`]: what processors tell by themselves.
 //! - [`runs`]: many charges as one stream.
 //! - [`answer`]: a charge as the API writes it; [`limits`]: what a principal may charge; [`terms`]: how long an authorization holds.
 
@@ -45,6 +46,7 @@ mod show;
 mod terms;
 #[cfg(test)]
 pub(in crate::edge) mod tests;
+mod told;
 mod updater;
 mod waits;
 
@@ -60,6 +62,7 @@ pub(in crate::edge) use send::{accounted, acknowledge, discard, release};
 pub use settle::{Resolution, Word as ResolutionWord, settle};
 pub(in crate::edge) use show::log_read;
 pub use show::{charge, charges, refund, refunds};
+pub use told::{Became, told};
 
 /// Attempts that are looked into at the same time, whatever their number: a processor that is down is not hammered.
 const RESOLVES_AT_ONCE: usize = 32;
@@ -226,6 +229,8 @@ pub struct Charges {
     resolving: Mutex<HashSet<ChargeId>>,
     /// Charges whose processor is asked again and again, with long waits between.
     polling: Mutex<HashSet<ChargeId>>,
+    /// Attempts that the processor has given no id yet: what it tells of them by itself is found here.
+    unnamed: told::Unnamed,
     /// Charges that a task tries again now.
     retrying: Mutex<HashSet<ChargeId>>,
     /// Woken when a schedule of retries has changed.
@@ -247,6 +252,7 @@ impl Charges {
             working: Mutex::default(),
             resolving: Mutex::default(),
             polling: Mutex::default(),
+            unnamed: told::Unnamed::default(),
             retrying: Mutex::default(),
             retry_due: Notify::new(),
             retry_slots: Semaphore::new(RETRIES_AT_ONCE),

@@ -24,6 +24,7 @@ pub async fn recover(app: &App) -> Result<(), Error> {
         waiting.outcomes.into_iter().map(|outcome| (outcome.attempt, outcome)).collect();
     let open = app.store.open_charges(OPEN_MAX).await?;
     for charge in open {
+        app.charges.unnamed.note(&charge);
         let charge = take_up(app, charge, &outcomes).await;
         resolve::spawn(app, charge);
     }

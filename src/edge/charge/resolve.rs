@@ -589,6 +589,7 @@ mod tests {
             undo_authorize: Some(Verb::Void),
             captures_once: false,
             refunds_capture: false,
+            takes_webhooks: false,
             authorization_hours: 168,
             merchant_hours: std::collections::BTreeMap::new(),
         }

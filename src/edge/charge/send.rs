@@ -211,7 +211,10 @@ pub(super) async fn commit_sending(
         idempotency: claim.map(|claim| claim.reserved(charge)),
     };
     match app.store.commit(change).await {
-        Ok(committed) => Ok(committed.grant.seq),
+        Ok(committed) => {
+            app.charges.unnamed.note(charge);
+            Ok(committed.grant.seq)
+        }
         Err(error) => {
             discard(app, prepared.clone()).await;
             Err(error.into())
@@ -291,6 +294,7 @@ pub(super) async fn record(
         match app.store.commit(change).await {
             Ok(_) => {
                 count(app, &charge, &next);
+                app.charges.unnamed.learnt(&next, attempt);
                 retries::heard(app, &next, outcome);
                 if is_stopped || update.is_some_and(|update| update.changes_card()) {
                     // Other charges of the card have waited for it, or cannot be tried any more.
@@ -346,7 +350,17 @@ pub(super) async fn commit_moved(
     next: &ChargeRow,
     attempt: AttemptId,
 ) -> bool {
-    let Ok(event) = outcome_event(app, next, attempt, &By::vault()) else { return false };
+    commit_moved_by(app, (before, next), attempt, &By::vault()).await
+}
+
+/// The same, by somebody.
+pub(super) async fn commit_moved_by(
+    app: &App,
+    (before, next): (&ChargeRow, &ChargeRow),
+    attempt: AttemptId,
+    by: &By,
+) -> bool {
+    let Ok(event) = outcome_event(app, next, attempt, by) else { return false };
     let change = Change {
         rows: vec![RowChange::PutCharge(Box::new(next.clone()))],
         events: vec![event],

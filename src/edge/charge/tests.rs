@@ -347,9 +347,9 @@ fn moves() -> impl Strategy<Value = Move> {
     ];
     let sent = prop_oneof![Just(Sent::Not), Just(Sent::Maybe), Just(Sent::Yes)];
     prop_oneof![
-        6 => (0..8_usize, verdict, any::<bool>(), any::<bool>(), any::<u8>(), 0..4_u8)
+        6 => (0..8_usize, verdict, any::<bool>(), any::<bool>(), any::<u8>(), 0..5_u8)
             .prop_map(|(at, verdict, unknown, partial, part, how)| Move::Learn(at, verdict, unknown, partial, part, how)),
-        2 => (0..8_usize, sent, 0..4_u8).prop_map(|(at, sent, how)| Move::Silent(at, sent, how)),
+        2 => (0..8_usize, sent, 0..5_u8).prop_map(|(at, sent, how)| Move::Silent(at, sent, how)),
         2 => (1..1_200_i64, any::<bool>()).prop_map(|(amount, last)| Move::Capture(amount, last)),
         2 => (1..1_200_i64).prop_map(Move::Refund),
         1 => Just(Move::Void),
@@ -365,6 +365,7 @@ const fn how_of(n: u8) -> How {
         0 => How::Sent,
         1 => How::Resent,
         2 => How::LookedUp { settled: false },
+        3 => How::Told,
         _ => How::LookedUp { settled: true },
     }
 }

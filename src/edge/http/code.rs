@@ -125,6 +125,9 @@ codes! {
     HeldGone "held_gone" 503 soon, "The request was not sent in time and is wiped.", "Nothing was sent: try again.";
     ForwarderDown "forwarder_down" 503 soon, "The forwarder is not there.", "Nothing was sent: try again.";
     NetworkRule "network_rule" 422 never, "The card network's rules forbid the merchant to try this card now.", "retry_at says from when on it may be tried; without it never, or not before the customer has agreed anew.";
+    // webhooks
+    WebhookUntrusted "webhook_untrusted" 403 never, "The webhook does not prove that the processor sent it.", "Compare the key of the destination's webhooks with the processor's; nothing was changed.";
+    WebhookUnreadable "webhook_unreadable" 422 never, "The webhook holds nothing that can be read.", "It is not in the form that the destination's connector declares; nothing was changed.";
     // ourselves
     NotFound "not_found" 404 never, "There is no such thing.", "It may belong to somebody else; both look the same.";
     Conflict "conflict" 409 soon, "Another change came first.", "Read again, then try again.";

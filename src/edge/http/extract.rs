@@ -23,6 +23,8 @@ use crate::object::Object;
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 const PARAMETER_BYTES_MAX: usize = 512;
+/// Processors repeat much of a payment in what they tell of it.
+const WEBHOOK_BYTES_MAX: usize = 64 << 10;
 const DISCARD_BYTES_MAX: usize = 1 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
@@ -80,7 +82,21 @@ impl FromRequest<App> for RawBody {
         if !is_json(&parts.headers) {
             return Err(Problem::of(Code::ContentType));
         }
-        read_body(&parts.headers, body, app).await.map(Self)
+        read_body(&parts.headers, body, app, app.limits.body_bytes_max).await.map(Self)
+    }
+}
+
+/// A processor's webhook: headers and bytes, in whatever form it writes them.
+#[derive(Debug)]
+pub struct WebhookBody(pub HeaderMap, pub Bytes);
+
+impl FromRequest<App> for WebhookBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read_body(&parts.headers, body, app, WEBHOOK_BYTES_MAX).await?;
+        Ok(Self(parts.headers, bytes))
     }
 }
 
@@ -93,7 +109,7 @@ impl FromRequest<App> for OptionalBody {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read_body(&parts.headers, body, app).await?;
+        let bytes = read_body(&parts.headers, body, app, app.limits.body_bytes_max).await?;
         if !bytes.is_empty() && !is_json(&parts.headers) {
             return Err(Problem::of(Code::ContentType));
         }
@@ -159,8 +175,12 @@ fn is_json(headers: &HeaderMap) -> bool {
         })
 }
 
-async fn read_body(headers: &HeaderMap, mut body: HttpBody, app: &App) -> Result<Bytes, Problem> {
-    let bytes_max = app.limits.body_bytes_max;
+async fn read_body(
+    headers: &HeaderMap,
+    mut body: HttpBody,
+    app: &App,
+    bytes_max: usize,
+) -> Result<Bytes, Problem> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|n| n > u64::try_from(bytes_max).unwrap_or(u64::MAX)) {
         discard(&mut body).await;

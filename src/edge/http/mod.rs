@@ -25,6 +25,7 @@ pub mod routes;
 mod runs;
 pub mod tls;
 mod tokens;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;

@@ -70,6 +70,7 @@ fn operation(route: &Route) -> Value {
                 "application/x-ndjson": { "schema": schema },
                 "text/csv": { "schema": { "type": "string" } },
             }),
+            "ProcessorWebhook" => json!({ "*/*": { "schema": schema } }),
             _ => json!({ "application/json": { "schema": schema } }),
         };
         members.insert("requestBody".to_owned(), json!({ "required": true, "content": content }));
@@ -85,7 +86,9 @@ fn parameters(route: &Route) -> Vec<Value> {
         .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
         .map(|name| one(name, "path", true));
     let in_query = route.query.iter().map(|name| one(name, "query", false));
-    let key = (route.method == "POST").then(|| one("Idempotency-Key", "header", true));
+    // What a processor sends has a signature instead.
+    let key =
+        (route.method == "POST" && route.scope.is_some()).then(|| one("Idempotency-Key", "header", true));
     in_path.chain(in_query).chain(key).collect()
 }
 

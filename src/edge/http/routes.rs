@@ -7,7 +7,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::code::Code;
 use super::guard::{self, Guarded};
-use super::{admin, agreements, charges, forwards, health, log, openapi, runs, tokens};
+use super::{admin, agreements, charges, forwards, health, log, openapi, runs, tokens, webhooks};
 use crate::edge::App;
 use crate::edge::charge::runs::Verb;
 use crate::edge::scope::Scope;
@@ -367,6 +367,15 @@ pub const ROUTES: &[Route] = &[
         operation: "read_forward",
         summary: "Shows a forward and its redacted answer.",
         handler: || on(MethodFilter::GET, forwards::read),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/webhooks/{destination}",
+        operation: "receive_webhook",
+        summary: "Takes in what a processor tells by itself, signed as its connector says.",
+        body: "ProcessorWebhook",
+        handler: || on(MethodFilter::POST, webhooks::receive),
         ..ROW
     },
     Route {

@@ -18,7 +18,7 @@ use crate::card::id::{AttemptId, IdBytes};
 use crate::card::tenant::Mode;
 use crate::connector::builtin_text;
 use crate::wire::control::{Destination, FromForwarderControl, ToForwarderControl};
-use crate::wire::forwarder::{Answer, Exchange, FromForwarder, Outcome, ToForwarder};
+use crate::wire::forwarder::{Answer, Exchange, Exchanged, FromForwarder, Outcome, ToForwarder};
 use crate::wire::frame::{self, FrameReader};
 use crate::wire::keeper::Verb;
 use crate::wire::pair;
@@ -54,8 +54,14 @@ impl Keeper {
     }
 
     fn receive(&mut self) -> (u64, Outcome) {
-        let (id, said) = self.reader.read::<FromForwarder>().unwrap();
-        (id, said.outcome)
+        let (id, exchanged) = self.read();
+        (id, exchanged.outcome)
+    }
+
+    fn read(&mut self) -> (u64, Exchanged) {
+        let (id, answer) = self.reader.read().unwrap();
+        let FromForwarder::Exchanged(exchanged) = answer else { panic!("no outcome") };
+        (id, *exchanged)
     }
 
     fn ask(&mut self, exchange: Exchange) -> Outcome {
@@ -63,10 +69,10 @@ impl Keeper {
     }
 
     /// The answer with what is for the keeper alone.
-    fn ask_for_all(&mut self, exchange: Exchange) -> FromForwarder {
+    fn ask_for_all(&mut self, exchange: Exchange) -> Exchanged {
         let attempt = exchange.attempt;
         let id = self.send(exchange);
-        let (answered, said) = self.reader.read::<FromForwarder>().unwrap();
+        let (answered, said) = self.read();
         assert_eq!((answered, said.outcome.attempt), (id, attempt));
         said
     }

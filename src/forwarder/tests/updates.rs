@@ -3,11 +3,11 @@
 use super::server::Server;
 use super::{PAN, Running, sale, texts};
 use crate::connector::UpdateKind;
-use crate::wire::forwarder::FromForwarder;
+use crate::wire::forwarder::Exchanged;
 
 const NEW: &str = "4687380000770009";
 
-fn ask(body: &serde_json::Value) -> FromForwarder {
+fn ask(body: &serde_json::Value) -> Exchanged {
     let body = body.to_string();
     let server =
         Server::answering(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()));

@@ -57,18 +57,21 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what an answer of the processor means
+    /// Show what an answer of the processor means, or what it tells by itself
     Map {
         /// A built-in connector's name, or a connector file
         #[arg(value_name = "NAME|FILE")]
         connector: PathBuf,
         /// sale, authorize, capture, refund, void, verify or lookup
-        #[arg(long, value_parser = read_operation)]
-        operation: Operation,
+        #[arg(long, value_parser = read_operation, required_unless_present = "webhook", requires = "status")]
+        operation: Option<Operation>,
         /// The HTTP status of the answer
-        #[arg(long, value_parser = clap::value_parser!(u16).range(100..=599))]
-        status: u16,
-        /// The body of the answer
+        #[arg(long, value_parser = clap::value_parser!(u16).range(100..=599), requires = "operation")]
+        status: Option<u16>,
+        /// The body is that of a webhook; its signature is not checked
+        #[arg(long, conflicts_with_all = ["operation", "status", "attempt"])]
+        webhook: bool,
+        /// The body of the answer or webhook
         #[arg(long, value_name = "FILE")]
         body: PathBuf,
         /// The attempt that is meant, where the answer of a look-up lists several
@@ -84,8 +87,11 @@ pub fn run(command: &Command) -> ExitCode {
         Command::New { name, encoding } => new::write(Path::new("."), name, encoding),
         Command::Explain { connector } => explain(connector),
         Command::Render { connector, operation, input, json } => render(connector, *operation, input, *json),
-        Command::Map { connector, operation, status, body, attempt } => {
-            map(connector, *operation, *status, body, attempt.as_deref())
+        Command::Map { connector, operation, status, webhook: _, body, attempt } => {
+            match operation.zip(*status) {
+                Some(of) => map(connector, of, body, attempt.as_deref()),
+                None => map_webhook(connector, body),
+            }
         }
     };
     match done {
@@ -132,6 +138,8 @@ fn check(file: &Path) -> Result<(), Failure> {
     let found: Vec<&str> = found.map(Operation::text).collect();
     say(&format!("looked up:   {}", if found.is_empty() { "none".to_owned() } else { found.join(", ") }));
     let fields: Vec<&str> = connector.credentials().map(|(field, _)| field).collect();
+    let webhooks = if connector.has_webhook() { "signed, read" } else { "none" };
+    say(&format!("webhooks:    {webhooks}"));
     say(&format!("credentials: {}", if fields.is_empty() { "none".to_owned() } else { fields.join(", ") }));
     Ok(())
 }
@@ -223,10 +231,26 @@ fn as_json(shown: &Rendered, base: &str) -> Value {
     })
 }
 
+/// One line for each notification.
+fn map_webhook(name: &Path, body: &Path) -> Result<(), Failure> {
+    let connector = find(name)?;
+    if !connector.has_webhook() {
+        return Err(Failure::usage(format!("{} has no [webhook]", connector.name())));
+    }
+    let told = connector.map_webhook(&read_bytes(body)?);
+    let told =
+        told.ok_or_else(|| Failure::fault(format!("{}: no notification of this form", body.display())))?;
+    for one in &told {
+        let shown =
+            serde_json::to_string(one).map_err(|_| Failure::fault("the result could not be written"))?;
+        say(&shown);
+    }
+    Ok(())
+}
+
 fn map(
     name: &Path,
-    operation: Operation,
-    status: u16,
+    (operation, status): (Operation, u16),
     body: &Path,
     attempt: Option<&str>,
 ) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use cardvault::connector::{Connector, Operation, Word, builtin, builtin_names};
+use cardvault::connector::{Connector, Delivery, Operation, Word, builtin, builtin_names};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
@@ -46,4 +46,11 @@ fuzz_target!(|data: &[u8]| {
         assert!(!is_done || (!body.is_empty() && !mapped.unknown));
     }
     let _ = connector.read_step(0, status, body);
+    for told in connector.map_webhook(body).into_iter().flatten() {
+        assert!(told.reference.is_none_or(|text| text.len() <= 255) && told.of.len() <= Operation::ALL.len());
+    }
+    let sets = [connector.webhook_credentials().into_iter().map(|field| (field, "00ff")).collect::<Vec<_>>()];
+    let text = String::from_utf8_lossy(body).into_owned();
+    let headers = [("cko-signature".to_owned(), text.clone()), ("authorization".to_owned(), text)];
+    assert!(connector.read_webhook(&Delivery { headers: &headers, body, unix_s: 0 }, &sets).is_err());
 });

@@ -243,6 +243,7 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
             | ToKeeper::Release { .. }
             | ToKeeper::Discard { .. }
             | ToKeeper::LookUp(_)
+            | ToKeeper::ReadWebhook(_)
             | ToKeeper::State
             | ToKeeper::SignCheckpoint(_)
             | ToKeeper::Unacknowledged

@@ -53,6 +53,7 @@ async fn token(vault: &Vault) -> String {
         undo_sale: None,
         undo_authorize: None,
         captures_once: false,
+        takes_webhooks: false,
         authorization_hours: 168,
         merchant_hours: std::collections::BTreeMap::new(),
         network_codes: false,
