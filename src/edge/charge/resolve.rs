@@ -86,6 +86,8 @@ impl Memory {
             self.last_send = Some(LastSend { at: now, answered: answer.is_some() });
         }
         self.in_flight = answer.is_some_and(|answer| answer.unknown && answer.duplicate);
+        // Not found before it was sent again says nothing of what was sent since.
+        self.missing &= outcome.sent == Sent::Not;
         // What was sent and said nothing of the money: the next question is another.
         self.look_next = outcome.sent != Sent::Not && !self.in_flight;
     }
@@ -643,6 +645,25 @@ mod tests {
         assert_eq!(step(&to("none", false), &sale(), undone, early, 1), Step::Wait);
         for class in ["replay", "success-only", "natural-key", "none"] {
             assert_eq!(step(&to(class, true), &sale(), missing, (true, true), 1), Step::GiveUp);
+        }
+    }
+
+    #[test]
+    fn what_was_sent_again_is_looked_up_before_the_next_send() {
+        let outcome = |sent| Outcome {
+            attempt: sale().attempts[0].id,
+            sent,
+            answer: None,
+            error: None,
+            credentials_changed: false,
+            upstream_us: 0,
+            forwarded: None,
+        };
+        let (to, early) = (to("natural-key", true), (false, false));
+        for (sent, next) in [(Sent::Not, Step::Resend), (Sent::Maybe, Step::LookUp)] {
+            let mut known = Memory { missing: true, ..Memory::default() };
+            known.note_resend(&outcome(sent), NOW);
+            assert_eq!(step(&to, &sale(), known, early, 9), next);
         }
     }
 
