@@ -307,8 +307,10 @@ fn write_attempt(attempt: &mut Attempt, state: AttemptState, learnt: Learnt<'_>)
 /// The first operation was approved: how much of it.
 fn approve(charge: &mut ChargeRow, kind: OperationKind, learnt: Learnt<'_>) {
     let answer = learnt.outcome.answer.as_ref();
-    let partial = answer.filter(|answer| answer.partial);
     let asked = charge.operations.first().map_or(charge.amount, |operation| operation.amount);
+    // Who says that it took less took less, whether its connector has a rule for that or not.
+    let is_less = |approved: i64| 0 < approved && approved < asked;
+    let partial = answer.filter(|answer| answer.partial || answer.amount_approved.is_some_and(is_less));
     let approved = partial.map_or(asked, |answer| answer.amount_approved.unwrap_or(0).clamp(0, asked));
     match kind {
         OperationKind::Verify => charge.amount_authorized = approved,

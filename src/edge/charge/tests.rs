@@ -267,6 +267,19 @@ fn a_second_send_and_a_look_up_prove_less_than_the_first() {
 }
 
 #[test]
+fn less_than_was_asked_for_is_a_part_without_a_rule_that_says_so() {
+    for (says, authorized, offered) in [(600, 600, Some(600)), (AMOUNT, AMOUNT, None), (0, AMOUNT, None)] {
+        let answer = Answer { amount_approved: Some(says), ..answer(Verdict::Approved) };
+        for kind in [OperationKind::Sale, OperationKind::Authorize] {
+            let wanted = learn(&charge(kind, true), &said(1, answer.clone()));
+            assert_eq!((wanted.amount_authorized, wanted.amount_offered), (authorized, None));
+            let unwanted = learn(&charge(kind, false), &said(1, answer.clone()));
+            assert_eq!((unwanted.amount_authorized, unwanted.amount_offered), (authorized, offered));
+        }
+    }
+}
+
+#[test]
 fn what_was_being_sent_when_the_process_died_is_unknown() {
     let after = machine::restarted(&charge(OperationKind::Sale, false), NOW).unwrap();
     assert_eq!((after.status, after.revision), (ChargeStatus::Unknown, 2));
