@@ -108,6 +108,7 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         idempotency_seconds: connector.idempotency().ttl.map_or(0, |ttl| ttl.as_secs()),
         can_look_up: connector.operations().any(|op| op == Operation::Lookup),
         settle_seconds: connector.settle().map_or(0, |settle| settle.as_secs()),
+        timeout_seconds: connector.timeout().as_secs(),
         network_codes: connector.has_network_codes(),
         until_seconds: connector.until().map(|until| until.as_secs()),
         can_verify: connector.operations().any(|op| op == Operation::Verify),

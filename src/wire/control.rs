@@ -149,6 +149,8 @@ pub struct DestinationInfo {
     pub can_look_up: bool,
     /// Before this, in seconds, `not found` proves nothing.
     pub settle_seconds: u64,
+    /// How long its answer is waited for, in seconds: so long it may be at work on a request that was cut off.
+    pub timeout_seconds: u64,
     /// Whether the codes of its answers are those of the card network, so that its rules go by them.
     pub network_codes: bool,
     /// After this, in seconds, `not found` proves nothing again: what was sent may be where no look-up sees it. None: never.

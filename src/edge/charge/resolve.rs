@@ -30,8 +30,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// So many answers to a resend that say nothing, and it is looked up only: a stored 500 is replayed for as long as its key lives,
 /// and each resend would put off what `not found` proves.
 const SAID_NOTHING_MAX: u32 = 2;
-/// A processor that was cut off in the middle may still be at work: `not found` proves nothing before this, whatever its settle time.
-const SLOW_SETTLE_SECONDS: i64 = 30;
 
 /// The next thing to do about an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -370,7 +368,8 @@ async fn look_up(
     send::record(app, charge, &outcome, how, &By::vault(), claim).await
 }
 
-/// Whether `not found` proves something by now: counted from the last send that may have arrived.
+/// Whether `not found` proves something by now: counted from the last send that may have arrived. A processor that was cut off in the
+/// middle may be at work for as long as its answer would have been waited for.
 fn is_settled(attempt: &Attempt, to: &DestinationInfo, last_send: Option<LastSend>, now: Time) -> bool {
     let settle = i64::try_from(to.settle_seconds).unwrap_or(i64::MAX);
     let slow =
@@ -380,7 +379,8 @@ fn is_settled(attempt: &Attempt, to: &DestinationInfo, last_send: Option<LastSen
         Some(last) => (Some(last.at), !last.answered),
         None => (attempt.resent_at, attempt.resent_at.is_some()),
     };
-    let settle = if slow || unanswered { settle.max(SLOW_SETTLE_SECONDS) } else { settle };
+    let at_work = i64::try_from(to.timeout_seconds).unwrap_or(i64::MAX);
+    let settle = if slow || unanswered { settle.max(at_work) } else { settle };
     let since = attempt.finished_at.max(resent_at);
     let until = to.until_seconds.map(|until| i64::try_from(until).unwrap_or(i64::MAX));
     let in_time = until.is_none_or(|until| now < attempt.started_at.plus_seconds(until));
@@ -583,6 +583,7 @@ mod tests {
             idempotency_seconds: 1_000,
             can_look_up,
             settle_seconds: 5,
+            timeout_seconds: 30,
             network_codes: false,
             until_seconds: None,
             can_verify: true,
@@ -717,6 +718,9 @@ mod tests {
         attempt.error = Some("timeout".to_owned());
         assert!(!is_settled(&attempt, &to, None, NOW.plus_seconds(29)));
         assert!(is_settled(&attempt, &to, None, NOW.plus_seconds(30)));
+        let slower = DestinationInfo { timeout_seconds: 80, ..to.clone() };
+        assert!(!is_settled(&attempt, &slower, None, NOW.plus_seconds(79)));
+        assert!(is_settled(&attempt, &slower, None, NOW.plus_seconds(80)));
         // What was sent again counts from then.
         attempt.resent_at = Some(NOW.plus_seconds(100));
         assert!(!is_settled(&attempt, &to, None, NOW.plus_seconds(129)));

@@ -48,6 +48,7 @@ async fn token(vault: &Vault) -> String {
         idempotency_seconds: 1_000,
         can_look_up: true,
         settle_seconds: 5,
+        timeout_seconds: 30,
         can_verify: true,
         smallest_amounts: std::collections::BTreeMap::new(),
         undo_sale: None,
