@@ -54,7 +54,7 @@ impl Connector {
 
     fn explain_idempotency(&self) -> String {
         let within = self.idempotency.ttl.map_or(String::new(), |ttl| format!(" for {}", span(ttl)));
-        match self.idempotency.kind {
+        let first = match self.idempotency.kind {
             IdempotencyKind::Replay => format!("replay: the same key gives the same answer{within}"),
             IdempotencyKind::SuccessOnly => format!("success-only: only successes are remembered{within}"),
             IdempotencyKind::NaturalKey => {
@@ -64,7 +64,12 @@ impl Connector {
                 "none: nothing protects, so what is unknown is looked up, then voided, and never sent again"
                     .to_owned()
             }
+        };
+        let later = self.idempotency.later;
+        if later == self.idempotency.kind {
+            return first;
         }
+        format!("{first}; captures, refunds and voids: {}{within}", later.text())
     }
 
     fn explain_look_ups(&self) -> Vec<String> {

@@ -61,6 +61,8 @@ words! {
 pub struct Idempotency {
     /// Its class.
     pub kind: IdempotencyKind,
+    /// The class of captures, refunds and voids: the same unless it is said.
+    pub later: IdempotencyKind,
     /// How long a key is remembered.
     pub ttl: Option<Duration>,
 }
@@ -386,10 +388,13 @@ fn read_idempotency(
     };
     let (text, at) = section.required("kind", faults);
     let kind = if text.is_empty() { None } else { read::<IdempotencyKind>("kind", text, &at, faults) };
+    let later = section.string("later", faults);
+    let later = later.and_then(|(text, at)| read::<IdempotencyKind>("later", text, &at, faults));
     let header = section.string("header", faults);
     let (value, value_at) = section.string("key", faults).unwrap_or(("{attempt.id}", at.clone()));
     let ttl = section.number("ttl_h", faults);
-    let remembers = matches!(kind, Some(IdempotencyKind::Replay | IdempotencyKind::SuccessOnly));
+    let is_remembered = |kind| matches!(kind, Some(IdempotencyKind::Replay | IdempotencyKind::SuccessOnly));
+    let remembers = is_remembered(kind) || is_remembered(later);
     if remembers && ttl.as_ref().is_none_or(|(hours, _)| *hours == 0) {
         faults.add(
             &at,
@@ -397,7 +402,14 @@ fn read_idempotency(
             "write ttl_h = 24",
         );
     }
-    if kind == Some(IdempotencyKind::None) && header.is_some() {
+    if is_remembered(later) && header.is_none() {
+        faults.add(
+            &at,
+            "a class that goes by a key, and no key is sent",
+            "write header = \"Idempotency-Key\"",
+        );
+    }
+    if kind == Some(IdempotencyKind::None) && later.is_none() && header.is_some() {
         faults.add(
             &at,
             "a key is sent to a processor that ignores it",
@@ -422,7 +434,7 @@ fn read_idempotency(
     });
     section.finish(faults);
     let ttl = ttl.map(|(hours, _)| Duration::from_secs(u64::from(hours) * 3600));
-    (kind.map(|kind| Idempotency { kind, ttl }), key)
+    (kind.map(|kind| Idempotency { kind, later: later.unwrap_or(kind), ttl }), key)
 }
 
 /// Nobody holds more for a moment; the weakest currencies need this much.

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{ranges, setup};
 use crate::card::tenant::Mode;
 use crate::config::{Config, DestinationConfig, Environment, ForwardConfig};
-use crate::connector::{self, Connector, Endpoint, IdempotencyKind, Operation};
+use crate::connector::{self, Connector, Endpoint, Operation, Word};
 use crate::wire::control::{Destination, DestinationInfo, EdgeReload, ForwardInfo, ForwardTo, TenantInfo};
 use crate::wire::keeper::Verb;
 
@@ -104,7 +104,8 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         connector: connector.name().to_owned(),
         connector_version: *connector.version_hash(),
         mode: from.mode,
-        idempotency: idempotency_word(connector.idempotency().kind).to_owned(),
+        idempotency: connector.idempotency().kind.text().to_owned(),
+        idempotency_later: connector.idempotency().later.text().to_owned(),
         idempotency_seconds: connector.idempotency().ttl.map_or(0, |ttl| ttl.as_secs()),
         can_look_up: connector.operations().any(|op| op == Operation::Lookup),
         settle_seconds: connector.settle().map_or(0, |settle| settle.as_secs()),
@@ -202,15 +203,6 @@ fn checked_endpoint(config: &Config, endpoint: String) -> Result<String, String>
         return Err("endpoint: production does not send cards over plain HTTP; use https://".to_owned());
     }
     Ok(endpoint)
-}
-
-const fn idempotency_word(kind: IdempotencyKind) -> &'static str {
-    match kind {
-        IdempotencyKind::Replay => "replay",
-        IdempotencyKind::SuccessOnly => "success-only",
-        IdempotencyKind::NaturalKey => "natural-key",
-        IdempotencyKind::None => "none",
-    }
 }
 
 fn trust(config: &Config, own: Option<&Path>) -> Result<String, String> {

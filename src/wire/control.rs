@@ -143,6 +143,8 @@ pub struct DestinationInfo {
     pub mode: Mode,
     /// `replay`, `success-only`, `natural-key`, `none`.
     pub idempotency: String,
+    /// The same for captures, refunds and voids.
+    pub idempotency_later: String,
     /// How long a key is remembered, in seconds.
     pub idempotency_seconds: u64,
     /// Whether an attempt can be looked up.

@@ -177,7 +177,9 @@ fn what_a_connector_says_of_itself() {
     assert_eq!((connector.name(), connector.version()), ("small", 3));
     assert_eq!(connector.live(), Some(&Endpoint::Fixed("https://api.small.example/pay".into())));
     assert_eq!(connector.timeout(), Duration::from_secs(40));
-    assert_eq!(connector.idempotency().kind, IdempotencyKind::NaturalKey);
+    let class = |connector: &Connector| (connector.idempotency().kind, connector.idempotency().later);
+    assert_eq!(class(&connector), (IdempotencyKind::NaturalKey, IdempotencyKind::NaturalKey));
+    assert_eq!(class(&builtin("worldpay").unwrap()), (IdempotencyKind::NaturalKey, IdempotencyKind::Replay));
     assert_eq!(connector.credentials().map(|(field, _)| field).collect::<Vec<_>>(), ["merchant", "key"]);
     assert_eq!(connector.lookup_for(Operation::Sale), None);
     let other =
@@ -294,6 +296,21 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("https://test.small.example:8443", "https://10.0.0.1", "8: an endpoint is not an https URL"),
     ("https://api.small.example", "https://user:pw@api.small.example", "7: an endpoint"),
     ("timeout_s = 40", "timeout_s = 0", "9: `timeout_s` is not between"),
+    (
+        "kind = \"natural-key\"",
+        "kind = \"natural-key\"\nlater = \"twice\"",
+        "`later` has an unknown word; write one of",
+    ),
+    (
+        "kind = \"natural-key\"",
+        "kind = \"natural-key\"\nlater = \"replay\"\nheader = \"Key\"",
+        "`ttl_h` is missing",
+    ),
+    (
+        "kind = \"natural-key\"",
+        "kind = \"natural-key\"\nlater = \"replay\"\nttl_h = 1",
+        "and no key is sent; write header",
+    ),
     ("timeout_s = 40", "timeout = 40", "9: `timeout` is not known in [endpoint]; did you mean `timeout_s`?"),
     ("\"{cred.key}\"", "\"secret_canary\"", "the header `X-Key` of [auth] holds no credential"),
     ("\"{cred.key}\"", "\"{cred.kay}\"", "14: `{cred.kay}` is not a name; declare it in [credentials]"),

@@ -236,7 +236,7 @@ fn next_step(
         && !known.not_resendable
         && send::hex(&to.connector_version) == attempt.connector_version;
     let in_life = now < attempt.started_at.plus_seconds(remembered_seconds);
-    let resend = match to.idempotency.as_str() {
+    let resend = match class_of(to, operation) {
         "replay" | "success-only" => may_resend && in_life && !(known.looks() && to.can_look_up),
         "natural-key" => may_resend && known.missing,
         _ => false,
@@ -248,6 +248,14 @@ fn next_step(
         return Step::Undo;
     }
     if to.can_look_up { Step::LookUp } else { Step::Wait }
+}
+
+/// The class of idempotency of an operation: what is done to a payment may have another than the payment itself.
+fn class_of<'a>(to: &'a DestinationInfo, operation: &Operation) -> &'a str {
+    match operation.kind {
+        OperationKind::Sale | OperationKind::Authorize | OperationKind::Verify => &to.idempotency,
+        OperationKind::Capture | OperationKind::Refund | OperationKind::Void => &to.idempotency_later,
+    }
 }
 
 /// What the keeper still has of an attempt.
@@ -362,7 +370,7 @@ async fn look_up(
     let settled = is_settled(attempt, to, known.last_send, app.clock.now()) && !known.in_flight;
     let missing = outcome.answer.as_ref().is_some_and(|a| a.verdict == Verdict::NotFound && !a.unknown);
     known.missing = missing && settled;
-    let resendable = to.idempotency == "natural-key" && !attempt.once_only && !known.not_resendable;
+    let resendable = class_of(to, operation) == "natural-key" && !attempt.once_only && !known.not_resendable;
     // Where the vendor refuses a second send of the same key, not found means: send it.
     let how = How::LookedUp { settled: settled && !resendable };
     send::record(app, charge, &outcome, how, &By::vault(), claim).await
@@ -580,6 +588,7 @@ mod tests {
             connector_version: [7; 32],
             mode: Mode::Test,
             idempotency: idempotency.to_owned(),
+            idempotency_later: idempotency.to_owned(),
             idempotency_seconds: 1_000,
             can_look_up,
             settle_seconds: 5,
@@ -666,6 +675,16 @@ mod tests {
             known.note_resend(&outcome(sent), NOW);
             assert_eq!(step(&to, &sale(), known, early, 9), next);
         }
+    }
+
+    #[test]
+    fn what_is_done_to_a_payment_may_have_a_class_of_its_own() {
+        let to = DestinationInfo { idempotency_later: "replay".to_owned(), ..to("natural-key", true) };
+        let mut refund = sale();
+        refund.kind = OperationKind::Refund;
+        let early = (false, false);
+        assert_eq!(step(&to, &refund, Memory::default(), early, 1), Step::Resend);
+        assert_eq!(step(&to, &sale(), Memory::default(), early, 1), Step::LookUp);
     }
 
     #[test]

@@ -327,8 +327,13 @@ impl Book {
                     return Ok(replay);
                 }
             }
-            // Done to a payment, only what has a name of its own can be known again.
+            // Done to a payment, what has a name of its own can be known again, and so can what has a key.
             Class::NaturalKey => {
+                if !matches!(kind, Kind::Sale | Kind::Authorize | Kind::Verify)
+                    && let Some(replay) = self.stored(request, rules, now)?
+                {
+                    return Ok(replay);
+                }
                 let is_payment = matches!(kind, Kind::Sale | Kind::Authorize | Kind::Verify);
                 let known = self.by_reference(request.wire, &request.reference);
                 let same = |record: &Record| {

@@ -45,6 +45,7 @@ async fn token(vault: &Vault) -> String {
         connector_version: [7; 32],
         mode: Mode::Test,
         idempotency: "replay".to_owned(),
+        idempotency_later: "replay".to_owned(),
         idempotency_seconds: 1_000,
         can_look_up: true,
         settle_seconds: 5,

@@ -64,6 +64,26 @@ fn an_order_is_authorised_captured_refunded_and_inquired() {
 }
 
 #[test]
+fn a_modification_comes_again_under_its_key() {
+    let (_directory, path) = place();
+    let sandbox = Running::start(&path);
+    send(&sandbox, &order("o", APPROVED, "captureDelay=\"0\""));
+    let keyed = |key: &str, body: &str| {
+        sandbox.send(&format!("POST {WPG} HTTP/1.1\r\nIdempotency-Key: {key}"), body).unwrap()
+    };
+    let refund = |value| modify("o", &format!("<refund reference=\"rf\">{}</refund>", amount(value)));
+    for _ in 0..2 {
+        let received = xml(&keyed("k", &refund(200)));
+        assert!(received.at(&["reply", "ok", "refundReceived"]).is_some());
+    }
+    assert_eq!(error(&keyed("k", &refund(201))).0, "9");
+    assert_eq!(error(&keyed("k2", &refund(200))).1, "Duplicate Order");
+    // An order is known by its code, whatever its key.
+    assert_eq!(error(&keyed("k", &order("o", APPROVED, ""))).1, "Duplicate Order");
+    assert_eq!(sandbox.amounts("worldpay", "o"), [1000, 1000, 200, 0]);
+}
+
+#[test]
 fn the_order_code_is_the_key() {
     let (_directory, path) = place();
     let sandbox = Running::start_as(&path, |settings| settings.search_lag_s = 300);
