@@ -206,7 +206,7 @@ fn each_operation_has_the_look_up_that_sees_it() {
     assert_eq!(stripe.lookup_for(Operation::Capture), Some(Operation::LookupCapture));
     assert_eq!(stripe.lookup_for(Operation::Void), Some(Operation::LookupVoid));
     assert_eq!(stripe.lookup_for(Operation::Refund), Some(Operation::LookupRefund));
-    assert_eq!(stripe.lookup_for(Operation::Verify), None);
+    assert_eq!(stripe.lookup_for(Operation::Verify), Some(Operation::LookupVerify));
     assert_eq!(builtin("sandbox").unwrap().lookup_for(Operation::Refund), Some(Operation::Lookup));
     let previous = Previous { transaction: Some("pi_1"), ..Previous::default() };
     let rendered = stripe.render(Operation::LookupVoid, &Values { previous, card: None, ..sale() }).unwrap();

@@ -33,6 +33,8 @@ fn learns_by_looking(request: &Request, kind: Kind, class: Class, is_told: bool)
             Kind::Capture | Kind::Void => true,
             Kind::Verify => false,
         },
+        // Its search finds payments only.
+        Wire::Stripe if kind == Kind::Verify => false,
         Wire::Json | Wire::Stripe | Wire::Worldpay => {
             is_named || class == Class::NaturalKey || matches!(kind, Kind::Capture | Kind::Void)
         }
