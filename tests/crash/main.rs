@@ -12,6 +12,7 @@
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;
+mod operations;
 mod retries;
 mod runs;
 mod tokens;
