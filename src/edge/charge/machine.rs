@@ -21,6 +21,8 @@ pub const HOLD_NOT_RELEASED: &str = "hold_not_released";
 
 /// The error of an attempt of which its processor told that it did not hold after all.
 const REVERSED: &str = "reversed";
+/// The error of an attempt that its processor does not have, long after it must.
+const NOT_FOUND: &str = "not_found";
 /// The error of an attempt that was undone before it was known.
 const VOIDED: &str = "voided";
 /// The error of an attempt of which a person says that it was undone.
@@ -280,7 +282,7 @@ fn write_attempt(attempt: &mut Attempt, state: AttemptState, learnt: Learnt<'_>)
     match learnt.how {
         // The question was answered; what became of the attempt's own bytes follows from the answer.
         How::LookedUp { .. } if state == AttemptState::Failed => {
-            attempt.error = Some("not_found".to_owned());
+            attempt.error = Some(NOT_FOUND.to_owned());
         }
         How::LookedUp { .. } | How::Told => attempt.outbound = Outbound::Sent,
         How::Sent | How::Resent => {
@@ -411,11 +413,12 @@ const fn is_undo(operation: &Operation) -> bool {
     operation.undoes || matches!(operation.kind, OperationKind::Void)
 }
 
-/// How the last void that left stands, or the refund in its place; one that certainly did not is as if it had not been.
+/// How the last void that left stands, or the refund in its place; one that certainly did not, or that its processor does not have, is
+/// as if it had not been.
 fn last_undo(operations: &[Operation]) -> Option<ChargeStatus> {
+    let never_was = |a: &Attempt| a.outbound == Outbound::NotSent || a.error.as_deref() == Some(NOT_FOUND);
     let left = |operation: &&Operation| {
-        let last = operation.attempts.last();
-        last.is_none_or(|a| a.state != AttemptState::Failed || a.outbound != Outbound::NotSent)
+        operation.attempts.last().is_none_or(|a| a.state != AttemptState::Failed || !never_was(a))
     };
     let mut undos = operations.iter().rev().filter(|operation| is_undo(operation));
     undos.find(left).map(|operation| operation.status)

@@ -279,6 +279,24 @@ fn less_than_was_asked_for_is_a_part_without_a_rule_that_says_so() {
     }
 }
 
+/// A void that got lost before it left, as a look-up shows, undid nothing: it is made again, not left to a person.
+#[test]
+fn an_undo_that_its_processor_does_not_have_is_made_again() {
+    let part = Answer { partial: true, amount_approved: Some(400), ..answer(Verdict::Approved) };
+    let sold = learn(&charge(OperationKind::Sale, false), &said(1, part));
+    let lost = learn(&then(&sold, OperationKind::Void, 400, 2), &silent(2, Sent::Maybe));
+    assert!(machine::is_undoing(&lost) && !machine::needs_reversal(&lost));
+    let missing = said(2, answer(Verdict::NotFound));
+    let gone = learn_as(&lost, &missing, How::LookedUp { settled: true }).unwrap();
+    assert_eq!((gone.status, gone.operations[1].status), (ChargeStatus::Processing, ChargeStatus::Failed));
+    assert!(machine::needs_reversal(&gone));
+    let done = learn(&then(&gone, OperationKind::Void, 400, 3), &said(3, answer(Verdict::Approved)));
+    assert_eq!((done.status, done.amount_captured), (ChargeStatus::Declined, 0));
+    // One that was refused undid nothing either, and would not the next time.
+    let refused = learn(&then(&sold, OperationKind::Void, 400, 2), &said(2, answer(Verdict::Declined)));
+    assert_eq!(refused.status, ChargeStatus::Manual);
+}
+
 #[test]
 fn what_was_being_sent_when_the_process_died_is_unknown() {
     let after = machine::restarted(&charge(OperationKind::Sale, false), NOW).unwrap();
