@@ -31,6 +31,8 @@ mod declines;
 mod follow;
 mod limits;
 pub mod machine;
+#[cfg(test)]
+mod model;
 mod pending;
 mod recover;
 mod refundable;
@@ -239,6 +241,7 @@ pub struct Charges {
     /// Merchants' tries that are under way.
     under_way: declines::UnderWay,
     slots: Semaphore,
+    pace: resolve::Pace,
     limits: limits::DaySums,
     waits: waits::Waits,
     runs: runs::Runs,
@@ -258,6 +261,7 @@ impl Charges {
             retry_slots: Semaphore::new(RETRIES_AT_ONCE),
             under_way: declines::UnderWay::default(),
             slots: Semaphore::new(RESOLVES_AT_ONCE),
+            pace: resolve::Pace::default(),
             limits: limits::DaySums::default(),
             waits: waits::Waits::default(),
             runs: runs::Runs::default(),

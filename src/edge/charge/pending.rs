@@ -14,7 +14,7 @@ use crate::edge::store::{Attempt, AttemptState, ChargeRow};
 /// A hold for review is lifted or lapses within this, as the authorization under it does; after it a person must settle the charge.
 const PENDING_SECONDS_MAX: i64 = 30 * 86_400;
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
-const INTERVAL_MAX: Duration = Duration::from_hours(1);
+pub(super) const INTERVAL_MAX: Duration = Duration::from_hours(1);
 /// An answer that took so long is asked for again after an eighth of that.
 const OF_ITS_AGE: i64 = 8;
 
@@ -33,11 +33,15 @@ pub(super) fn watch(app: &App, charge: &ChargeRow) {
     }
 }
 
+fn wait(app: &App, since: Time) -> Duration {
+    resolve::jittered(interval(since, app.clock.now()).min(app.charges.pace.longest_pending))
+}
+
 async fn poll(app: App, (tenant, id): (TenantId, ChargeId), since: Time, held: Held<ChargeId>) {
-    let mut pause = resolve::jittered(interval(since, app.clock.now()));
+    let mut pause = wait(&app, since);
     loop {
         tokio::time::sleep(pause).await;
-        pause = resolve::jittered(interval(since, app.clock.now()));
+        pause = wait(&app, since);
         let charge = match app.store.charge(tenant, &id.to_string()).await {
             Ok(Some(charge)) => charge,
             Ok(None) => return,

@@ -23,10 +23,41 @@ use crate::wire::keeper::{LookUp, RefusalCode, Verb};
 const RESOLVE_SECONDS_MAX: u64 = 15 * 60;
 /// So long after the settle time it is still looked up.
 const SETTLED_SECONDS: u64 = 5 * 60;
-/// As long as a caller may wait for it, what is pending is looked into like what is unknown.
+/// As long as a caller may wait.
 const PENDING_HELD: Duration = Duration::from_secs(120);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// How often what is not known is looked into, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// The first wait; each is twice the one before.
+    pub(super) first: Duration,
+    /// The longest wait.
+    pub(super) longest: Duration,
+    /// The longest wait between two questions for what is pending.
+    pub(super) longest_pending: Duration,
+    /// As long as a caller may wait for it, what is pending is looked into like what is unknown.
+    pub(super) pending_held: Duration,
+    /// What could not be found out in this time, or that of its destination if that is longer, is a person's.
+    pub(super) found_out: Duration,
+    /// The same as a number of rounds: what a test can count on.
+    pub(super) rounds_max: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            first: BACKOFF_FIRST,
+            longest: BACKOFF_MAX,
+            longest_pending: pending::INTERVAL_MAX,
+            pending_held: PENDING_HELD,
+            found_out: Duration::from_secs(RESOLVE_SECONDS_MAX),
+            rounds_max: u32::MAX,
+        }
+    }
+}
+
 /// So many answers to a resend that say nothing, and it is looked up only: a stored 500 is replayed for as long as its key lives,
 /// and each resend would put off what `not found` proves.
 const SAID_NOTHING_MAX: u32 = 2;
@@ -109,19 +140,22 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
             return charge;
         }
     };
-    let began = Instant::now();
+    let mut began = (Instant::now(), 0);
+    let mut reverses = false;
     let mut memory: HashMap<AttemptId, Memory> = HashMap::new();
     for round in 0_u32.. {
         if !is_open(&charge) {
             return charge;
         }
-        let seconds_max = seconds_max(app, &charge);
-        let over = began.elapsed().as_secs() >= seconds_max;
-        let half_over = began.elapsed().as_secs() >= seconds_max / 2;
+        if machine::needs_reversal(&charge) && !reverses {
+            // However late it became known what there is to give back: that has its own time.
+            (began, reverses) = ((Instant::now(), round), true);
+        }
+        let (half_over, over) = how_late(app, &charge, began, round);
         if round > 0 || !(machine::needs_reversal(&charge) || route::goes_on(&charge)) {
             // What is not known may need an undo soon: a long wait does not hold that up.
             let asked = app.charges.waits.left(&charge.destination).min(BACKOFF_MAX);
-            tokio::time::sleep(backoff(round).max(asked)).await;
+            tokio::time::sleep(backoff(app.charges.pace, round).max(asked)).await;
             charge = create::as_it_stands(app, charge).await;
         }
         let Ok(_slot) = app.charges.slots.acquire().await else { return charge };
@@ -134,7 +168,8 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
             continue;
         }
         let is_left_alone = !app.charges.waits.left(&charge.destination).is_zero();
-        if pending::is_all(&charge) && (began.elapsed() >= PENDING_HELD || is_left_alone) {
+        let is_held = began.0.elapsed() < app.charges.pace.pending_held;
+        if pending::is_all(&charge) && (!is_held || is_left_alone) {
             pending::watch(app, &charge);
             return charge;
         }
@@ -148,11 +183,16 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
     charge
 }
 
-/// How long it is tried to find out: where `not found` proves something late, until then and a little longer.
-fn seconds_max(app: &App, charge: &ChargeRow) -> u64 {
+/// Whether half of the time to find out is over, and all of it: where `not found` proves something late, until then and a little longer.
+fn how_late(app: &App, charge: &ChargeRow, (began, first): (Instant, u32), round: u32) -> (bool, bool) {
     let destinations = app.directory.destinations();
     let to = destinations.iter().find(|to| to.name == charge.destination);
-    to.map_or(0, |to| to.settle_seconds.saturating_add(SETTLED_SECONDS)).max(RESOLVE_SECONDS_MAX)
+    let pace = &app.charges.pace;
+    let settled = to.map_or(0, |to| to.settle_seconds.saturating_add(SETTLED_SECONDS));
+    let longest = Duration::from_secs(settled).max(pace.found_out);
+    let (since, rounds) = (began.elapsed(), round.saturating_sub(first));
+    let is_over = |parts| since >= longest / parts || rounds >= pace.rounds_max / parts;
+    (is_over(2), is_over(1))
 }
 
 /// Asks once for what the processor answers later.
@@ -552,8 +592,8 @@ pub(super) fn is_passing(error: &Error) -> bool {
 }
 
 /// 0.2 s, doubling to 60 s.
-fn backoff(round: u32) -> Duration {
-    jittered(BACKOFF_FIRST.saturating_mul(1 << round.min(16)).min(BACKOFF_MAX))
+fn backoff(pace: Pace, round: u32) -> Duration {
+    jittered(pace.first.saturating_mul(1 << round.min(16)).min(pace.longest))
 }
 
 /// A quarter more or less, so that charges that broke together do not come back together.
@@ -666,6 +706,7 @@ mod tests {
             answer: None,
             error: None,
             credentials_changed: false,
+            card_update: None,
             upstream_us: 0,
             forwarded: None,
         };
@@ -762,7 +803,7 @@ mod tests {
     #[test]
     fn the_wait_doubles_and_ends_at_a_minute() {
         for (round, millis) in [(0, 200), (1, 400), (5, 6_400), (12, 60_000), (1_000, 60_000)] {
-            let wait = backoff(round).as_millis();
+            let wait = backoff(Pace::default(), round).as_millis();
             assert!((millis * 3 / 4..=millis * 5 / 4).contains(&wait), "{round}: {wait}");
         }
     }

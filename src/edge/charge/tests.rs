@@ -79,7 +79,7 @@ pub(super) fn said(attempt: u8, answer: Answer) -> Outcome {
     }
 }
 
-fn silent(attempt: u8, sent: Sent) -> Outcome {
+pub(super) fn silent(attempt: u8, sent: Sent) -> Outcome {
     Outcome {
         attempt: id(attempt),
         sent,
