@@ -123,11 +123,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     check_headers((&auth, &headers, key.as_ref()), &ops, &at, faults);
     check_sends((&ops, &steps), sign.as_ref(), &common, faults);
     let (format, empty) = read_response(&mut top, faults);
-    let fields =
-        top.section("field", faults).map_or(Fields::default(), |s| Fields::read(s, &mut known, faults));
-    let updates = top
-        .section("card_update", faults)
-        .map_or(Updates::default(), |s| Updates::read(s, &mut known, faults));
+    let (fields, updates) = read_facts(&mut top, &mut known, faults);
     let rules = read_rules(top.take("rule"), &at, faults);
     let declines =
         top.section("decline", faults).map_or(DeclineTable::default(), |s| DeclineTable::read(s, faults));
@@ -175,6 +171,21 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     })
 }
 
+fn read_operations(top: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Vec<Op> {
+    match top.section("op", faults) {
+        Some(section) => read_ops(section, known, faults),
+        None => read_ops(Section::new("[op]", top.at.clone(), &DeTable::new()), known, faults),
+    }
+}
+
+/// What is read of an answer beside its verdict.
+fn read_facts(top: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> (Fields, Updates) {
+    let fields = top.section("field", faults);
+    let fields = fields.map_or(Fields::default(), |section| Fields::read(section, known, faults));
+    let updates = top.section("card_update", faults);
+    (fields, updates.map_or(Updates::default(), |section| Updates::read(section, known, faults)))
+}
+
 fn read_version(top: &mut Section<'_>, faults: &mut Faults<'_>) -> Option<u32> {
     let version = top.number("version", faults);
     if version.is_none() {
@@ -182,13 +193,6 @@ fn read_version(top: &mut Section<'_>, faults: &mut Faults<'_>) -> Option<u32> {
         faults.add(&top.at.clone(), "the file has no `version`", instead);
     }
     version.map(|(version, _)| version)
-}
-
-fn read_operations(top: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Vec<Op> {
-    match top.section("op", faults) {
-        Some(section) => read_ops(section, known, faults),
-        None => read_ops(Section::new("[op]", top.at.clone(), &DeTable::new()), known, faults),
-    }
 }
 
 fn read_name<'a>(top: &mut Section<'a>, faults: &mut Faults<'_>) -> &'a str {

@@ -149,7 +149,7 @@ impl Updates {
             (!self.number.is_empty(), "a new number, which goes into the vault and nowhere else"),
             (!matches!(self.expiry, Expiry::None), "a new expiry"),
         ];
-        parts.into_iter().filter_map(|(is_there, text)| is_there.then(|| text.to_owned())).collect()
+        parts.into_iter().filter(|(is_there, _)| *is_there).map(|(_, text)| text.to_owned()).collect()
     }
 
     /// Where it looks.
