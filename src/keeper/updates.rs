@@ -189,7 +189,7 @@ mod tests {
         assert!(matches!(keeper.state.answer(ToKeeper::OpenExpiry(open)), Reply::Now(_)));
         // An edge that comes after the one that asked learns all of it, and no digit of it.
         let waiting = keeper.state.exchanges.unacknowledged(Vec::new());
-        assert_eq!(waiting.outcomes, [outcome.clone()]);
+        assert_eq!(waiting.outcomes, std::slice::from_ref(&outcome));
         let written = postcard::to_stdvec(&waiting).unwrap();
         assert!(!written.windows(OTHER.len()).any(|window| window == OTHER.as_bytes()));
         assert!(!format!("{outcome:?}").contains(OTHER));

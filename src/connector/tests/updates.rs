@@ -54,7 +54,9 @@ fn map(connector: &Connector, answer: &str) -> Mapped {
 }
 
 /// Kind, number and expiry.
-fn facts(update: Option<CardUpdate>) -> Option<(UpdateKind, Option<String>, Option<(u16, u16)>)> {
+type Facts = (UpdateKind, Option<String>, Option<(u16, u16)>);
+
+fn facts(update: Option<CardUpdate>) -> Option<Facts> {
     update.map(|update| (update.kind, update.number.map(|number| number.to_string()), update.expiry))
 }
 
