@@ -12,6 +12,7 @@ use crate::card::stray::Exemptions;
 use crate::card::tenant::Mode;
 use crate::charging::{self, Policy, RetriesConfig, RouteConfig};
 use crate::forwarding::spec::{ForwardSpec, Place};
+use crate::webhooks::WebhooksConfig;
 use crate::wire::control::Limits;
 
 /// Whether development conveniences are allowed.
@@ -70,6 +71,9 @@ pub struct Config {
     /// Where callers may send requests of their own with a card in them, by name.
     #[serde(default)]
     pub forward: BTreeMap<String, ForwardConfig>,
+    /// Webhooks out.
+    #[serde(default)]
+    pub webhooks: WebhooksConfig,
 }
 
 fn default_node() -> String {
@@ -304,6 +308,7 @@ impl Config {
         paths.extend(self.keys.inventory.as_mut());
         paths.extend(self.connectors.directory.as_mut());
         paths.extend(self.ranges.file.as_mut());
+        paths.extend(self.webhooks.trust.as_mut());
         for destination in self.destination.values_mut() {
             paths.extend(destination.trust.as_mut());
             paths.extend(destination.credentials.values_mut());
@@ -372,6 +377,7 @@ impl Config {
              fixed and 4 that are #",
         );
         faults.extend(self.charging().err().unwrap_or_default());
+        faults.extend(self.webhooks.faults());
         for (name, forward) in &self.forward {
             let of_it = forward.faults(self.environment);
             faults.extend(of_it.into_iter().map(|fault| format!("forward.{name}.{fault}")));
@@ -466,6 +472,7 @@ mod tests {
         assert_eq!(full.charging().unwrap().retries, RetriesConfig::default().policy().unwrap());
         assert_eq!(full.charging().unwrap().routes.len(), 1);
         assert!(full.faults().is_empty() && !full.exempt.0.is_empty());
+        assert_eq!(full.webhooks.rules().retry_seconds, WebhooksConfig::default().retry_seconds);
         assert!(full.connectors.directory.is_some() && full.destination.values().any(|d| d.trust.is_some()));
         assert_eq!(full.forward["tokenizer"].spec().credentials.len(), 2);
     }

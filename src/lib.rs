@@ -6,7 +6,7 @@
 //! - [`supervisor`]: starts and watches the others; the only reader of configuration, credentials, root key, key store.
 //! - [`edge`]: TLS, HTTP, who may do what, charges, store, audit. Holds no keys, opens no card.
 //! - [`keeper`]: keys and clear text. No network, no files.
-//! - [`forwarder`]: TLS out to the loaded destinations only. No keys.
+//! - [`forwarder`]: TLS out to the loaded destinations only. No keys. In the same folder the courier: webhooks out, without cards.
 //! - [`tools`]: what a person runs beside the service: sandbox, demo, bench, connector and audit verbs.
 //!
 //! Shared by them, and free of secrets of their own:
@@ -15,7 +15,7 @@
 //! - [`connector`]: the declarative language that says how to talk to one processor, and the connectors in it.
 //! - [`forwarding`]: callers' own requests to a forward destination: what it declares, placeholders, bodies.
 //! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
-//! - [`charging`]: how charges are tried again and where they go, as configured.
+//! - [`charging`]: how charges are tried again and where they go, as configured; [`webhooks`]: the same of webhooks.
 //! - [`config`], [`clock`], [`object`], [`random`], [`telemetry`]; `wiping`, which clears the read buffers of TLS and HTTP.
 //!
 //! # Words
@@ -44,6 +44,8 @@
 //!   or that is settled (`only_what_the_processor_surely_said_changes_anything`).
 //! - Invariant: test and live numbers never meet (`test_and_live_numbers_never_meet`).
 //! - Invariant: nothing quotes what a caller sent (`no_body_is_ever_quoted`, `an_error_never_quotes_the_file`).
+//! - Invariant: what webhook endpoints are told is committed with its change, and has one id (`whatever_is_killed_each_event_arrives_with_one_id`).
+//! - Invariant: webhooks go to the operator's hosts only (`a_host_that_is_not_on_the_list_is_not_dialed`).
 //! - Invariant: erased bytes leave every file (`erased_bytes_leave_every_file`).
 
 pub mod attest;
@@ -61,5 +63,6 @@ pub mod random;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tools;
+pub mod webhooks;
 mod wiping;
 pub mod wire;

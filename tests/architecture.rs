@@ -150,6 +150,11 @@ mod arrows {
             never: &["axum", "hyper", "rusqlite"],
             because: "the order of a forward knows neither HTTP nor SQL",
         },
+        Arrow {
+            from: "edge/webhooks",
+            never: &["axum", "hyper", "rusqlite"],
+            because: "the delivery of webhooks knows neither HTTP nor SQL",
+        },
         Arrow { from: "card", never: &ROLES, because: "what anyone may know of a card knows no role" },
         Arrow { from: "wire", never: &ROLES, because: "the doors between roles know no role" },
         Arrow { from: "attest", never: &ROLES, because: "what two roles both compute belongs to neither" },

@@ -27,6 +27,9 @@ mod log;
 #[cfg(test)]
 #[path = "store/sqlite.rs"]
 mod sqlite;
+#[cfg(test)]
+#[path = "store/webhooks.rs"]
+mod webhooks;
 
 /// Stamps the contract's cases for every store. Each implementation is a name and a way to open a directory.
 macro_rules! every_store {
@@ -76,6 +79,11 @@ mod contract {
             a_schedule_of_retries_holds_the_invoice_and_is_found_when_due,
             another_attempt_needs_a_card_that_may_be_used,
             declines_are_counted_by_number_and_account_and_go_with_it,
+        ],
+        webhooks: [
+            each_status_of_a_charge_and_its_refunds_is_told_once,
+            what_is_told_is_there_with_its_change_or_not_at_all,
+            a_delivery_waits_is_settled_once_and_forgotten_in_its_time,
         ],
         customers: [
             a_customer_keeps_its_name_until_the_last_card_goes,

@@ -216,6 +216,15 @@ id! {
     PrincipalId, "prn_"
 }
 
+id! {
+    /// A webhook endpoint.
+    EndpointId, "we_"
+}
+id! {
+    /// What webhook endpoints are told: the same id however often it is delivered, and to whichever of them.
+    NoticeId, "msg_"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,7 @@ use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
 use crate::clock::Time;
-use crate::wire::control::{DestinationInfo, ForwardInfo, Limits, TenantInfo};
+use crate::wire::control::{DestinationInfo, ForwardInfo, Limits, TenantInfo, WebhookRules};
 
 /// A principal, ready for the fast path.
 #[derive(Debug)]
@@ -117,6 +117,7 @@ pub struct Directory {
     forwards: RwLock<Arc<Vec<ForwardInfo>>>,
     exemptions: RwLock<Arc<Exemptions>>,
     charging: RwLock<Arc<Policy>>,
+    webhooks: RwLock<Arc<WebhookRules>>,
 }
 
 impl Directory {
@@ -134,6 +135,7 @@ impl Directory {
             forwards: RwLock::default(),
             exemptions: RwLock::default(),
             charging: RwLock::default(),
+            webhooks: RwLock::default(),
         }
     }
 
@@ -180,6 +182,16 @@ impl Directory {
     /// Puts retries and routes in place.
     pub fn set_charging(&self, charging: Policy) {
         replace(&self.charging, charging);
+    }
+
+    /// Puts the rules of webhooks in place.
+    pub fn set_webhooks(&self, rules: WebhookRules) {
+        replace(&self.webhooks, rules);
+    }
+
+    /// Where webhooks may go, and how they are tried again.
+    pub fn webhooks(&self) -> Arc<WebhookRules> {
+        snapshot(&self.webhooks)
     }
 
     /// How charges are tried again, and where they go.

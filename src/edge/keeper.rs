@@ -20,9 +20,9 @@ use crate::card::id::{AttemptId, EventId};
 use crate::wire::forwarder::{Outcome, WebhookRead};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::keeper::{
-    ChargeRead, CompareZip, Digest, Digested, ForwardRead, FromKeeper, Hello, LookUp, OpenExpiry, Opened,
-    Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, ReadWebhook, Refusal, Seal, Sealed,
-    ShowForward, SignCheckpoint, Stated, ToKeeper, Unacknowledged,
+    ChargeRead, CompareZip, Digest, Digested, ExpireBy, ForwardRead, FromKeeper, Hello, LookUp, OpenExpiry,
+    Opened, Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, ReadWebhook, Refusal, Seal, Sealed,
+    ShowForward, SignCheckpoint, SignWebhook, Stated, ToKeeper, Unacknowledged, WebhookSecret,
 };
 
 /// Calls that may wait at once; past it the edge is asking more than a keeper can ever answer in time.
@@ -263,6 +263,30 @@ impl Keeper {
             return Err(KeeperError::Confused);
         };
         Ok(digested)
+    }
+
+    /// Which of these cards end by a month; the answers stand in the order of the questions.
+    pub async fn expire_by(&self, ask: Box<ExpireBy>) -> Result<Vec<bool>, KeeperError> {
+        let FromKeeper::Expire(expire) = self.call(ToKeeper::ExpireBy(ask)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(expire)
+    }
+
+    /// A secret of a webhook endpoint, to show it once.
+    pub async fn webhook_secret(&self, ask: WebhookSecret) -> Result<String, KeeperError> {
+        let FromKeeper::WebhookSecret(secret) = self.call(ToKeeper::WebhookSecret(ask)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(secret)
+    }
+
+    /// Signs what is posted to a webhook endpoint.
+    pub async fn sign_webhook(&self, ask: Box<SignWebhook>) -> Result<String, KeeperError> {
+        let FromKeeper::WebhookSigned(signature) = self.call(ToKeeper::SignWebhook(ask)).await? else {
+            return Err(KeeperError::Confused);
+        };
+        Ok(signature)
     }
 
     /// What was opened, signed.

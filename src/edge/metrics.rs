@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::courier::Courier;
 use super::http::routes::Route;
 use super::keeper::Keeper;
 use super::store::Store;
@@ -68,7 +69,10 @@ pub struct Metrics {
     checkpoint_size: Gauge<u64, AtomicU64>,
     erasures_overdue: Gauge,
     credentials_refused: Family<At, Counter>,
-    webhooks: Family<Told, Counter>,
+    processor_webhooks: Family<Told, Counter>,
+    webhooks: Family<Became, Counter>,
+    webhooks_waiting: Gauge,
+    courier_connected: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +118,9 @@ impl Metrics {
             erasures_overdue: Gauge::default(),
             credentials_refused: Family::default(),
             webhooks: Family::default(),
+            webhooks_waiting: Gauge::default(),
+            courier_connected: Gauge::default(),
+            processor_webhooks: Family::default(),
         };
         metrics.register();
         metrics
@@ -160,7 +167,12 @@ impl Metrics {
         r.register("credentials_refused", help, self.credentials_refused.clone());
         let help =
             "What processors told by webhook, by destination and what became of it; `refused` proved nothing";
+        r.register("processor_webhooks", help, self.processor_webhooks.clone());
+        let help = "Attempts to deliver a webhook, by what became of the delivery; `put_off` is no fault of the endpoint's";
         r.register("webhooks", help, self.webhooks.clone());
+        let help = "Webhooks that wait for an attempt, at most 10,000 counted for an endpoint";
+        r.register("webhooks_waiting", help, self.webhooks_waiting.clone());
+        r.register("courier_connected", "1 if there is a courier", self.courier_connected.clone());
     }
 
     /// Counts an answer.
@@ -177,6 +189,16 @@ impl Metrics {
     /// Counts that a charge came to a status.
     pub fn charge(&self, status: &'static str) {
         self.charges.get_or_create(&Became { status }).inc();
+    }
+
+    /// Counts an attempt to deliver a webhook.
+    pub fn webhook(&self, status: &'static str) {
+        self.webhooks.get_or_create(&Became { status }).inc();
+    }
+
+    /// So many webhooks wait.
+    pub fn webhooks_waiting(&self, count: u64) {
+        self.webhooks_waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Counts a retry that a schedule made.
@@ -217,12 +239,13 @@ impl Metrics {
     }
 
     /// A processor told something by itself, or somebody did who says to be one.
-    pub fn webhook(&self, destination: &str, result: &'static str) {
-        self.webhooks.get_or_create(&Told { destination: destination.to_owned(), result }).inc();
+    pub fn processor_webhook(&self, destination: &str, result: &'static str) {
+        self.processor_webhooks.get_or_create(&Told { destination: destination.to_owned(), result }).inc();
     }
 
     /// All figures as Prometheus reads them.
-    pub fn write(&self, keeper: &Keeper, store: &dyn Store) -> String {
+    pub fn write(&self, keeper: &Keeper, courier: &Courier, store: &dyn Store) -> String {
+        self.courier_connected.set(i64::from(courier.is_connected()));
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let stats = keeper.stats();
         self.keeper_calls.set(signed(stats.calls.load(Ordering::Relaxed)));

@@ -3,7 +3,8 @@
 //! - [`http`]: connections, routes, problems.
 //! - [`vault`]: the verbs on tokens; [`charge`]: those on charges; [`forward`]: callers' own requests with a card in them.
 //! - [`store`]: what is kept; [`audit`]: what is logged.
-//! - [`keeper`]: the line to the keeper.
+//! - [`keeper`]: the line to the keeper; [`courier`]: that to the courier.
+//! - [`webhooks`]: what callers are told without asking.
 //! - [`attest`]: statements and checkpoints; `admin`: what administrators have done here.
 //! - `erasures`: tells of cards that wait too long to be erased.
 //! - `process`: start, the supervisor's words, stop.
@@ -16,6 +17,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::Notify;
 
 use self::charge::Charges;
+use self::courier::Courier;
 use self::directory::Directory;
 use self::forward::Forwards;
 use self::keeper::Keeper;
@@ -29,6 +31,7 @@ mod admin;
 pub mod attest;
 pub mod audit;
 pub mod charge;
+pub mod courier;
 pub mod directory;
 mod erasures;
 pub mod forward;
@@ -39,6 +42,7 @@ mod process;
 pub mod scope;
 pub mod store;
 pub mod vault;
+pub mod webhooks;
 
 pub use process::run;
 
@@ -54,6 +58,8 @@ pub struct Edge {
     pub store: Arc<dyn Store>,
     /// The line to the keeper.
     pub keeper: Keeper,
+    /// The line to the courier.
+    pub courier: Courier,
     /// The verbs on tokens.
     pub vault: Vault,
     /// What the verbs on charges keep in memory.
@@ -71,7 +77,7 @@ pub struct Edge {
     /// Woken by important events: a checkpoint follows within two seconds.
     pub important: Notify,
     denials: DefaultDirectRateLimiter,
-    webhooks: DefaultDirectRateLimiter,
+    processor_webhooks: DefaultDirectRateLimiter,
     denials_unlogged: AtomicU64,
     recovered: AtomicBool,
 }
@@ -88,13 +94,14 @@ impl Edge {
             forwards: Forwards::default(),
             store,
             keeper,
+            courier: Courier::default(),
             clock,
             directory: Directory::new(&limits),
             limits,
             metrics: Arc::new(Metrics::new()),
             important: Notify::new(),
             denials: RateLimiter::direct(Quota::per_second(DENIALS_PER_SECOND_MAX)),
-            webhooks: RateLimiter::direct(Quota::per_second(WEBHOOKS_PER_SECOND_MAX)),
+            processor_webhooks: RateLimiter::direct(Quota::per_second(WEBHOOKS_PER_SECOND_MAX)),
             denials_unlogged: AtomicU64::new(0),
             recovered: AtomicBool::new(false),
         }

@@ -17,7 +17,7 @@ use super::http::{health, routes};
 use super::keeper::Keeper;
 use super::store::Store;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::{App, Edge, admin, attest, charge, erasures, forward};
+use super::{App, Edge, admin, attest, charge, erasures, forward, webhooks};
 use crate::clock::{Clock, SystemClock};
 use crate::telemetry;
 use crate::wire::control::{EdgeReload, EdgeSettings, FromEdge, Limits, ToEdge};
@@ -40,11 +40,11 @@ pub fn run(
     settings: EdgeSettings,
     listener: StdListener,
     metrics: StdListener,
-    keeper: UnixStream,
+    pairs: [UnixStream; 2],
 ) -> Result<(), String> {
     telemetry::start(&settings.log);
     let control = Arc::new(control);
-    let ended = start(&control, settings, listener, metrics, keeper);
+    let ended = start(&control, settings, listener, metrics, pairs);
     if let Err(sentence) = &ended {
         tracing::error!(code = "edge_failed", "the edge cannot go on");
         // If the supervisor is gone, nobody is left to be told.
@@ -58,7 +58,7 @@ fn start(
     settings: EdgeSettings,
     listener: StdListener,
     metrics: StdListener,
-    keeper: UnixStream,
+    pairs: [UnixStream; 2],
 ) -> Result<(), String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let options = SqliteOptions {
@@ -75,7 +75,7 @@ fn start(
         .build()
         .map_err(|_| "the asynchronous runtime cannot be started".to_owned())?;
     let app = Arc::new(Edge::new(Arc::clone(&store), Keeper::new(), clock, settings.limits.clone()));
-    let served = runtime.block_on(serve(control, settings, app, [listener, metrics], keeper));
+    let served = runtime.block_on(serve(control, settings, app, [listener, metrics], pairs));
     runtime.shutdown_timeout(END_TIME);
     // The last owner of the store commits what is queued and ends its threads.
     drop(store);
@@ -87,17 +87,19 @@ async fn serve(
     settings: EdgeSettings,
     app: App,
     [listener, metrics]: [StdListener; 2],
-    keeper: UnixStream,
+    [keeper, courier]: [UnixStream; 2],
 ) -> Result<(), String> {
     let broken = |_| "a line or listener that was handed over cannot be used".to_owned();
     let tls = make_tls(&settings)?;
     app.keeper.connect(keeper).map_err(broken)?;
+    app.courier.connect(courier).map_err(broken)?;
     let tenants = settings.reload.tenants;
     app.directory.set_tenants(tenants.clone());
     app.directory.set_exemptions(settings.reload.exemptions);
     app.directory.set_destinations(settings.reload.destinations);
     app.directory.set_charging(settings.reload.charging);
     app.directory.set_forwards(settings.reload.forwards);
+    app.directory.set_webhooks(settings.reload.webhooks);
     if !attest::bind(&app).await.map_err(|error| error.to_string())? {
         return Err("the key store is of another environment than the database: use the two that belong together, or \
                     restore the one that is wrong"
@@ -124,20 +126,14 @@ async fn serve(
         metrics: Arc::clone(&app.metrics),
     };
     serving.spawn(figures.run(stopped.clone()));
-    let recovering = tokio::spawn(recover(Arc::clone(&app)));
-    let attesting = tokio::spawn(attest::run(Arc::clone(&app)));
-    let running = tokio::spawn(tend_runs(Arc::clone(&app)));
-    let reminding = tokio::spawn(erasures::run(Arc::clone(&app)));
+    let mut beside = beside(&app);
     pair::send(control, &FromEdge::Ready, &[]).map_err(|_| "the supervisor is gone".to_owned())?;
     tracing::info!(node = settings.node, "serving");
     obey(control, &app, &tls).await;
     // Both channels have a receiver: the tasks that serve.
     let _ = stop.send(true);
     while serving.join_next().await.is_some() {}
-    running.abort();
-    recovering.abort();
-    attesting.abort();
-    reminding.abort();
+    beside.abort_all();
     attest::log_stop(&app).await;
     // Whoever exports the log of a vault that was stopped in order gets all of it, stated and signed.
     let acknowledging = async {
@@ -158,6 +154,18 @@ async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What goes on beside requests.
+fn beside(app: &App) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(recover(Arc::clone(app)));
+    tasks.spawn(attest::run(Arc::clone(app)));
+    tasks.spawn(tend_runs(Arc::clone(app)));
+    tasks.spawn(erasures::run(Arc::clone(app)));
+    tasks.spawn(webhooks::run(Arc::clone(app)));
+    tasks.spawn(webhooks::tell_expiring(Arc::clone(app)));
+    tasks
 }
 
 fn make_tls(settings: &EdgeSettings) -> Result<Arc<Tls>, String> {
@@ -223,6 +231,7 @@ async fn obey(control: &Arc<UnixStream>, app: &App, tls: &Tls) {
         match message {
             ToEdge::Stop => return,
             ToEdge::KeeperPair => take_keeper(app, fds),
+            ToEdge::CourierPair => take_courier(app, fds),
             ToEdge::Reload(reload) => take_reload(app, tls, *reload),
             ToEdge::Admin(number, command) => {
                 let answer = admin::carry_out(app, command).await;
@@ -244,6 +253,16 @@ fn take_keeper(app: &App, fds: Vec<OwnedFd>) {
     }
 }
 
+fn take_courier(app: &App, fds: Vec<OwnedFd>) {
+    let connected = fds.into_iter().next().map(|fd| app.courier.connect(UnixStream::from(fd)));
+    match connected {
+        Some(Ok(())) => tracing::info!("a fresh line to the courier"),
+        Some(Err(_)) | None => {
+            tracing::error!(code = "courier_pair", "the line to the courier cannot be used");
+        }
+    }
+}
+
 fn take_reload(app: &App, tls: &Tls, reload: EdgeReload) {
     // A certificate that does not work leaves the one in use; connections stay in any case.
     if tls.replace(&reload.certificate_pem, &reload.key_pem).is_err() {
@@ -254,4 +273,5 @@ fn take_reload(app: &App, tls: &Tls, reload: EdgeReload) {
     app.directory.set_destinations(reload.destinations);
     app.directory.set_charging(reload.charging);
     app.directory.set_forwards(reload.forwards);
+    app.directory.set_webhooks(reload.webhooks);
 }

@@ -25,6 +25,10 @@ pub enum Scope {
     ChargesResolve,
     /// Forward a card.
     ForwardsCreate,
+    /// Look at webhook endpoints and deliveries.
+    WebhooksRead,
+    /// Make, change and delete webhook endpoints, rotate their secrets, replay.
+    WebhooksManage,
     /// The audit log.
     AuditRead,
     /// Controls and reports.
@@ -41,7 +45,7 @@ pub enum Scope {
 
 impl Scope {
     /// All of them, in the order of listings.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::TokensCreate,
         Self::TokensRead,
         Self::TokensUpdate,
@@ -53,6 +57,8 @@ impl Scope {
         Self::ChargesRefund,
         Self::ChargesResolve,
         Self::ForwardsCreate,
+        Self::WebhooksRead,
+        Self::WebhooksManage,
         Self::AuditRead,
         Self::EvidenceRead,
         Self::AdminRead,
@@ -75,6 +81,8 @@ impl Scope {
             Self::ChargesRefund => "charges:refund",
             Self::ChargesResolve => "charges:resolve",
             Self::ForwardsCreate => "forwards:create",
+            Self::WebhooksRead => "webhooks:read",
+            Self::WebhooksManage => "webhooks:manage",
             Self::AuditRead => "audit:read",
             Self::EvidenceRead => "evidence:read",
             Self::AdminRead => "admin:read",
@@ -108,6 +116,8 @@ impl Scope {
             | Self::ChargesRefund
             | Self::ChargesResolve
             | Self::ForwardsCreate
+            | Self::WebhooksRead
+            | Self::WebhooksManage
             | Self::AuditRead
             | Self::EvidenceRead => false,
         }
@@ -126,7 +136,9 @@ impl Scope {
             | Self::ChargesCapture
             | Self::ChargesRefund
             | Self::ChargesResolve
-            | Self::ForwardsCreate => true,
+            | Self::ForwardsCreate
+            | Self::WebhooksRead
+            | Self::WebhooksManage => true,
             Self::AuditRead
             | Self::EvidenceRead
             | Self::AdminRead

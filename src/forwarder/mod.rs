@@ -9,10 +9,13 @@
 //!                 └─► routes (destinations)           │    ├─► steps └─► answer | forward ─► scrub
 //!                                                     └─► webhook ─► scrub
 //! ```
+//! [`courier`] is a process beside it that has the same code for dialing and exchanges, other hosts, and no cards.
+//!
 //! Invariant: it dials what `routes` holds and nothing else; no redirect is followed, no proxy is read.
 
 mod answer;
 mod connection;
+pub mod courier;
 mod dial;
 mod exchange;
 mod fault;

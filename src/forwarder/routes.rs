@@ -129,12 +129,7 @@ fn compile(one: Destination, known: Option<Arc<Target>>) -> Result<Route, String
             .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     };
     let reads = reads.map_err(|fault| format!("destination {}: {fault}", one.name))?;
-    let is_same = |target: &Arc<Target>| {
-        target.endpoint == one.endpoint
-            && target.trust_pem == one.trust_pem
-            && target.public_only == public_only
-    };
-    let same = known.filter(is_same);
+    let same = known.filter(|target| target.is(&one.endpoint, &one.trust_pem, public_only));
     let target = match same {
         Some(target) => target,
         None => Arc::new(
@@ -163,7 +158,13 @@ fn compile(one: Destination, known: Option<Arc<Target>>) -> Result<Route, String
 }
 
 impl Target {
-    fn new(endpoint: String, trust_pem: String, public_only: bool) -> Result<Self, &'static str> {
+    /// Whether it is dialed just so: then its connections may be used on.
+    pub(super) fn is(&self, endpoint: &str, trust_pem: &str, public_only: bool) -> bool {
+        self.endpoint == endpoint && self.trust_pem == trust_pem && self.public_only == public_only
+    }
+
+    /// Where `endpoint` is, if it can be dialed at all.
+    pub(super) fn new(endpoint: String, trust_pem: String, public_only: bool) -> Result<Self, &'static str> {
         const URL: &str = "the endpoint must be https://host[:port][/path], without credentials or query";
         let url: Uri = endpoint.parse().map_err(|_| URL)?;
         let authority = url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or(URL)?;

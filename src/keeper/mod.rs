@@ -19,6 +19,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod updates;
+mod webhooks;
 mod zip;
 
 pub use service::run;

@@ -18,6 +18,7 @@ use super::openings::Openings;
 use super::ranges::Ranges;
 use super::signer::Signer;
 use super::updates::Charged;
+use super::webhooks;
 use crate::card::range::RangeFacts;
 use crate::card::sealed::SealedCard;
 use crate::card::stray::Exemptions;
@@ -27,8 +28,8 @@ use crate::random;
 use crate::wire::control::{KeeperSettings, TenantInfo};
 use crate::wire::forwarder::{NewCard, Outcome};
 use crate::wire::keeper::{
-    ChargeRead, Digest, Digested, FromKeeper, Hello, LookUp, OpenExpiry, Prepare, Prepared, ReadCharge,
-    ReadWebhook, Refusal, RefusalCode, Seal, Sealed, ToKeeper,
+    ChargeRead, Digest, Digested, ExpireBy, FromKeeper, Hello, LookUp, OpenExpiry, Prepare, Prepared,
+    ReadCharge, ReadWebhook, Refusal, RefusalCode, Seal, Sealed, ToKeeper,
 };
 
 /// Everything behind the keeper's lock.
@@ -173,6 +174,13 @@ impl State {
             }
             ToKeeper::ShowForward(ask) => self.show_forward(&ask).map(FromKeeper::ForwardShown),
             ToKeeper::PrepareForward(ask) => self.prepare_forward(&ask),
+            ToKeeper::ExpireBy(ask) => Ok(FromKeeper::Expire(self.expire_by(&ask))),
+            ToKeeper::WebhookSecret(ask) => {
+                webhooks::secret(&self.keys, ask).map(|secret| FromKeeper::WebhookSecret(secret.show()))
+            }
+            ToKeeper::SignWebhook(ask) => {
+                webhooks::sign_with_all(&self.keys, &ask).map(FromKeeper::WebhookSigned)
+            }
         };
         Reply::Now(answer.unwrap_or_else(FromKeeper::Refused))
     }
@@ -217,6 +225,16 @@ impl State {
             .open_expiry(&self.keys, &ask.sealed)
             .map(FromKeeper::Expiry)
             .map_err(|_| Refusal::of(RefusalCode::CardUnreadable))
+    }
+
+    /// Whether each card ends in that month or before.
+    fn expire_by(&self, ask: &ExpireBy) -> Vec<bool> {
+        let ends = |card: &OpenExpiry| {
+            let place = self.place(card.tenant, card.token, card.policy);
+            let expiry = place.open_expiry(&self.keys, &card.sealed);
+            expiry.is_ok_and(|expiry| (expiry.year, expiry.month) <= ask.by)
+        };
+        ask.cards.iter().map(ends).collect()
     }
 
     fn read_charge(&mut self, ask: &ReadCharge) -> Result<ChargeRead, Refusal> {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::confine::{Confinement, Role};
 use super::role;
-use crate::wire::control::{FromEdge, FromForwarderControl, FromKeeperControl};
+use crate::wire::control::{FromCourierControl, FromEdge, FromForwarderControl, FromKeeperControl};
 use crate::wire::frame::FrameError;
 use crate::wire::pair;
 
@@ -24,6 +24,8 @@ pub(super) enum Said {
     Keeper(FromKeeperControl),
     /// The forwarder.
     Forwarder(FromForwarderControl),
+    /// The courier.
+    Courier(FromCourierControl),
     /// Its line ended.
     Gone,
 }
@@ -70,6 +72,7 @@ impl Running {
             Role::Edge => listen(&reading, of, number, Said::Edge, &words),
             Role::Keeper => listen(&reading, of, number, Said::Keeper, &words),
             Role::Forwarder => listen(&reading, of, number, Said::Forwarder, &words),
+            Role::Courier => listen(&reading, of, number, Said::Courier, &words),
         });
         Ok(Self { number, child, line: ours })
     }

@@ -5,6 +5,7 @@
 //! | edge | the database directory | accepts on what it was handed; binds and connects nowhere | its own domain only |
 //! | keeper | nothing | nothing | its own domain only |
 //! | forwarder | the resolver's files, reading | connects to declared ports; binds nowhere | its own domain only |
+//! | courier | the resolver's files, reading | connects to the ports of its hosts; binds nowhere | its own domain only |
 //!
 //! All of them: no_new_privs, not dumpable, no core file, killed with the supervisor; started as root, a uid of its own.
 //! Landlock is per thread and inherited, so it is entered before any thread is started.
@@ -28,8 +29,10 @@ pub enum Role {
     Edge,
     /// Keys and clear text.
     Keeper,
-    /// TLS out.
+    /// TLS out, with cards.
     Forwarder,
+    /// TLS out, without.
+    Courier,
 }
 
 impl Role {
@@ -39,6 +42,7 @@ impl Role {
             Self::Edge => "edge",
             Self::Keeper => "keeper",
             Self::Forwarder => "forwarder",
+            Self::Courier => "courier",
         }
     }
 
@@ -48,6 +52,7 @@ impl Role {
             Self::Edge => 61_841,
             Self::Keeper => 61_842,
             Self::Forwarder => 61_843,
+            Self::Courier => 61_844,
         }
     }
 }
@@ -80,11 +85,20 @@ impl Confinement {
     }
 
     /// What the forwarder keeps: what the resolver reads, and the ports of its destinations.
-    pub fn forwarder(mut ports: Vec<u16>) -> Self {
+    pub fn forwarder(ports: Vec<u16>) -> Self {
+        Self::dialing(Role::Forwarder, ports)
+    }
+
+    /// What the courier keeps: what the resolver reads, and the ports of its hosts.
+    pub fn courier(ports: Vec<u16>) -> Self {
+        Self::dialing(Role::Courier, ports)
+    }
+
+    fn dialing(role: Role, mut ports: Vec<u16>) -> Self {
         ports.sort_unstable();
         ports.dedup();
         let read = RESOLVER_FILES.iter().map(PathBuf::from).filter(|path| path.exists()).collect();
-        Self { role: Role::Forwarder, directory: None, read, port: ports }
+        Self { role, directory: None, read, port: ports }
     }
 
     /// The arguments that say this on a command line.

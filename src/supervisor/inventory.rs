@@ -6,12 +6,13 @@ use std::path::Path;
 use serde::Deserialize;
 
 /// Each kind of key with the algorithm that this version uses for it and its strength in bits (NIST SP 800-57 part 1).
-const KINDS: [(&str, &str, u32); 6] = [
+const KINDS: [(&str, &str, u32); 7] = [
     ("kek", "AES-256-GCM", 256),
     ("data", "HKDF-SHA-256, AES-256-GCM", 256),
     ("fingerprint", "HMAC-SHA-256", 256),
     ("body_mac", "HMAC-SHA-256", 256),
     ("pseudonym", "HMAC-SHA-256", 256),
+    ("webhook", "HMAC-SHA-256", 256),
     ("checkpoint", "Ed25519", 128),
 ];
 /// The longest use that NIST SP 800-57 part 1 gives any of these keys: two years to protect, three more to process.

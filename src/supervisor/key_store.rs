@@ -16,6 +16,10 @@ const FORMAT: u32 = 1;
 /// A keeper's start counts against the fingerprint budget for this long.
 const START_COUNTS_SECONDS: i64 = 3600;
 
+/// What a tenant has one key for.
+const SINGLE: [KeyPurpose; 4] =
+    [KeyPurpose::Fingerprint, KeyPurpose::BodyMac, KeyPurpose::Pseudonym, KeyPurpose::Webhook];
+
 /// Why the key store could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyStoreError {
@@ -179,9 +183,7 @@ impl KeyStore {
         let mut wanted = vec![(KeyPurpose::Checkpoint, None, 0)];
         for tenant in self.file.tenants.iter().map(|tenant| Some(tenant.id)) {
             wanted.extend([epoch, epoch + 1].map(|epoch| (KeyPurpose::Data, tenant, epoch)));
-            wanted.extend(
-                [KeyPurpose::Fingerprint, KeyPurpose::BodyMac, KeyPurpose::Pseudonym].map(|p| (p, tenant, 0)),
-            );
+            wanted.extend(SINGLE.map(|purpose| (purpose, tenant, 0)));
         }
         let there = |(purpose, tenant, epoch): &(KeyPurpose, Option<TenantId>, u32)| {
             self.file
@@ -277,6 +279,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_key_store_from_before_webhooks_gets_that_key_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keystore.json");
+        let now = Time::parse("2026-11-22T00:00:00Z").unwrap();
+        let mut store = KeyStore::create(&path, "here", "node1").unwrap();
+        let tenant = store.add_tenant("shop", Mode::Live, now).unwrap().unwrap();
+        let before = store.missing_keys(now).into_iter().filter(|o| o.purpose != KeyPurpose::Webhook);
+        let wrap = |order| WrappedKey { order, wrapped: vec![1; 60], check_value: "abcdef".into() };
+        let before: Vec<_> = before.map(wrap).collect();
+        store.add_keys(&before).unwrap();
+        let missing = KeyStore::open(&path, "here").unwrap().missing_keys(now);
+        let asked: Vec<_> = missing.iter().map(|order| (order.purpose, order.tenant)).collect();
+        assert_eq!(asked, [(KeyPurpose::Webhook, Some(tenant.id))]);
+        assert!(before.iter().all(|key| key.order.id < missing[0].id));
+    }
+
+    #[test]
     fn keys_and_tenants_are_there_after_reading_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keystore.json");
@@ -286,7 +305,7 @@ mod tests {
         let tenant = store.add_tenant("shop", Mode::Test, now).unwrap().unwrap();
         assert!(store.add_tenant("shop", Mode::Test, now).unwrap().is_none());
         let orders = store.missing_keys(now);
-        assert_eq!(orders.iter().map(|order| order.id).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(orders.iter().map(|order| order.id).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
         let keys: Vec<_> = orders
             .iter()
             .map(|order| WrappedKey { order: *order, wrapped: vec![1; 60], check_value: "abcdef".into() })

@@ -42,6 +42,10 @@ pub fn run(args: &RoleArgs) -> Result<(), String> {
             crate::telemetry::start("info");
             forwarder::run(control)
         }
+        Role::Courier => {
+            crate::telemetry::start("info");
+            forwarder::courier::run(control)
+        }
     }
 }
 
@@ -50,14 +54,14 @@ fn run_edge(control: UnixStream) -> Result<(), String> {
     let Ok((ToEdge::Start(settings), fds)) = start else {
         return Err("the supervisor did not say how to start".to_owned());
     };
-    let [api, metrics, keeper]: [OwnedFd; 3] =
-        fds.try_into().map_err(|_| "the supervisor did not hand over listeners and pair".to_owned())?;
+    let [api, metrics, keeper, courier]: [OwnedFd; 4] =
+        fds.try_into().map_err(|_| "the supervisor did not hand over listeners and pairs".to_owned())?;
     edge::run(
         control,
         *settings,
         TcpListener::from(api),
         TcpListener::from(metrics),
-        UnixStream::from(keeper),
+        [UnixStream::from(keeper), UnixStream::from(courier)],
     )
 }
 

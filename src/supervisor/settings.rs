@@ -12,7 +12,10 @@ use super::{ranges, setup};
 use crate::card::tenant::Mode;
 use crate::config::{Config, DestinationConfig, Environment, ForwardConfig};
 use crate::connector::{self, Connector, Endpoint, Operation, Word};
-use crate::wire::control::{Destination, DestinationInfo, EdgeReload, ForwardInfo, ForwardTo, TenantInfo};
+use crate::wire::control::{
+    CourierHost, CourierSettings, Destination, DestinationInfo, EdgeReload, ForwardInfo, ForwardTo,
+    TenantInfo,
+};
 use crate::wire::keeper::Verb;
 
 /// Where Debian and most others keep the machine's trusted certificates.
@@ -155,6 +158,24 @@ fn step_endpoints(from: &DestinationConfig, connector: &Connector) -> BTreeMap<S
             }
         })
         .collect()
+}
+
+/// What the courier may reach. Without hosts it needs no trust.
+pub(super) fn courier(config: &Config) -> Result<CourierSettings, String> {
+    let webhooks = &config.webhooks;
+    let hosts = webhooks.all_hosts().map_err(|_| "webhooks: a host cannot be read".to_owned())?;
+    let trust_pem = if hosts.is_empty() {
+        String::new()
+    } else {
+        trust(config, webhooks.trust.as_deref()).map_err(|fault| format!("webhooks.{fault}"))?
+    };
+    let in_production = config.environment == Environment::Production;
+    let hosts = hosts.into_iter().map(|(name, port, is_private)| CourierHost {
+        name,
+        port,
+        public_only: in_production && !is_private,
+    });
+    Ok(CourierSettings { hosts: hosts.collect(), trust_pem, timeout_seconds: webhooks.timeout_seconds })
 }
 
 /// The table of issuer ranges, packed; empty if the operator has none.
@@ -339,6 +360,7 @@ pub(super) fn edge_reload(
         exemptions: config.exempt.clone(),
         destinations: charged,
         forwards,
+        webhooks: config.webhooks.rules(),
     })
 }
 

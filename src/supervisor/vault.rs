@@ -1,5 +1,6 @@
 //! The running roles and the pairs between them: starting, handing over fresh pairs, starting again.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -16,8 +17,9 @@ use crate::card::range::RangeRecord;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Environment};
 use crate::wire::control::{
-    AdminAnswer, AdminCommand, EdgeSettings, FromEdge, FromForwarderControl, FromKeeperControl,
-    KeeperSettings, ToEdge, ToForwarderControl, ToKeeperControl,
+    AdminAnswer, AdminCommand, CourierSettings, EdgeSettings, FromCourierControl, FromEdge,
+    FromForwarderControl, FromKeeperControl, KeeperSettings, ToCourierControl, ToEdge, ToForwarderControl,
+    ToKeeperControl,
 };
 use crate::wire::pair;
 
@@ -34,6 +36,7 @@ pub(super) struct Vault {
     destinations: Vec<Loaded>,
     /// Records of [`RangeRecord`].
     ranges: Vec<u8>,
+    courier_settings: CourierSettings,
     listeners: (TcpListener, TcpListener),
     words: mpsc::UnboundedReceiver<Word>,
     speak: mpsc::UnboundedSender<Word>,
@@ -41,6 +44,7 @@ pub(super) struct Vault {
     edge: Option<Running>,
     keeper: Option<Running>,
     forwarder: Option<Running>,
+    courier: Option<Running>,
     /// The public half of the checkpoint key, once the keeper has said it.
     pub(super) public_key: Option<[u8; 32]>,
     /// Answers to administrators' commands that arrived while something else was awaited.
@@ -50,7 +54,7 @@ pub(super) struct Vault {
 }
 
 impl Vault {
-    /// Reads everything and starts keeper, forwarder and edge, in this order; answers when all are ready.
+    /// Reads everything and starts keeper, forwarder, courier and edge, in this order; answers when all are ready.
     pub(super) async fn start(
         config: Config,
         config_path: PathBuf,
@@ -64,6 +68,7 @@ impl Vault {
             KeyStore::open(&config.keys.key_store, &config.installation).map_err(|e| e.to_string())?;
         let destinations = settings::load_destinations(&config)?;
         let ranges = settings::load_ranges(&config)?;
+        let courier_settings = settings::courier(&config)?;
         let (speak, words) = mpsc::unbounded_channel();
         let mut vault = Self {
             config,
@@ -71,6 +76,7 @@ impl Vault {
             key_store,
             destinations,
             ranges,
+            courier_settings,
             listeners,
             words,
             speak,
@@ -78,6 +84,7 @@ impl Vault {
             edge: None,
             keeper: None,
             forwarder: None,
+            courier: None,
             public_key: None,
             answers: Vec::new(),
             accepts,
@@ -85,6 +92,9 @@ impl Vault {
         vault.start_keeper().await?;
         vault.make_missing_keys().await?;
         vault.start_forwarder().await?;
+        if vault.needs_courier() {
+            vault.start_courier().await?;
+        }
         vault.start_edge().await?;
         // A keeper that serves one command never answers a fingerprint.
         if vault.accepts {
@@ -97,15 +107,20 @@ impl Vault {
     pub(super) async fn next_word(&mut self) -> Option<Word> {
         loop {
             let word = self.words.recv().await?;
-            let current = match word.role {
-                Role::Edge => &self.edge,
-                Role::Keeper => &self.keeper,
-                Role::Forwarder => &self.forwarder,
-            };
-            if current.as_ref().is_some_and(|running| running.number == word.number) {
+            if self.running(word.role).is_some_and(|running| running.number == word.number) {
                 return Some(word);
             }
         }
+    }
+
+    fn running(&self, role: Role) -> Option<&Running> {
+        match role {
+            Role::Edge => &self.edge,
+            Role::Keeper => &self.keeper,
+            Role::Forwarder => &self.forwarder,
+            Role::Courier => &self.courier,
+        }
+        .as_ref()
     }
 
     /// Takes care of a word that nobody waits for; `Err` says which role has to be started again.
@@ -117,7 +132,7 @@ impl Vault {
             }
             Said::Edge(FromEdge::Admin(number, answer)) => self.answers.push((number, answer)),
             Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => self.public_key = public_key,
-            Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) => {
+            Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) => {
                 if let Some(reason) = failure(&word.said) {
                     tracing::error!(role = word.role.name(), reason, "a role could not do what it was told");
                 }
@@ -136,6 +151,11 @@ impl Vault {
             Role::Forwarder => {
                 self.forwarder = None;
                 self.start_forwarder().await
+            }
+            Role::Courier => {
+                self.courier = None;
+                self.start_courier().await?;
+                self.pair_edge_with_courier()
             }
             Role::Keeper => {
                 self.keeper = None;
@@ -163,7 +183,7 @@ impl Vault {
         let made = self
             .await_from(Role::Keeper, |said| match said {
                 Said::Keeper(FromKeeperControl::Keys(keys)) => Some(keys.clone()),
-                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Gone => None,
+                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
             })
             .await?;
         self.key_store.add_keys(&made).map_err(|error| error.to_string())?;
@@ -177,6 +197,7 @@ impl Vault {
         let config = Config::load(&self.config_path).map_err(|error| error.to_string())?;
         let destinations = settings::load_destinations(&config)?;
         let ranges = settings::load_ranges(&config)?;
+        let courier = settings::courier(&config)?;
         let edge = settings::edge_reload(&config, self.key_store.tenants(), &destinations)?;
         let new_ports = destinations.iter().flat_map(|new| &new.ports).any(|new| !self.ports().contains(new));
         // Only what can be reloaded is taken over; listeners, store and keys need a restart.
@@ -185,6 +206,7 @@ impl Vault {
         self.config.connectors = config.connectors;
         self.config.exempt = config.exempt;
         self.config.ranges = config.ranges;
+        self.config.webhooks = config.webhooks;
         self.config.listen.certificate = config.listen.certificate;
         self.config.listen.key = config.listen.key;
         self.destinations = destinations;
@@ -200,11 +222,31 @@ impl Vault {
             let reload = ToForwarderControl::Reload(self.kept(false));
             forwarder.tell(&reload, &[]).map_err(|_| "the forwarder does not listen".to_owned())?;
         }
+        self.reload_courier(courier).await?;
         if let Some(running) = &self.edge {
             let reload = ToEdge::Reload(Box::new(edge));
             running.tell(&reload, &[]).map_err(|_| "the edge does not listen".to_owned())?;
         }
         Ok(())
+    }
+
+    /// A process that may reach nobody is none; and a command that needs no clients sends no webhooks.
+    fn needs_courier(&self) -> bool {
+        self.accepts && !self.courier_settings.hosts.is_empty()
+    }
+
+    async fn reload_courier(&mut self, settings: CourierSettings) -> Result<(), String> {
+        let ports = |of: &CourierSettings| of.hosts.iter().map(|host| host.port).collect::<BTreeSet<_>>();
+        let same_ports = ports(&settings).is_subset(&ports(&self.courier_settings));
+        self.courier_settings = settings;
+        match &self.courier {
+            None if self.needs_courier() => self.start_again(Role::Courier).await,
+            None => Ok(()),
+            Some(courier) if same_ports => courier
+                .tell(&ToCourierControl::Reload(self.courier_settings.clone()), &[])
+                .map_err(|_| "the courier does not listen".to_owned()),
+            Some(_) => self.start_again(Role::Courier).await,
+        }
     }
 
     /// Tells the keeper tenants, exemptions and destinations as they were read last: a command on a tenant does not fail, half done,
@@ -230,9 +272,9 @@ impl Vault {
 
     /// (role, process id) of what runs.
     pub(super) fn processes(&self) -> Vec<(&'static str, u32)> {
-        [(Role::Edge, &self.edge), (Role::Keeper, &self.keeper), (Role::Forwarder, &self.forwarder)]
+        [Role::Edge, Role::Keeper, Role::Forwarder, Role::Courier]
             .into_iter()
-            .filter_map(|(role, running)| running.as_ref().map(|r| (role.name(), r.pid())))
+            .filter_map(|role| self.running(role).map(|running| (role.name(), running.pid())))
             .collect()
     }
 
@@ -310,6 +352,20 @@ impl Vault {
             .map_err(|_| "the keeper does not listen".to_owned())
     }
 
+    async fn start_courier(&mut self) -> Result<(), String> {
+        let settings = self.courier_settings.clone();
+        let ports = settings.hosts.iter().map(|host| host.port).collect();
+        let courier = self.spawn(&Confinement::courier(ports))?;
+        courier
+            .tell(&ToCourierControl::Start(settings), &[])
+            .map_err(|_| "the courier does not listen".to_owned())?;
+        self.courier = Some(courier);
+        self.await_from(Role::Courier, |said| {
+            matches!(said, Said::Courier(FromCourierControl::Ready)).then_some(())
+        })
+        .await
+    }
+
     async fn start_edge(&mut self) -> Result<(), String> {
         let edge = self.spawn(&Confinement::edge(self.config.store.directory.clone()))?;
         let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
@@ -317,6 +373,13 @@ impl Vault {
         keeper
             .hand(&ToKeeperControl::EdgePair, &ours)
             .map_err(|_| "the keeper does not listen".to_owned())?;
+        let (to_courier, of_edge) =
+            pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
+        if let Some(courier) = &self.courier {
+            courier
+                .hand(&ToCourierControl::EdgePair, &to_courier)
+                .map_err(|_| "the courier does not listen".to_owned())?;
+        }
         let mut limits = self.config.limits.clone();
         if !self.accepts {
             limits.connections_max = 0;
@@ -331,7 +394,7 @@ impl Vault {
             // A command without a running vault is no start and no stop that anybody wants to read of.
             log: if self.accepts { self.config.log.level.clone() } else { "warn".to_owned() },
         };
-        let fds = [self.listeners.0.as_fd(), self.listeners.1.as_fd(), theirs.as_fd()];
+        let fds = [self.listeners.0.as_fd(), self.listeners.1.as_fd(), theirs.as_fd(), of_edge.as_fd()];
         edge.tell(&ToEdge::Start(Box::new(settings)), &fds)
             .map_err(|_| "the edge does not listen".to_owned())?;
         self.edge = Some(edge);
@@ -347,6 +410,15 @@ impl Vault {
             .map_err(|_| "keeper and forwarder could not be paired".to_owned())
     }
 
+    fn pair_edge_with_courier(&self) -> Result<(), String> {
+        let (Some(edge), Some(courier)) = (&self.edge, &self.courier) else { return Ok(()) };
+        let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
+        courier
+            .hand(&ToCourierControl::EdgePair, &theirs)
+            .and_then(|()| edge.hand(&ToEdge::CourierPair, &ours))
+            .map_err(|_| "edge and courier could not be paired".to_owned())
+    }
+
     fn pair_keeper_with_edge(&self) -> Result<(), String> {
         let (Some(keeper), Some(edge)) = (&self.keeper, &self.edge) else { return Ok(()) };
         let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
@@ -360,7 +432,7 @@ impl Vault {
         let key = self
             .await_from(Role::Keeper, |said| match said {
                 Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => Some(*public_key),
-                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Gone => None,
+                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
             })
             .await?;
         self.public_key = key;
@@ -396,13 +468,7 @@ impl Vault {
     }
 
     fn say_gone_again(&self, role: Role) {
-        let number = match role {
-            Role::Edge => &self.edge,
-            Role::Keeper => &self.keeper,
-            Role::Forwarder => &self.forwarder,
-        }
-        .as_ref()
-        .map_or(0, |running| running.number);
+        let number = self.running(role).map_or(0, |running| running.number);
         let speak = self.speak.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -455,7 +521,8 @@ fn failure(said: &Said) -> Option<&str> {
     match said {
         Said::Keeper(FromKeeperControl::Failed(sentence))
         | Said::Edge(FromEdge::Failed(sentence))
-        | Said::Forwarder(FromForwarderControl::Failed(sentence)) => Some(sentence),
-        Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Gone => None,
+        | Said::Forwarder(FromForwarderControl::Failed(sentence))
+        | Said::Courier(FromCourierControl::Failed(sentence)) => Some(sentence),
+        Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
     }
 }

@@ -11,13 +11,16 @@ use crate::charging::Policy;
 use crate::clock::Time;
 use crate::forwarding::spec::ForwardSpec;
 
-/// To the edge. `Start` carries the API listener, the metrics listener and the keeper pair; `KeeperPair` a pair.
+/// To the edge. `Start` carries the API listener, the metrics listener, the keeper pair and the courier pair; `KeeperPair` and
+/// `CourierPair` a pair.
 #[derive(Serialize, Deserialize)]
 pub enum ToEdge {
     /// Begin.
     Start(Box<EdgeSettings>),
     /// A fresh pair to the keeper: the old keeper is gone, or the pair broke.
     KeeperPair,
+    /// A fresh pair to the courier.
+    CourierPair,
     /// New certificates, tenants and destinations; connections stay.
     Reload(Box<EdgeReload>),
     /// A command of an administrator, by number.
@@ -73,6 +76,21 @@ pub struct EdgeReload {
     pub charging: Policy,
     /// Forward destinations, as far as the edge needs to know them.
     pub forwards: Vec<ForwardInfo>,
+    /// Where webhooks may go, and how they are tried again.
+    pub webhooks: WebhookRules,
+}
+
+/// Where webhooks may go, and how they are tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookRules {
+    /// Hosts (in lower case) and ports; an endpoint elsewhere is refused.
+    pub hosts: Vec<(String, u16)>,
+    /// From each failed attempt to the next, in seconds; after the last the delivery has failed.
+    pub retry_seconds: Vec<u64>,
+    /// For how long an endpoint may fail before it is switched off, in seconds.
+    pub disable_after_seconds: u64,
+    /// For how long events and deliveries are kept, in seconds.
+    pub keep_seconds: u64,
 }
 
 /// Limits of the API listener; the example configuration says what each is for.
@@ -278,6 +296,8 @@ pub enum KeyPurpose {
     BodyMac,
     /// Pseudonyms of customers in the log.
     Pseudonym,
+    /// The secrets that webhooks are signed with are derived from it.
+    Webhook,
     /// Ed25519 seed that signs checkpoints and statements; of the installation.
     Checkpoint,
 }
@@ -290,6 +310,7 @@ impl KeyPurpose {
             Self::Fingerprint => "fingerprint",
             Self::BodyMac => "body_mac",
             Self::Pseudonym => "pseudonym",
+            Self::Webhook => "webhook",
             Self::Checkpoint => "checkpoint",
         }
     }
@@ -386,6 +407,48 @@ pub enum FromForwarderControl {
     /// Ready.
     Ready,
     /// Could not start.
+    Failed(String),
+}
+
+/// What the courier may reach.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct CourierSettings {
+    /// The hosts that it may dial.
+    pub hosts: Vec<CourierHost>,
+    /// PEM of the only certificates that they may chain to.
+    pub trust_pem: String,
+    /// Seconds for one exchange.
+    pub timeout_seconds: u64,
+}
+
+/// A host that the courier may dial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CourierHost {
+    /// Host name or address, in lower case.
+    pub name: String,
+    /// Port.
+    pub port: u16,
+    /// Whether it is dialed at public addresses only.
+    pub public_only: bool,
+}
+
+/// To the courier. `Start` carries nothing, `EdgePair` a pair.
+#[derive(Serialize, Deserialize)]
+pub enum ToCourierControl {
+    /// Begin.
+    Start(CourierSettings),
+    /// A fresh pair to an edge.
+    EdgePair,
+    /// Other hosts on the ports that were declared at start.
+    Reload(CourierSettings),
+}
+
+/// From the courier.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromCourierControl {
+    /// Ready.
+    Ready,
+    /// Could not start, or could not do what it was told.
     Failed(String),
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::forwarder::{Outcome, WebhookRead};
 use crate::card::expiry::Expiry;
-use crate::card::id::{AttemptId, EventId, Token};
+use crate::card::id::{AttemptId, EndpointId, EventId, Token};
 use crate::card::sealed::{SealedCard, SealedField};
 use crate::card::tenant::TenantId;
 use crate::card::truncated::TruncatedPan;
@@ -64,6 +64,12 @@ pub enum ToKeeper {
     ShowForward(Box<ShowForward>),
     /// Open, fill a request that is held, hold the bytes, answer with their MAC.
     PrepareForward(Box<PrepareForward>),
+    /// Which of these cards end by a month?
+    ExpireBy(Box<ExpireBy>),
+    /// A secret of a webhook endpoint, to show it once.
+    WebhookSecret(WebhookSecret),
+    /// Sign what is posted to a webhook endpoint.
+    SignWebhook(Box<SignWebhook>),
 }
 
 /// An answer of the keeper.
@@ -103,6 +109,12 @@ pub enum FromKeeper {
     ForwardRead(Box<ForwardRead>),
     /// To [`ToKeeper::ShowForward`]: JSON.
     ForwardShown(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// To [`ToKeeper::ExpireBy`]: for each card whether it does, and no more; false for one that does not open.
+    Expire(Vec<bool>),
+    /// To [`ToKeeper::WebhookSecret`]: `whsec_…`.
+    WebhookSecret(String),
+    /// To [`ToKeeper::SignWebhook`]: `v1,…`, one for each secret, with blanks between.
+    WebhookSigned(String),
 }
 
 /// Who the keeper is.
@@ -118,6 +130,39 @@ pub struct Hello {
     pub public_key: [u8; 32],
     /// Size of the tree it signed last.
     pub signed_size: u64,
+}
+
+/// A secret of a webhook endpoint: derived, so that it lies nowhere.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct WebhookSecret {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which endpoint.
+    pub endpoint: EndpointId,
+    /// Counts the endpoint's secrets, from 1.
+    pub generation: u32,
+}
+
+/// What is posted to a webhook endpoint, to be signed.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SignWebhook {
+    /// With the endpoint's newest secret, and each before down to this generation.
+    pub secret: WebhookSecret,
+    /// The oldest generation that signs.
+    pub oldest: u32,
+    /// The message's id.
+    pub id: String,
+    /// When it is posted, in seconds since the Unix epoch.
+    pub timestamp: i64,
+    /// The body.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for SignWebhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SignWebhook").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// What is to be done with a submitted body.
@@ -217,6 +262,15 @@ pub struct OpenExpiry {
     pub policy: u32,
     /// The envelope.
     pub sealed: SealedField,
+}
+
+/// Sealed expiries to compare with a month.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExpireBy {
+    /// The cards.
+    pub cards: Vec<OpenExpiry>,
+    /// Year and month.
+    pub by: (u16, u8),
 }
 
 /// A sealed zip to compare with that of a submitted body. Two sealed ones are never compared: who has only envelopes learns nothing.

@@ -4,12 +4,14 @@
 //! - [`pair`]: socket pairs, and how file descriptors travel over them (SCM_RIGHTS).
 //! - [`keeper`]: what the edge asks of the keeper.
 //! - [`forwarder`]: what the keeper asks of the forwarder.
+//! - [`courier`]: what the edge asks of the courier.
 //! - [`control`]: what the supervisor tells each role.
 //!
 //! Invariant: no message from the edge adds or changes a connector, credential, destination or tenant; those come over
 //! [`control`] only.
 
 pub mod control;
+pub mod courier;
 pub mod forwarder;
 pub mod frame;
 pub mod keeper;

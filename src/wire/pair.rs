@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::frame::{self, FrameError, HEADER_BYTES};
 
-/// At most this many descriptors travel with one message: two listeners and a pair.
+/// At most this many descriptors travel with one message: two listeners and two pairs.
 const FDS_MAX: usize = 4;
 
 /// A connected pair; neither end survives an exec unless it is made a child's standard input.

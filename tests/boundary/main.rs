@@ -28,14 +28,14 @@ fn main() {
         Some("attack") => attack(&serde_json::from_str(arguments.get(2).unwrap()).unwrap()),
         Some("--list") => {
             if !arguments.iter().any(|a| a == "--ignored") {
-                for role in ["edge", "keeper", "forwarder"] {
+                for role in ["edge", "keeper", "forwarder", "courier"] {
                     println!("an_owned_{role}_reaches_nothing_of_the_others: test");
                 }
             }
         }
         _ => {
             let wanted = arguments.iter().skip(1).find(|a| a.starts_with("an_owned_"));
-            for role in [Role::Edge, Role::Keeper, Role::Forwarder] {
+            for role in [Role::Edge, Role::Keeper, Role::Forwarder, Role::Courier] {
                 let name = format!("an_owned_{}_reaches_nothing_of_the_others", role.name());
                 if wanted.is_none_or(|wanted| *wanted == name) {
                     hold(role);
@@ -90,7 +90,7 @@ fn hold(role: Role) {
         assert!(!may(never), "{} may {never}:\n{outcome}", role.name());
     }
     assert_eq!(may("read database"), role == Role::Edge, "{outcome}");
-    assert_eq!(may("connect declared"), role == Role::Forwarder, "{outcome}");
+    assert_eq!(may("connect declared"), matches!(role, Role::Forwarder | Role::Courier), "{outcome}");
     assert!(may("finish"), "{outcome}");
 }
 
@@ -113,6 +113,7 @@ fn attack(targets: &Targets) {
     let confinement = match targets.role.as_str() {
         "edge" => Confinement::edge(targets.database.clone()),
         "keeper" => Confinement::keeper(),
+        "courier" => Confinement::courier(vec![targets.declared_port]),
         _ => Confinement::forwarder(vec![targets.declared_port]),
     };
     let own_memory = std::process::id();

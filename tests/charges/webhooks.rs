@@ -269,7 +269,9 @@ async fn only_what_the_processor_surely_said_changes_anything() {
     for (result, count) in
         [("applied", 1), ("known", 1), ("unmatched", 2), ("unapplied", 3), ("ignored", 1), ("refused", 7)]
     {
-        let line = format!("cardvault_webhooks_total{{destination=\"adyen\",result=\"{result}\"}} {count}\n");
+        let line = format!(
+            "cardvault_processor_webhooks_total{{destination=\"adyen\",result=\"{result}\"}} {count}\n"
+        );
         assert!(figures.contains(&line), "{line}{figures}");
     }
 }

@@ -91,8 +91,14 @@ actions! {
     VERIFY_SEND "verify.send" [1] "A card is about to be disclosed for a verification; carries the keeper's `opening`.";
     VOID_OUTCOME "void.outcome" [1] "What became of a void.";
     VOID_SEND "void.send" [1] "A void is about to be sent.";
+    WEBHOOK_CREATE "webhook.create" [2, 7] "A webhook endpoint was made.";
+    WEBHOOK_DELETE "webhook.delete" [2, 7] "A webhook endpoint was deleted.";
+    WEBHOOK_DISABLE "webhook.disable" [2] "The vault switched a webhook endpoint off; `note` says why.";
     WEBHOOK_REFUSED "webhook.refused" [4] "What came as a processor's webhook does not prove that the processor sent it; it changed nothing.";
+    WEBHOOK_REPLAY "webhook.replay" [2] "What a webhook endpoint was told is delivered once more; `count` says how many.";
+    WEBHOOK_ROTATE "webhook.rotate" [2, 5] "A webhook endpoint was given another secret.";
     WEBHOOK_UNAPPLIED "webhook.unapplied" [1] "A processor told of something by webhook and nothing was changed by it; `note` says why.";
+    WEBHOOK_UPDATE "webhook.update" [2] "A webhook endpoint was changed; `fields` says what.";
     ZIP_LIMIT "zip.limit" [4] "The keeper refused to compare more zips with that of one card.";
 }
 

@@ -128,6 +128,10 @@ codes! {
     // webhooks
     WebhookUntrusted "webhook_untrusted" 403 never, "The webhook does not prove that the processor sent it.", "Compare the key of the destination's webhooks with the processor's; nothing was changed.";
     WebhookUnreadable "webhook_unreadable" 422 never, "The webhook holds nothing that can be read.", "It is not in the form that the destination's connector declares; nothing was changed.";
+    EndpointNotFound "webhook_endpoint_not_found" 404 never, "There is no such webhook endpoint.", "It may belong to another tenant; both look the same.";
+    HostNotAllowed "host_not_allowed" 422 never, "Webhooks may not go to this host.", "An operator lists the hosts in the configuration; https:// only.";
+    EndpointDisabled "webhook_endpoint_disabled" 409 never, "The webhook endpoint is switched off.", "Switch it on first: enabled.";
+    TooMany "too_many" 409 never, "There are as many of these as may be.", "Delete one first.";
     // ourselves
     NotFound "not_found" 404 never, "There is no such thing.", "It may belong to somebody else; both look the same.";
     Conflict "conflict" 409 soon, "Another change came first.", "Read again, then try again.";

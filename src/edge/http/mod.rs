@@ -20,6 +20,7 @@ pub mod listener;
 mod log;
 pub mod openapi;
 pub mod problem;
+mod processor_webhooks;
 pub mod reply;
 pub mod routes;
 mod runs;

@@ -13,6 +13,7 @@ use crate::edge::directory::Denied;
 use crate::edge::keeper::KeeperError;
 use crate::edge::store::{CommitError, Outbound, StoreError};
 use crate::edge::vault;
+use crate::edge::webhooks;
 use crate::random::NoRandomness;
 use crate::wire::keeper::{Refusal, RefusalCode};
 
@@ -272,6 +273,7 @@ impl From<CommitError> for Problem {
             CommitError::DuplicateCard { token } => Self::of(Code::Conflict).subject(token.to_string()),
             CommitError::Conflict => Self::of(Code::Conflict),
             CommitError::NotFound => Self::of(Code::NotFound),
+            CommitError::TooMany => Self::of(Code::TooMany),
             CommitError::InvoiceInRun { run } => Self::of(Code::InFlight).subject(run.to_string()),
             CommitError::InvoiceTaken { charge } => Self::of(Code::InvoiceTaken).subject(charge.to_string()),
             CommitError::Unavailable(why) => Self::of(match why {
@@ -360,6 +362,23 @@ impl From<charge::Error> for Problem {
             Error::AmountTooLarge => Self::about(Code::AmountTooLarge, "amount"),
             Error::AmountInvalid => Self::about(Code::AmountInvalid, "amount"),
             Error::LogLagging => Self::of(Code::LogLagging),
+        }
+    }
+}
+
+impl From<webhooks::Error> for Problem {
+    fn from(error: webhooks::Error) -> Self {
+        use webhooks::Error;
+        match error {
+            Error::Keeper(error) => Self::from(error),
+            Error::Commit(error) => Self::from(error),
+            Error::Store(error) => Self::from(error),
+            Error::Randomness(error) => Self::from(error),
+            Error::EndpointUnknown => Self::of(Code::EndpointNotFound),
+            Error::NoticeUnknown => Self::of(Code::NotFound),
+            Error::HostNotAllowed => Self::about(Code::HostNotAllowed, "url"),
+            Error::Disabled => Self::of(Code::EndpointDisabled),
+            Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
         }
     }
 }

@@ -7,7 +7,9 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::code::Code;
 use super::guard::{self, Guarded};
-use super::{admin, agreements, charges, forwards, health, log, openapi, runs, tokens, webhooks};
+use super::{
+    admin, agreements, charges, forwards, health, log, openapi, processor_webhooks, runs, tokens, webhooks,
+};
 use crate::edge::App;
 use crate::edge::charge::runs::Verb;
 use crate::edge::scope::Scope;
@@ -375,7 +377,98 @@ pub const ROUTES: &[Route] = &[
         operation: "receive_webhook",
         summary: "Takes in what a processor tells by itself, signed as its connector says.",
         body: "ProcessorWebhook",
-        handler: || on(MethodFilter::POST, webhooks::receive),
+        handler: || on(MethodFilter::POST, processor_webhooks::receive),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/webhook_endpoints",
+        scope: Some(Scope::WebhooksManage),
+        operation: "create_webhook_endpoint",
+        summary: "Makes a webhook endpoint and shows its secret, once.",
+        body: "NewWebhookEndpoint",
+        handler: || on(MethodFilter::POST, webhooks::create),
+        ..ROW
+    },
+    Route {
+        path: "/v1/webhook_endpoints",
+        scope: Some(Scope::WebhooksRead),
+        operation: "list_webhook_endpoints",
+        summary: "Lists webhook endpoints.",
+        handler: || on(MethodFilter::GET, webhooks::list),
+        ..ROW
+    },
+    Route {
+        path: "/v1/webhook_endpoints/{id}",
+        scope: Some(Scope::WebhooksRead),
+        operation: "read_webhook_endpoint",
+        summary: "Shows a webhook endpoint, without its secret.",
+        handler: || on(MethodFilter::GET, webhooks::read),
+        ..ROW
+    },
+    Route {
+        method: "PATCH",
+        path: "/v1/webhook_endpoints/{id}",
+        scope: Some(Scope::WebhooksManage),
+        operation: "update_webhook_endpoint",
+        summary: "Changes a webhook endpoint, or switches it on or off.",
+        body: "WebhookEndpointChange",
+        handler: || on(MethodFilter::PATCH, webhooks::update),
+        ..ROW
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/webhook_endpoints/{id}",
+        scope: Some(Scope::WebhooksManage),
+        operation: "delete_webhook_endpoint",
+        summary: "Deletes a webhook endpoint.",
+        handler: || on(MethodFilter::DELETE, webhooks::delete),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/webhook_endpoints/{id}/rotate_secret",
+        scope: Some(Scope::WebhooksManage),
+        operation: "rotate_webhook_secret",
+        summary: "Gives a webhook endpoint another secret and shows it, once; the old one signs as well for some hours.",
+        body: "WebhookRotation",
+        handler: || on(MethodFilter::POST, webhooks::rotate),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/webhook_endpoints/{id}/test",
+        scope: Some(Scope::WebhooksManage),
+        operation: "test_webhook_endpoint",
+        summary: "Sends a webhook endpoint an event that says nothing.",
+        handler: || on(MethodFilter::POST, webhooks::test),
+        ..ROW
+    },
+    Route {
+        path: "/v1/webhook_endpoints/{id}/deliveries",
+        scope: Some(Scope::WebhooksRead),
+        operation: "list_webhook_deliveries",
+        summary: "Lists what a webhook endpoint was told and what became of it, newest first.",
+        query: webhooks::DELIVERIES_QUERY,
+        handler: || on(MethodFilter::GET, webhooks::deliveries),
+        ..ROW
+    },
+    Route {
+        method: "POST",
+        path: "/v1/webhook_endpoints/{id}/replay",
+        scope: Some(Scope::WebhooksManage),
+        operation: "replay_webhooks",
+        summary: "Delivers an event once more, or what happened since a time.",
+        body: "WebhookReplay",
+        handler: || on(MethodFilter::POST, webhooks::replay),
+        ..ROW
+    },
+    Route {
+        path: "/v1/webhook_events/{id}",
+        scope: Some(Scope::WebhooksRead),
+        operation: "read_webhook_event",
+        summary: "Shows what was told, as it is posted.",
+        handler: || on(MethodFilter::GET, webhooks::event),
         ..ROW
     },
     Route {

@@ -10,7 +10,9 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::card::id::{ChargeId, EventId, FingerprintId, Token};
+use tokio::sync::Notify;
+
+use crate::card::id::{ChargeId, EndpointId, EventId, FingerprintId, NoticeId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::edge::audit::event::EventDraft;
@@ -19,7 +21,11 @@ mod invoice_runs;
 mod plan;
 mod rows;
 pub mod sqlite;
+pub mod webhooks;
 
+pub use self::webhooks::{
+    Attempted, Delivery, DeliveryState, Due, EndpointRow, Expiring, NoticeRow, WebhookChange,
+};
 pub use invoice_runs::{
     LineDone, LineFault, OfRun, RunLine, RunLineRow, RunOptions, RunOrder, RunRow, RunState, Verdict,
 };
@@ -171,6 +177,8 @@ pub enum RowChange {
         /// The first of these lines.
         from: u32,
     },
+    /// Something about webhooks.
+    Webhook(WebhookChange),
     /// Binds the database to an installation, once for good: fails with [`CommitError::Conflict`] if it is bound to another.
     BindInstallation(Box<Installation>),
 }
@@ -293,6 +301,9 @@ pub enum CommitError {
         /// That run.
         run: crate::card::id::RunId,
     },
+    /// The tenant has as many of these as it may.
+    #[error("there are too many already")]
+    TooMany,
     /// The store cannot write now; the word says why (`disk_full`, `io`, `closed`). Trying again is safe.
     #[error("the store cannot write now: {0}")]
     Unavailable(&'static str),
@@ -501,6 +512,58 @@ pub trait Store: Send + Sync + 'static {
 
     /// The newest signed checkpoint.
     fn checkpoint(&self) -> Reply<'_, Result<Option<String>, StoreError>>;
+
+    /// Cards of all tenants, whatever their status, in the order of their tokens.
+    fn cards_after(&self, after: Option<Token>, limit: usize) -> Reply<'_, Result<Vec<CardRow>, StoreError>>;
+
+    /// All webhook endpoints of all tenants, in the order in which they were made.
+    fn webhook_endpoints(&self) -> Reply<'_, Result<Vec<EndpointRow>, StoreError>>;
+
+    /// A webhook endpoint of this tenant.
+    fn webhook_endpoint(
+        &self,
+        tenant: TenantId,
+        id: EndpointId,
+    ) -> Reply<'_, Result<Option<EndpointRow>, StoreError>>;
+
+    /// What is due for an endpoint, what has waited longest first.
+    fn webhooks_due(
+        &self,
+        of: (TenantId, EndpointId),
+        now: Time,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<Due>, StoreError>>;
+
+    /// How many deliveries wait for an endpoint, counted up to `max`.
+    fn webhooks_waiting(&self, of: (TenantId, EndpointId), max: usize) -> Reply<'_, Result<u64, StoreError>>;
+
+    /// The deliveries of an endpoint, newest first, older than `after`.
+    fn webhook_deliveries(
+        &self,
+        of: (TenantId, EndpointId),
+        state: Option<DeliveryState>,
+        after: Option<NoticeId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Page<Delivery>, StoreError>>;
+
+    /// What was told, or is to be.
+    fn webhook_notice(
+        &self,
+        tenant: TenantId,
+        id: NoticeId,
+    ) -> Reply<'_, Result<Option<NoticeRow>, StoreError>>;
+
+    /// What was told since an instant, oldest first, later than `after`; or only what could not be delivered to the endpoint.
+    fn webhook_notices_since(
+        &self,
+        of: (TenantId, EndpointId),
+        since: (Time, bool),
+        after: Option<NoticeId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<NoticeRow>, StoreError>>;
+
+    /// Woken when a commit has told something.
+    fn webhooks_told(&self) -> &Notify;
 
     /// What is waiting, for metrics and readiness.
     fn health(&self) -> StoreHealth;

@@ -112,6 +112,7 @@ impl Vault {
                 | CommitError::NotFound
                 | CommitError::InvoiceTaken { .. }
                 | CommitError::InvoiceInRun { .. }
+                | CommitError::TooMany
                 | CommitError::Unavailable(_) => return Err(error.into()),
             };
             if let Ok(row) = self.changeable_row(asked.tenant, existing).await {

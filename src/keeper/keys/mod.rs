@@ -6,7 +6,8 @@
 //!   per tenant  ──────────────┼─► data keys, one an epoch (month of sealing)  ── HKDF ──► record keys ── seal fields
 //!                             ├─► fingerprint key   HMAC-SHA-256 over the whole PAN
 //!                             ├─► body-MAC key      HMAC-SHA-256 over bodies, idempotency keys, rendered requests
-//!                             └─► pseudonym key     HMAC-SHA-256 over customer references, for the log
+//!                             ├─► pseudonym key     HMAC-SHA-256 over customer references, for the log
+//!                             └─► webhook key       HMAC-SHA-256 ── derives ──► an endpoint's secrets ── HMAC-SHA-256 over what is posted
 //!   per installation ───────────► checkpoint key    Ed25519, signs checkpoints and statements
 //! ```
 //! A [`Kek`] can wrap and unwrap keys, a [`Dek`] can seal and open fields, a [`Mac`] can neither; no type can do both.

@@ -16,6 +16,7 @@ pub struct TenantKeys {
     fingerprint: Option<Mac>,
     body_mac: Option<Mac>,
     pseudonym: Option<Mac>,
+    webhook: Option<Mac>,
 }
 
 impl TenantKeys {
@@ -32,6 +33,11 @@ impl TenantKeys {
     /// Keyed pseudonyms of customers.
     pub fn pseudonym(&self) -> Result<&Mac, KeyError> {
         self.pseudonym.as_ref().ok_or(KeyError::Missing)
+    }
+
+    /// What the secrets of webhook endpoints are derived from.
+    pub fn webhook(&self) -> Result<&Mac, KeyError> {
+        self.webhook.as_ref().ok_or(KeyError::Missing)
     }
 }
 
@@ -63,6 +69,7 @@ impl KeyRing {
                 KeyPurpose::Fingerprint => tenant.fingerprint = mac(),
                 KeyPurpose::BodyMac => tenant.body_mac = mac(),
                 KeyPurpose::Pseudonym => tenant.pseudonym = mac(),
+                KeyPurpose::Webhook => tenant.webhook = mac(),
                 KeyPurpose::Checkpoint => {}
             }
         }

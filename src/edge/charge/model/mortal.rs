@@ -4,14 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use crate::card::id::{ChargeId, EventId, FingerprintId, ForwardId, RunId, Token};
+use tokio::sync::Notify;
+
+use crate::card::id::{ChargeId, EndpointId, EventId, FingerprintId, ForwardId, NoticeId, RunId, Token};
 use crate::card::tenant::TenantId;
+use crate::clock::Time;
 use crate::edge::audit::event::EventDraft;
 use crate::edge::charge::machine;
 use crate::edge::store::{
     AgreementRow, AttemptState, CardRow, Change, ChargeFilter, ChargeRow, ChargeStatus, CommitError,
-    Committed, DeclineRow, DueRetry, ForwardRow, Installation, OperationKind, Page, PrincipalRow, Reply,
-    RowChange, RunLineRow, RunRow, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
+    Committed, DeclineRow, Delivery, DeliveryState, Due, DueRetry, EndpointRow, ForwardRow, Installation,
+    NoticeRow, OperationKind, Page, PrincipalRow, Reply, RowChange, RunLineRow, RunRow, Store, StoreError,
+    StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
 };
 
 /// When a process dies: at which durable step of a case, and whether that step is still done.
@@ -300,6 +304,67 @@ impl Store for Mortal {
 
     fn checkpoint(&self) -> Reply<'_, Result<Option<String>, StoreError>> {
         self.inner.checkpoint()
+    }
+
+    fn cards_after(&self, after: Option<Token>, limit: usize) -> Reply<'_, Result<Vec<CardRow>, StoreError>> {
+        self.inner.cards_after(after, limit)
+    }
+
+    fn webhook_endpoints(&self) -> Reply<'_, Result<Vec<EndpointRow>, StoreError>> {
+        self.inner.webhook_endpoints()
+    }
+
+    fn webhook_endpoint(
+        &self,
+        tenant: TenantId,
+        id: EndpointId,
+    ) -> Reply<'_, Result<Option<EndpointRow>, StoreError>> {
+        self.inner.webhook_endpoint(tenant, id)
+    }
+
+    fn webhooks_due(
+        &self,
+        of: (TenantId, EndpointId),
+        now: Time,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<Due>, StoreError>> {
+        self.inner.webhooks_due(of, now, limit)
+    }
+
+    fn webhooks_waiting(&self, of: (TenantId, EndpointId), max: usize) -> Reply<'_, Result<u64, StoreError>> {
+        self.inner.webhooks_waiting(of, max)
+    }
+
+    fn webhook_deliveries(
+        &self,
+        of: (TenantId, EndpointId),
+        state: Option<DeliveryState>,
+        after: Option<NoticeId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Page<Delivery>, StoreError>> {
+        self.inner.webhook_deliveries(of, state, after, limit)
+    }
+
+    fn webhook_notice(
+        &self,
+        tenant: TenantId,
+        id: NoticeId,
+    ) -> Reply<'_, Result<Option<NoticeRow>, StoreError>> {
+        self.inner.webhook_notice(tenant, id)
+    }
+
+    fn webhook_notices_since(
+        &self,
+        of: (TenantId, EndpointId),
+        since: (Time, bool),
+        after: Option<NoticeId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<NoticeRow>, StoreError>> {
+        self.inner.webhook_notices_since(of, since, after, limit)
+    }
+
+    fn webhooks_told(&self) -> &Notify {
+        self.inner.webhooks_told()
     }
 
     fn health(&self) -> StoreHealth {

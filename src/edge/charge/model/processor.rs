@@ -314,7 +314,10 @@ impl World {
             | ToKeeper::ReadForward(_)
             | ToKeeper::ShowForward(_)
             | ToKeeper::PrepareForward(_)
-            | ToKeeper::ReadWebhook(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
+            | ToKeeper::ReadWebhook(_)
+            | ToKeeper::ExpireBy(_)
+            | ToKeeper::WebhookSecret(_)
+            | ToKeeper::SignWebhook(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
         }
     }
 }

@@ -237,6 +237,7 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
                     [ask.route.as_bytes(), ask.idempotency_key.as_bytes(), &ask.body].map(<[u8]>::to_vec);
                 FromKeeper::Digested(digests(&parts))
             }
+            ToKeeper::WebhookSecret(ask) => FromKeeper::WebhookSecret(format!("whsec_{}", ask.generation)),
             ToKeeper::Hello
             | ToKeeper::ReadCharge(_)
             | ToKeeper::Prepare(_)
@@ -250,7 +251,9 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
             | ToKeeper::Acknowledge { .. }
             | ToKeeper::ReadForward(_)
             | ToKeeper::ShowForward(_)
-            | ToKeeper::PrepareForward(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
+            | ToKeeper::PrepareForward(_)
+            | ToKeeper::ExpireBy(_)
+            | ToKeeper::SignWebhook(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
         };
         frame::write(&mut &*pair, id, &answer).unwrap();
     }

@@ -15,16 +15,17 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::{
-    AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, DeclineRow, DueRetry,
-    ForwardRow, Installation, Page, PrincipalRow, Reply, RunLineRow, RunRow, Store, StoreError, StoreHealth,
-    StoredEvent, StoredIdempotency, TenantRow,
+    AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, DeclineRow, Delivery,
+    DeliveryState, Due, DueRetry, EndpointRow, ForwardRow, Installation, NoticeRow, Page, PrincipalRow,
+    Reply, RunLineRow, RunRow, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
 };
-use crate::card::id::{ChargeId, EventId, FingerprintId, ForwardId, RunId, Token};
+use crate::card::id::{ChargeId, EndpointId, EventId, FingerprintId, ForwardId, NoticeId, RunId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Clock;
+use crate::clock::Time;
 use crate::edge::audit::event::EventDraft;
 
 mod apply;
@@ -44,6 +45,7 @@ mod runs;
 mod schema;
 mod scrub;
 mod segment;
+mod webhooks;
 mod writer;
 
 pub use digests::{CardDigest, CardDigests, card_digests};
@@ -95,6 +97,7 @@ impl SqliteStore {
             pages_max: options.pages_max,
             figures: Figures::default(),
             runtime: OnceLock::new(),
+            told: Notify::new(),
         });
         let writer = Writer::open(Arc::clone(&common))?;
         let readers = Readers::new(Arc::clone(&common));
@@ -316,6 +319,67 @@ impl Store for SqliteStore {
 
     fn checkpoint(&self) -> Reply<'_, Result<Option<String>, StoreError>> {
         ready(self.readers.checkpoint())
+    }
+
+    fn cards_after(&self, after: Option<Token>, limit: usize) -> Reply<'_, Result<Vec<CardRow>, StoreError>> {
+        ready(self.readers.cards_after(after, limit))
+    }
+
+    fn webhook_endpoints(&self) -> Reply<'_, Result<Vec<EndpointRow>, StoreError>> {
+        ready(self.readers.webhook_endpoints())
+    }
+
+    fn webhook_endpoint(
+        &self,
+        tenant: TenantId,
+        id: EndpointId,
+    ) -> Reply<'_, Result<Option<EndpointRow>, StoreError>> {
+        ready(self.readers.webhook_endpoint(tenant, id))
+    }
+
+    fn webhooks_due(
+        &self,
+        of: (TenantId, EndpointId),
+        now: Time,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<Due>, StoreError>> {
+        ready(self.readers.webhooks_due(of, now, limit))
+    }
+
+    fn webhooks_waiting(&self, of: (TenantId, EndpointId), max: usize) -> Reply<'_, Result<u64, StoreError>> {
+        ready(self.readers.webhooks_waiting(of, max))
+    }
+
+    fn webhook_deliveries(
+        &self,
+        of: (TenantId, EndpointId),
+        state: Option<DeliveryState>,
+        after: Option<NoticeId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Page<Delivery>, StoreError>> {
+        ready(self.readers.webhook_deliveries(of, state, after, limit))
+    }
+
+    fn webhook_notice(
+        &self,
+        tenant: TenantId,
+        id: NoticeId,
+    ) -> Reply<'_, Result<Option<NoticeRow>, StoreError>> {
+        ready(self.readers.webhook_notice(tenant, id))
+    }
+
+    fn webhook_notices_since(
+        &self,
+        of: (TenantId, EndpointId),
+        since: (Time, bool),
+        after: Option<NoticeId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<NoticeRow>, StoreError>> {
+        ready(self.readers.webhook_notices_since(of, since, after, limit))
+    }
+
+    fn webhooks_told(&self) -> &Notify {
+        &self.common.told
     }
 
     fn health(&self) -> StoreHealth {

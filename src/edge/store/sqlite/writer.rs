@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
-use super::apply::{Applying, Refusal};
+use super::apply::{Applying, Hooks, Refusal};
+use super::codec::ReadError;
 use super::inbox::{Inbox, Job, Work};
 use super::index::{IndexWriter, Shared};
 use super::keys;
@@ -48,6 +50,8 @@ pub(super) struct Common {
     pub(super) figures: Figures,
     /// Where those who ask run; known from the first question on.
     pub(super) runtime: OnceLock<Handle>,
+    /// Woken when a commit has told webhook endpoints something.
+    pub(super) told: Notify,
 }
 
 impl Common {
@@ -97,6 +101,7 @@ struct Open {
     conn: Connection,
     index: IndexWriter,
     log: Log,
+    hooks: Hooks,
     /// Erased cards whose bytes are gone; their tombstones are yet to say so.
     scrubbed: Vec<Token>,
 }
@@ -116,7 +121,12 @@ impl Open {
         let log = Log::load(&conn, &common.node)?;
         let waiting = index.scan(&conn, keys::scrub_prefix(), usize::MAX)?.len();
         common.figures.scrub_waiting.store(u64::try_from(waiting).unwrap_or(u64::MAX), Ordering::SeqCst);
-        Ok(Self { conn, index, log, scrubbed: Vec::new() })
+        let hooks = Hooks::load(&conn).map_err(|error| match error {
+            ReadError::Database(error) => OpenError::Database(error),
+            ReadError::Corrupt(what) => OpenError::Corrupt(what),
+            ReadError::NoSuchTree => OpenError::Corrupt("tree"),
+        })?;
+        Ok(Self { conn, index, log, hooks, scrubbed: Vec::new() })
     }
 }
 
@@ -125,6 +135,8 @@ struct Done {
     /// One for each job.
     answers: Vec<Result<Committed, CommitError>>,
     erased: u64,
+    /// Notices of webhooks.
+    told: u64,
 }
 
 impl Writer {
@@ -191,6 +203,9 @@ impl Writer {
                 }
             };
             self.common.figures.count(&done, begun);
+            if done.told > 0 {
+                self.common.told.notify_one();
+            }
             self.common.answer(jobs, done.answers);
         }
         self.common.inbox.settle();
@@ -210,11 +225,12 @@ impl Open {
         let now = common.clock.now();
         let mark = self.log.mark();
         let marked = self.scrubbed.len().min(SCRUBBED_BATCH);
-        let done = match self.attempt(jobs, events, now, false)? {
+        let mut done = match self.attempt(jobs, events, now, false)? {
             Some(done) => done,
             None => {
                 self.run("rollback")?;
                 self.index.discard();
+                self.hooks.undone(&self.conn)?;
                 if !self.log.rollback(mark) {
                     return Err(rusqlite::Error::InvalidQuery);
                 }
@@ -225,6 +241,7 @@ impl Open {
         self.index.flush(&self.conn)?;
         self.run("commit")?;
         self.index.committed();
+        done.told = self.hooks.committed();
         self.log.settle();
         self.scrubbed.truncate(self.scrubbed.len() - marked);
         let marked = u64::try_from(marked).unwrap_or(0);
@@ -241,7 +258,7 @@ impl Open {
         savepoints: bool,
     ) -> rusqlite::Result<Option<Done>> {
         self.run("begin immediate")?;
-        let mut done = Done { answers: Vec::with_capacity(jobs.len()), erased: 0 };
+        let mut done = Done { answers: Vec::with_capacity(jobs.len()), erased: 0, told: 0 };
         for job in jobs {
             match job {
                 Job::Change(change, _) => {
@@ -277,8 +294,15 @@ impl Open {
         let written = self.conn.total_changes();
         self.index.mark();
         let mark = self.log.mark();
-        let mut applying =
-            Applying { conn: &self.conn, index: &mut self.index, now, erased: 0, charged: None, salt: None };
+        let mut applying = Applying {
+            conn: &self.conn,
+            index: &mut self.index,
+            hooks: &mut self.hooks,
+            now,
+            erased: 0,
+            charged: None,
+            salt: None,
+        };
         let applied = applying.apply(change);
         let (gone, salt) = (applying.erased, applying.salt);
         match applied {
@@ -299,6 +323,7 @@ impl Open {
                     return Ok(None);
                 }
                 self.index.undo();
+                self.hooks.undone(&self.conn)?;
                 if !self.log.rollback(mark) {
                     return Err(rusqlite::Error::InvalidQuery);
                 }

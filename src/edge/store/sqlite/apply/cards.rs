@@ -108,7 +108,9 @@ impl Applying<'_> {
         let sealed_id = self.conn.last_insert_rowid();
         let by_updater = if card.number_by_updater { FLAG_NUMBER_BY_UPDATER } else { 0 };
         let flags = stored.flags & !FLAG_NUMBER_BY_UPDATER | by_updater;
-        self.write_card(&StoredCard { row: kept, sealed_id: Some(sealed_id), flags })?;
+        let changed = StoredCard { row: kept, sealed_id: Some(sealed_id), flags };
+        self.write_card(&changed)?;
+        self.tell_of_card("token.updated", &changed.row)?;
         Ok(fingerprint)
     }
 
@@ -127,9 +129,16 @@ impl Applying<'_> {
         match card.row.status {
             CardStatus::Erased => Err(CommitError::NotFound.into()),
             CardStatus::Active | CardStatus::Suspended if allowed => {
-                card.row.status = status;
+                let was = std::mem::replace(&mut card.row.status, status);
                 card.row.updated_at = self.now;
-                self.write_card(&card)
+                self.write_card(&card)?;
+                match status {
+                    _ if was == status => Ok(()),
+                    CardStatus::Suspended => self.tell_of_card("token.suspended", &card.row),
+                    CardStatus::Active | CardStatus::Erasing | CardStatus::Erased => {
+                        self.tell_of_card("token.updated", &card.row)
+                    }
+                }
             }
             CardStatus::Active | CardStatus::Suspended | CardStatus::Erasing => {
                 Err(CommitError::Conflict.into())
@@ -151,6 +160,7 @@ impl Applying<'_> {
         if (card.row.status, card.flags & FLAG_ERASE_WANTED != 0) != seen {
             return Err(CommitError::Conflict.into());
         }
+        let was = card.row.status;
         if !held {
             card.flags &= !FLAG_HOLD;
             if card.flags & FLAG_ERASE_WANTED != 0 {
@@ -167,7 +177,8 @@ impl Applying<'_> {
             }
         }
         card.row.updated_at = self.now;
-        self.write_card(&card)
+        self.write_card(&card)?;
+        if was == card.row.status { Ok(()) } else { self.tell_of_card("token.suspended", &card.row) }
     }
 
     pub(super) fn erase_card(
@@ -188,9 +199,11 @@ impl Applying<'_> {
         }
         if held {
             card.flags |= FLAG_ERASE_WANTED;
-            card.row.status = CardStatus::Suspended;
+            let was = std::mem::replace(&mut card.row.status, CardStatus::Suspended);
             card.row.updated_at = self.now;
-            return self.write_card(&card);
+            self.write_card(&card)?;
+            let is_news = was != CardStatus::Suspended;
+            return if is_news { self.tell_of_card("token.suspended", &card.row) } else { Ok(()) };
         }
         self.erase_loaded(card)
     }
@@ -245,7 +258,9 @@ impl Applying<'_> {
             ..card.row
         };
         self.erased += 1;
-        self.write_card(&StoredCard { sealed_id: None, flags: 0, ..card })
+        let gone = StoredCard { sealed_id: None, flags: 0, ..card };
+        self.write_card(&gone)?;
+        self.tell_of_card("token.erased", &gone.row)
     }
 
     /// A charge no longer needs this version: erases what waited for it.

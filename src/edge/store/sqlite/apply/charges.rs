@@ -9,6 +9,7 @@ use super::super::keys::{self, Key};
 use super::{Applying, Refusal, to_json};
 use crate::card::id::ChargeId;
 use crate::card::tenant::TenantId;
+use crate::edge::store::webhooks::Notice;
 use crate::edge::store::{AttemptState, CardStatus, ChargeRow, ChargeStatus, CommitError};
 
 impl Applying<'_> {
@@ -36,7 +37,7 @@ impl Applying<'_> {
         if new.contains_key(&invoice) && !old.contains_key(&invoice) {
             self.check_invoice_free(&invoice, charge.id, line)?;
         }
-        let put = match before {
+        let put = match &before {
             None => include_str!("../sql/charge_insert.sql"),
             Some(_) => include_str!("../sql/charge_update.sql"),
         };
@@ -53,6 +54,11 @@ impl Applying<'_> {
         }
         for (key, value) in new.iter().filter(|(key, value)| old.get(*key) != Some(*value)) {
             self.index.put(key, value);
+        }
+        if self.is_heard(charge.tenant) {
+            for notice in Notice::of_charge(before.as_ref(), charge) {
+                self.tell(charge.tenant, &notice)?;
+            }
         }
         let pin = |row: &ChargeRow| keys::pin(row.token, row.card_version, row.id);
         if let Some(before) = before.filter(|row| old.contains_key(&pin(row)) && !new.contains_key(&pin(row)))

@@ -8,6 +8,7 @@ use super::super::keys::{self, Key};
 use super::{Applying, Refusal, load_charge, to_json};
 use crate::card::id::{ChargeId, RunId};
 use crate::card::tenant::TenantId;
+use crate::edge::store::webhooks::Notice;
 use crate::edge::store::{
     ChargeRow, ChargeStatus, CommitError, OfRun, RunLine, RunOrder, RunRow, RunState, Verdict,
 };
@@ -19,7 +20,13 @@ impl Applying<'_> {
         if run.revision != revision.saturating_add(1) {
             return Err(CommitError::Conflict.into());
         }
-        self.write_run(run, before.is_none())
+        self.write_run(run, before.is_none())?;
+        if self.is_heard(run.tenant)
+            && let Some(notice) = Notice::of_run(before.as_ref().map(|(_, row)| row), run)
+        {
+            self.tell(run.tenant, &notice)?;
+        }
+        Ok(())
     }
 
     fn write_run(&self, run: &RunRow, is_new: bool) -> Result<(), Refusal> {

@@ -8,6 +8,7 @@ use super::keys;
 use crate::card::id::{FingerprintId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
+use crate::edge::store::webhooks::Notice;
 use crate::edge::store::{
     AgreementRow, Change, CommitError, Idempotency, Installation, PrincipalRow, RowChange, StoredAnswer,
     StoredIdempotency, TenantRow,
@@ -19,16 +20,19 @@ mod customers;
 mod declines;
 mod forwards;
 mod invoice_runs;
+mod webhooks;
 
 pub(super) use charges::{load_charge, needs_card_yet, read_charge, status_of_word, status_word};
 pub(super) use customers::Salt;
 pub(super) use declines::declines_of;
 pub(super) use forwards::{load_forward, load_open_forwards};
+pub(super) use webhooks::Hooks;
 
 /// What a change needs of the writer.
 pub(super) struct Applying<'a> {
     pub(super) conn: &'a Connection,
     pub(super) index: &'a mut IndexWriter,
+    pub(super) hooks: &'a mut Hooks,
     pub(super) now: Time,
     /// Cards erased so far in this transaction.
     pub(super) erased: u64,
@@ -117,6 +121,7 @@ impl Applying<'_> {
                 RowChange::AddRunLines { run, lines } => self.add_run_lines(run, lines)?,
                 RowChange::RefuseRunLine { of, tenant, code } => self.refuse_run_line(*of, *tenant, code)?,
                 RowChange::ReleaseRunLines { run, from } => self.release_run_lines(run, *from)?,
+                RowChange::Webhook(change) => self.apply_webhook(change)?,
                 RowChange::BindInstallation(row) => self.bind_installation(row)?,
             }
         }
@@ -200,15 +205,21 @@ impl Applying<'_> {
         Ok(())
     }
 
-    fn put_agreement(&self, row: &AgreementRow) -> Result<(), Refusal> {
+    fn put_agreement(&mut self, row: &AgreementRow) -> Result<(), Refusal> {
         self.card_of(row.tenant, row.token)?;
         let place = (row.token.bytes(), row.id.bytes());
         let mut get = self.conn.prepare_cached(include_str!("../sql/agreement_get.sql"))?;
         let doc: Option<String> = get.query_row(place, |row| row.get(0)).optional()?;
         let before = doc.map(|doc| serde_json::from_str::<AgreementRow>(&doc)).transpose();
-        let before = before.map_err(|_| ReadError::Corrupt("agreement"))?.map_or(0, |before| before.revision);
-        if row.revision != before.saturating_add(1) {
+        let before = before.map_err(|_| ReadError::Corrupt("agreement"))?;
+        drop(get);
+        if row.revision != before.as_ref().map_or(0, |before| before.revision).saturating_add(1) {
             return Err(CommitError::Conflict.into());
+        }
+        if self.is_heard(row.tenant)
+            && let Some(notice) = Notice::of_agreement(before.as_ref(), row)
+        {
+            self.tell(row.tenant, &notice)?;
         }
         self.conn.prepare_cached(include_str!("../sql/agreement_put.sql"))?.execute((
             row.token.bytes(),

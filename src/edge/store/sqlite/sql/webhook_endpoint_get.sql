@@ -1,0 +1,1 @@
+select number, doc from webhook_endpoints where tenant = ?1 and id = ?2

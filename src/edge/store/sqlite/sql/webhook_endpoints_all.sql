@@ -1,0 +1,1 @@
+select number, doc from webhook_endpoints order by number

@@ -1,0 +1,1 @@
+select id, kind, created, body from webhook_notices where tenant = ?1 and id = ?2

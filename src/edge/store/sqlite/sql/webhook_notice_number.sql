@@ -1,0 +1,1 @@
+select number from webhook_notices where tenant = ?1 and id = ?2

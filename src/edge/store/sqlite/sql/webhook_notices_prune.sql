@@ -1,0 +1,1 @@
+delete from webhook_notices where number <= ?1
