@@ -113,20 +113,23 @@ async fn invoice_run(desk: &Desk, token: &str) -> Value {
 #[tokio::test]
 async fn a_card_that_ends_soon_is_told_of_once() {
     let mut desk = Desk::open("[1]", "");
-    desk.endpoint("/expiring", &["token.expiring"]).await;
+    let (id, _) = desk.endpoint("/expiring", &["token.expiring"]).await;
     let (year, month) = SystemClock.now().year_month();
-    let mut soon = card(VISA, "c-1");
-    soon["card"]["exp_month"] = month.into();
-    soon["card"]["exp_year"] = year.into();
-    let soon = crate::common::store(&desk.client, "soon", &soon).await;
     desk.token("later", &behaving(5, 0)).await;
-    // The first look comes with the start; a second finds nothing new.
-    for _ in 0..2 {
+    // A look comes with each start; the second finds one card more, and of the first it has told.
+    let mut soon = Vec::new();
+    for n in 1..=2 {
+        let mut body = card(&behaving(5 + n, 0), "c-1");
+        body["card"]["exp_month"] = month.into();
+        body["card"]["exp_year"] = year.into();
+        soon.push(crate::common::store(&desk.client, &format!("soon-{n}"), &body).await["id"].clone());
         desk.vault.stop();
         desk.vault.serve();
         desk.reconnect();
-        let told = desk.arrived("/expiring", |all| !all.is_empty()).await;
-        assert_eq!(told.len(), 1);
-        assert_eq!(told[0].body()["object"]["id"], soon["id"]);
+        desk.arrived("/expiring", |all| all.iter().any(|one| one.body()["object"]["id"] == soon[n - 1]))
+            .await;
+        // What one look tells is one commit.
+        let told = desk.get(&format!("/v1/webhook_endpoints/{id}/deliveries")).await;
+        assert_eq!(told["data"].as_array().unwrap().len(), n, "{told}");
     }
 }
