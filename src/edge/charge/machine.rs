@@ -19,6 +19,9 @@ pub const REVERSAL_FAILED: &str = "reversal_failed";
 /// The code of a verification whose small hold could not be released.
 pub const HOLD_NOT_RELEASED: &str = "hold_not_released";
 
+/// The code of a charge that was found approved after an undo of it had left, of which nobody knows what became.
+const UNDO_OPEN: &str = "undo_open";
+
 /// The error of an attempt of which its processor told that it did not hold after all.
 const REVERSED: &str = "reversed";
 /// The error of an attempt that its processor does not have, long after it must.
@@ -161,14 +164,36 @@ pub fn with_failed(charge: &ChargeRow, mut operation: Operation, error: &str, no
 /// Whether something was approved that must be given back at once: a part that nobody wanted, or the hold of a verification.
 pub fn needs_reversal(charge: &ChargeRow) -> bool {
     let Some((first, rest)) = charge.operations.split_first() else { return false };
+    is_reversed(charge, first) && last_undo(rest).is_none()
+}
+
+/// Whether what was approved is not wanted, or not for long.
+fn is_reversed(charge: &ChargeRow, first: &Operation) -> bool {
     let approved = matches!(first.status, ChargeStatus::Approved | ChargeStatus::Authorized);
-    let to_reverse = charge.amount_offered.is_some() || is_hold(first);
-    approved && to_reverse && last_undo(rest).is_none()
+    approved && (charge.amount_offered.is_some() || is_hold(first))
 }
 
 /// Whether an undo of the charge left, or may have: there is never a second one, which would give back more than was taken.
 pub fn is_undoing(charge: &ChargeRow) -> bool {
     charge.operations.split_first().is_some_and(|(_, rest)| last_undo(rest).is_some())
+}
+
+/// Whether an undo of the charge may be at its processor and nobody knows what became of it.
+pub fn has_open_undo(charge: &ChargeRow) -> bool {
+    let undo = charge.operations.split_first().and_then(|(_, rest)| last_undo(rest));
+    undo.is_some_and(|status| !is_final(status))
+}
+
+/// Whether an attempt of an operation may still be sent again: not the payment once an undo of it has left, and no undo that was made
+/// because nobody knew of the payment, once it is known. Sent again, either would undo what was found to stand, or do what was undone.
+pub fn may_be_sent_again(charge: &ChargeRow, operation: &Operation) -> bool {
+    let Some((first, rest)) = charge.operations.split_first() else { return false };
+    let has_left = |a: &Attempt| a.state != AttemptState::Failed || a.outbound != Outbound::NotSent;
+    if first.id == operation.id {
+        return !rest.iter().any(|o| is_undo(o) && o.attempts.iter().any(has_left));
+    }
+    let is_known = first.attempts.last().is_some_and(|attempt| is_settled(attempt.state));
+    !is_by_vault(first, operation) || !is_known || is_reversed(charge, first)
 }
 
 /// The attempts that still have to be found out about, in the order of the operations.
@@ -362,6 +387,7 @@ pub fn restate(charge: &mut ChargeRow) {
     let Some((first, rest)) = charge.operations.split_first() else { return };
     let last_undo = last_undo(rest);
     let voided = last_undo == Some(ChargeStatus::Approved);
+    let open = open_undo(first, rest);
     let captured = sum(rest, OperationKind::Capture, |status| status == ChargeStatus::Approved);
     let refunded = sum(rest, OperationKind::Refund, |status| status == ChargeStatus::Approved);
     let closed =
@@ -377,7 +403,12 @@ pub fn restate(charge: &mut ChargeRow) {
             Some(ChargeStatus::Approved) => (ChargeStatus::Approved, None),
             other => (other.unwrap_or(ChargeStatus::Processing), None),
         },
+        // It was undone while nobody knew of it, and may have been found approved in between.
+        ChargeStatus::Approved if voided => (ChargeStatus::Voided, None),
         ChargeStatus::Authorized if voided && captured == 0 => (ChargeStatus::Voided, None),
+        ChargeStatus::Approved | ChargeStatus::Authorized if open.is_some() => {
+            reversal_status(open, (ChargeStatus::Voided, UNDO_OPEN))
+        }
         ChargeStatus::Authorized if voided || closed || captured >= charge.amount_authorized => {
             (ChargeStatus::Approved, None)
         }
@@ -402,7 +433,13 @@ pub fn restate(charge: &mut ChargeRow) {
     if given_back {
         charge.amount_authorized = 0;
     }
-    charge.amount_captured = if sold { charge.amount_authorized } else { captured };
+    // Until it is known whether it was undone, nothing is said to be paid.
+    let stands = !voided && open.is_none();
+    charge.amount_captured = match sold {
+        true if stands => charge.amount_authorized,
+        true => 0,
+        false => captured,
+    };
     charge.amount_refunded = refunded;
     charge.status = status;
     charge.code = code;
@@ -413,15 +450,31 @@ const fn is_undo(operation: &Operation) -> bool {
     operation.undoes || matches!(operation.kind, OperationKind::Void)
 }
 
+/// Whether an operation is an undo that no caller asked for; a void that says nothing of it is a caller's where there are such.
+fn is_by_vault(first: &Operation, operation: &Operation) -> bool {
+    let is_void = operation.kind == OperationKind::Void;
+    operation.undoes || (is_void && first.kind != OperationKind::Authorize)
+}
+
+/// How an undo stands that no caller asked for, and that may have undone the payment or may do so yet.
+fn open_undo(first: &Operation, rest: &[Operation]) -> Option<ChargeStatus> {
+    let last = last_that_left(rest).filter(|operation| is_by_vault(first, operation));
+    let may_have = |status: &ChargeStatus| !is_final(*status) || *status == ChargeStatus::Manual;
+    last.map(|operation| operation.status).filter(may_have)
+}
+
 /// How the last void that left stands, or the refund in its place; one that certainly did not, or that its processor does not have, is
 /// as if it had not been.
 fn last_undo(operations: &[Operation]) -> Option<ChargeStatus> {
+    last_that_left(operations).map(|operation| operation.status)
+}
+
+fn last_that_left(operations: &[Operation]) -> Option<&Operation> {
     let never_was = |a: &Attempt| a.outbound == Outbound::NotSent || a.error.as_deref() == Some(NOT_FOUND);
     let left = |operation: &&Operation| {
         operation.attempts.last().is_none_or(|a| a.state != AttemptState::Failed || !never_was(a))
     };
-    let mut undos = operations.iter().rev().filter(|operation| is_undo(operation));
-    undos.find(left).map(|operation| operation.status)
+    operations.iter().rev().filter(|operation| is_undo(operation)).find(left)
 }
 
 /// The status while something that was approved is given back, and after.

@@ -237,6 +237,7 @@ async fn one_round(
     let destinations = app.directory.destinations();
     let to = destinations.iter().find(|to| to.name == charge.destination);
     let now = app.clock.now();
+    known.not_resendable |= !machine::may_be_sent_again(&charge, operation);
     let step = match to {
         Some(to) => next_step(to, operation, attempt, known, (half_over, over), now),
         // The destination was taken out of the configuration: only a person can ask there.
@@ -511,10 +512,9 @@ fn make_undo(to: &DestinationInfo, charge: &ChargeRow, now: Time) -> Result<Opti
     };
     // Of what is unknown nobody knows how much was taken; a refund names what was asked for.
     let amount = if charge.amount_authorized > 0 { charge.amount_authorized } else { first.amount };
-    let undoes = verb == Verb::Refund;
-    let kind = if undoes { OperationKind::Refund } else { OperationKind::Void };
+    let kind = if verb == Verb::Refund { OperationKind::Refund } else { OperationKind::Void };
     let operation = create::make_operation((kind, amount), AttemptId::make(now)?, now)?;
-    Ok(Some(Operation { undoes, ..operation }))
+    Ok(Some(Operation { undoes: true, ..operation }))
 }
 
 async fn undo(
@@ -760,13 +760,13 @@ mod tests {
         let of = |operation: Operation| (operation.kind, operation.undoes, operation.amount);
         let all = charge.amount;
         assert_eq!(undo(&by_refund, &charge).map(of), Some((OperationKind::Refund, true, all)));
-        assert_eq!(undo(&to("replay", true), &charge).map(of), Some((OperationKind::Void, false, all)));
+        assert_eq!(undo(&to("replay", true), &charge).map(of), Some((OperationKind::Void, true, all)));
         charge.amount_authorized = 300;
         assert_eq!(undo(&by_refund, &charge).map(of), Some((OperationKind::Refund, true, 300)));
         let nothing = DestinationInfo { undo_sale: None, ..by_refund };
         assert_eq!(undo(&nothing, &charge), None);
         charge.operations[0].kind = OperationKind::Authorize;
-        assert_eq!(undo(&nothing, &charge).map(of), Some((OperationKind::Void, false, 300)));
+        assert_eq!(undo(&nothing, &charge).map(of), Some((OperationKind::Void, true, 300)));
     }
 
     #[test]

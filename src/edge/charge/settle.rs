@@ -123,6 +123,20 @@ fn settled(
         // A part that was to be given back and could not be: it is kept.
         next.amount_offered = None;
     }
+    let is_of_undo = at > 0 && charge.operations.get(at).is_some_and(|operation| operation.undoes);
+    if is_of_undo
+        && said.operation.is_none()
+        && said.outcome != Word::Voided
+        && charge.status == ChargeStatus::Manual
+        && charge.amount_offered.is_none()
+    {
+        // The payment is approved, and so may its undo be: nobody can tell which of them the word is about.
+        return Err(Error::OperationRequired);
+    }
+    if at == 0 && machine::has_open_undo(charge) {
+        // Whether it stands is the undo's to say, and that may come yet.
+        return Err(Error::State);
+    }
     let kept = next.amount_offered.is_none() && charge.amount_offered.is_some();
     let operation = next.operations.get_mut(at).ok_or(Error::State)?;
     let (kind, amount) = (operation.kind, operation.amount);
@@ -194,5 +208,63 @@ fn operation_meant(
             };
             if at > 0 && open.next().is_some() { Err(Error::OperationRequired) } else { Ok(at) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{answer, charge, learn, said, silent};
+    use super::*;
+    use crate::card::id::{AttemptId, IdBytes};
+    use crate::wire::forwarder::{Sent, Verdict};
+
+    const LONG_AFTER: i64 = 86_400;
+
+    fn by_hand(charge: &ChargeRow, outcome: Word, operation: Option<&str>) -> Result<ChargeRow, Error> {
+        let said = Resolution {
+            outcome,
+            reason: "seen".to_owned(),
+            transaction_id: None,
+            operation: operation.map(str::to_owned),
+        };
+        settled(charge, &said, (charge.created_at.plus_seconds(LONG_AFTER), 1, 150))
+    }
+
+    /// A sale that nobody knows of, and a void of it that left.
+    fn undoing() -> (ChargeRow, AttemptId) {
+        let lost = learn(&charge(OperationKind::Sale, false), &silent(1, Sent::Maybe));
+        let (attempt, now) = (AttemptId(IdBytes([2; 18])), lost.created_at);
+        let undo = create::make_operation((OperationKind::Void, lost.amount), attempt, now).unwrap();
+        let undoing = machine::with_operation(&lost, Operation { undoes: true, ..undo }, now);
+        (learn(&undoing, &silent(2, Sent::Maybe)), attempt)
+    }
+
+    #[test]
+    fn a_payment_whose_undo_is_open_is_not_settled_by_hand() {
+        let (undoing, attempt) = undoing();
+        let (sale, undo) = (undoing.operations[0].id.clone(), undoing.operations[1].id.clone());
+        for outcome in [Word::Approved, Word::Declined, Word::Voided] {
+            for named in [None, Some(sale.as_str())] {
+                assert!(matches!(by_hand(&undoing, outcome, named), Err(Error::State)), "{outcome:?}");
+            }
+        }
+        let undone = by_hand(&undoing, Word::Approved, Some(&undo)).unwrap();
+        assert_eq!((undone.status, undone.amount_captured), (ChargeStatus::Voided, 0));
+        // When nobody can find out about the undo either, both are a person's; nothing is paid before both are known.
+        let given_up = machine::give_up(&undoing, attempt, undoing.updated_at).unwrap();
+        let sold = by_hand(&given_up, Word::Approved, Some(&sale)).unwrap();
+        assert_eq!((sold.status, sold.amount_captured), (ChargeStatus::Manual, 0));
+        for outcome in [Word::Approved, Word::Declined] {
+            assert!(matches!(by_hand(&sold, outcome, None), Err(Error::OperationRequired)), "{outcome:?}");
+        }
+        let stands = by_hand(&sold, Word::Declined, Some(&undo)).unwrap();
+        assert_eq!((stands.status, stands.amount_captured), (ChargeStatus::Approved, stands.amount));
+        for (outcome, named) in [(Word::Approved, Some(undo.as_str())), (Word::Voided, None)] {
+            let undone = by_hand(&sold, outcome, named).unwrap();
+            assert_eq!((undone.status, undone.amount_captured), (ChargeStatus::Voided, 0));
+        }
+        // What comes of the undo after the payment was found approved decides.
+        let voided = learn(&undoing, &said(2, answer(Verdict::Approved)));
+        assert_eq!((voided.status, voided.amount_captured), (ChargeStatus::Voided, 0));
     }
 }

@@ -308,6 +308,49 @@ fn what_was_being_sent_when_the_process_died_is_unknown() {
     assert!(machine::give_up(&given_up, id(1), NOW).is_none());
 }
 
+/// While nobody knew of a payment its undo left; then it is found approved.
+#[test]
+fn what_is_found_approved_after_its_undo_left_is_what_the_undo_says() {
+    for (kind, stands) in [
+        (OperationKind::Sale, (ChargeStatus::Approved, AMOUNT)),
+        (OperationKind::Authorize, (ChargeStatus::Authorized, 0)),
+    ] {
+        let lost = learn(&charge(kind, false), &silent(1, Sent::Maybe));
+        for by in [OperationKind::Void, OperationKind::Refund] {
+            let undo = Operation { undoes: true, ..operation(by, AMOUNT, 2) };
+            let undoing = machine::with_operation(&lost, undo, NOW);
+            let undoing = learn(&undoing, &silent(2, Sent::Maybe));
+            let sendable = |charge: &ChargeRow| {
+                [0, 1].map(|at: usize| machine::may_be_sent_again(charge, &charge.operations[at]))
+            };
+            assert_eq!(sendable(&undoing), [false, true]);
+            let approved = said(1, answer(Verdict::Approved));
+            let found = learn_as(&undoing, &approved, How::LookedUp { settled: true }).unwrap();
+            assert_eq!((found.status, found.amount_captured), (ChargeStatus::Unknown, 0));
+            assert_eq!(sendable(&found), [false, false]);
+            let looked = |verdict| {
+                let learnt = learn_as(&found, &said(2, answer(verdict)), How::LookedUp { settled: true });
+                learnt.map(|row| (row.status, row.amount_captured)).unwrap()
+            };
+            assert_eq!(looked(Verdict::Approved), (ChargeStatus::Voided, 0));
+            assert_eq!(looked(Verdict::Declined), stands);
+            assert_eq!(looked(Verdict::NotFound), stands);
+            let manual = machine::give_up(&found, id(2), NOW).unwrap();
+            assert_eq!((manual.status, manual.amount_captured), (ChargeStatus::Manual, 0));
+        }
+    }
+    // What a caller wants undone, or nobody wants, is undone still.
+    let held = learn(&charge(OperationKind::Authorize, false), &said(1, answer(Verdict::Approved)));
+    let voiding = learn(&then(&held, OperationKind::Void, AMOUNT, 2), &silent(2, Sent::Maybe));
+    assert_eq!(voiding.status, ChargeStatus::Authorized);
+    assert!(machine::may_be_sent_again(&voiding, &voiding.operations[1]));
+    let part = Answer { partial: true, amount_approved: Some(300), ..answer(Verdict::Approved) };
+    let offered = learn(&charge(OperationKind::Sale, false), &said(1, part));
+    let undo = Operation { undoes: true, ..operation(OperationKind::Void, 300, 2) };
+    let undoing = machine::with_operation(&offered, undo, NOW);
+    assert!(machine::may_be_sent_again(&undoing, &undoing.operations[1]));
+}
+
 #[test]
 fn an_unknown_authorization_that_is_voided_moves_no_money() {
     let lost = learn(&charge(OperationKind::Authorize, false), &silent(1, Sent::Maybe));
@@ -362,7 +405,7 @@ enum Move {
     Capture(i64, bool),
     Refund(i64),
     Void,
-    Undo,
+    Undo(bool),
     Restart,
     GiveUp(usize),
     Resend(usize),
@@ -384,7 +427,7 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => (1..1_200_i64, any::<bool>()).prop_map(|(amount, last)| Move::Capture(amount, last)),
         2 => (1..1_200_i64).prop_map(Move::Refund),
         1 => Just(Move::Void),
-        1 => Just(Move::Undo),
+        1 => any::<bool>().prop_map(Move::Undo),
         1 => Just(Move::Restart),
         1 => (0..8_usize).prop_map(Move::GiveUp),
         1 => (0..8_usize).prop_map(Move::Resend),
@@ -439,12 +482,13 @@ fn step(charge: &ChargeRow, step: Move, next: u8) -> Option<ChargeRow> {
             let allowed = rules::may_void(charge).is_ok() || machine::needs_reversal(charge);
             allowed.then(|| then(charge, OperationKind::Void, charge.amount_authorized, next))
         }
-        Move::Undo => {
+        Move::Undo(by_refund) => {
             let unknown = charge.operations[0].status == ChargeStatus::Unknown;
             let amount = if unknown { charge.amount } else { charge.amount_authorized };
-            let refund = Operation { undoes: true, ..operation(OperationKind::Refund, amount, next) };
+            let kind = if by_refund { OperationKind::Refund } else { OperationKind::Void };
+            let undo = Operation { undoes: true, ..operation(kind, amount, next) };
             let allowed = !machine::is_undoing(charge) && (unknown || machine::needs_reversal(charge));
-            allowed.then(|| machine::with_operation(charge, refund, NOW))
+            allowed.then(|| machine::with_operation(charge, undo, NOW))
         }
         Move::Restart => machine::restarted(charge, NOW),
         Move::GiveUp(at) => machine::give_up(charge, attempt_at(charge, at)?, NOW),
@@ -484,6 +528,12 @@ proptest! {
             if freed(now.status) {
                 prop_assert_eq!(next.status, now.status);
                 prop_assert_eq!(next.amount_captured, 0);
+            }
+            // What was undone is not paid, whenever it was found that it had been approved.
+            let is_undo = |o: &&Operation| o.undoes || o.kind == OperationKind::Void;
+            if next.operations.iter().rfind(is_undo).is_some_and(|undo| undo.status == ChargeStatus::Approved) {
+                prop_assert_eq!(next.amount_captured, 0);
+                prop_assert!(freed(next.status), "{:?}", next);
             }
             if next.status == ChargeStatus::Approved {
                 prop_assert!(next.amount_captured > 0 || next.amount_authorized == 0);

@@ -197,7 +197,7 @@ pub struct Operation {
     pub amount: i64,
     /// For a capture: nothing more will be captured.
     pub last: bool,
-    /// For a refund: nobody asked for it, it undoes a sale that is not wanted where the processor takes no void of one.
+    /// For a void or refund: no caller asked for it, it undoes a payment that is not wanted or not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub undoes: bool,
     /// Where it stands, in the words of a charge.

@@ -135,7 +135,8 @@ impl Case {
 
     /// Whether there is such a thing.
     pub(super) fn exists(&self) -> bool {
-        self.reaction != Reaction::ApprovesPart || matches!(self.under, Under::Sale | Under::Authorize)
+        let of_payments = matches!(self.reaction, Reaction::ApprovesPart | Reaction::TurnsUp);
+        !of_payments || matches!(self.under, Under::Sale | Under::Authorize)
     }
 
     /// Whether it is not final before a month of silence: nobody says it, or nobody can be asked.
@@ -146,7 +147,7 @@ impl Case {
 
     /// Whether nobody may ever learn what became of it: then a person must.
     pub(super) fn may_be_manual(&self) -> bool {
-        let is_mute = matches!(self.reaction, Reaction::NeverTells | Reaction::Holds);
+        let is_mute = matches!(self.reaction, Reaction::NeverTells | Reaction::TurnsUp | Reaction::Holds);
         is_mute || self.class == Class::Blind
     }
 

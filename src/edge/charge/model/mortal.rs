@@ -14,8 +14,8 @@ use crate::edge::charge::machine;
 use crate::edge::store::{
     AgreementRow, AttemptState, CardRow, Change, ChargeFilter, ChargeRow, ChargeStatus, CommitError,
     Committed, DeclineRow, Delivery, DeliveryState, Due, DueRetry, EndpointRow, ForwardRow, Installation,
-    NoticeRow, OperationKind, Page, PrincipalRow, Reply, RowChange, RunLineRow, RunRow, Store, StoreError,
-    StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
+    NoticeRow, Operation, OperationKind, Page, PrincipalRow, Reply, RowChange, RunLineRow, RunRow, Store,
+    StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
 };
 
 /// When a process dies: at which durable step of a case, and whether that step is still done.
@@ -80,6 +80,11 @@ impl Fates {
             && row.amount_authorized <= row.amount.max(super::HOLD);
         if !sums {
             self.faults.push(format!("sums: {row:?}"));
+        }
+        let is_undo = |o: &&Operation| o.undoes || o.kind == OperationKind::Void;
+        let undo = row.operations.iter().rfind(is_undo).map(|undo| undo.status);
+        if undo == Some(ChargeStatus::Approved) && row.amount_captured != 0 {
+            self.faults.push(format!("undone and paid: {row:?}"));
         }
         let freed =
             |status| matches!(status, ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Voided);

@@ -44,10 +44,12 @@ pub(super) enum Reaction {
     Refuses,
     /// It was done; nothing that is asked for it is ever answered.
     NeverTells,
+    /// 500, and it was done; it answers what is asked for it only when an undo has left, and that gets lost on its way.
+    TurnsUp,
 }
 
 impl Reaction {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Approves,
         Self::ApprovesPart,
         Self::Declines,
@@ -61,6 +63,7 @@ impl Reaction {
         Self::BreaksUndone,
         Self::Refuses,
         Self::NeverTells,
+        Self::TurnsUp,
     ];
 }
 
@@ -168,6 +171,12 @@ impl World {
             Class::None | Class::Blind => false,
         };
         let is_once_only = prepare.sealed.is_some() && self.once_only.contains(&prepare.token);
+        let is_payment = matches!(before.verb, Verb::Sale | Verb::Authorize);
+        let has_undo =
+            self.done.values().any(|d| d.token == prepare.token && d.verb == Verb::Void && d.sends > 0);
+        if is_payment && has_undo {
+            self.faults.push(format!("{class:?} was sent again after its undo: {before:?}"));
+        }
         if !may || is_once_only {
             self.faults.push(format!("{class:?} was sent {} times: {before:?}", before.sends));
         }
@@ -192,6 +201,14 @@ impl World {
     fn take_first(&mut self, prepare: &Prepare) -> Outcome {
         let of_case = self.reactions.get(&prepare.token).filter(|(verb, _)| *verb == prepare.verb);
         let reaction = of_case.map_or(Reaction::Approves, |(_, reaction)| *reaction);
+        let turns_up =
+            |(verb, reaction): &(Verb, Reaction)| *reaction == Reaction::TurnsUp && *verb != prepare.verb;
+        if self.reactions.get(&prepare.token).is_some_and(turns_up) {
+            for payment in self.done.values_mut().filter(|done| done.token == prepare.token) {
+                payment.is_mute = false;
+            }
+            return self.enter(prepare, Reaction::LosesUndone, prepare.amount);
+        }
         self.enter(prepare, reaction, prepare.amount)
     }
 
@@ -214,7 +231,7 @@ impl World {
             Reaction::NotSent => (Truth::Nothing, silent(id, Sent::Not)),
             Reaction::LosesDone | Reaction::NeverTells => (Truth::Approved(amount), silent(id, Sent::Maybe)),
             Reaction::LosesUndone => (Truth::Nothing, silent(id, Sent::Maybe)),
-            Reaction::BreaksDone => (Truth::Approved(amount), said(id, broken(id))),
+            Reaction::BreaksDone | Reaction::TurnsUp => (Truth::Approved(amount), said(id, broken(id))),
             Reaction::BreaksUndone => (Truth::Nothing, said(id, broken(id))),
             Reaction::Refuses => (Truth::Nothing, said(id, verdict(Verdict::Error, id))),
         };
@@ -227,7 +244,7 @@ impl World {
             previous: prepare.previous_transaction.clone(),
             sends: u32::from(reaction != Reaction::NotSent),
             missed: false,
-            is_mute: reaction == Reaction::NeverTells,
+            is_mute: matches!(reaction, Reaction::NeverTells | Reaction::TurnsUp),
         };
         self.done.insert(id, done);
         self.set(id, truth);
