@@ -43,7 +43,8 @@ pub fn may_void(charge: &ChargeRow) -> Result<(), Error> {
 /// The transaction that a capture, refund or void is about, and its amount: a refund of a captured authorization names the
 /// capture only where the processor gave it an id of its own, or wants it so (`of_capture`: the newest, where there are several).
 pub fn previous(charge: &ChargeRow, kind: OperationKind, of_capture: bool) -> (Option<String>, Option<i64>) {
-    let id = |operation: &Operation| operation.attempts.iter().rev().find_map(|a| a.transaction_id.clone());
+    // Of the attempt that stands alone: the id of one before, which was declined or not sent, is another transaction's.
+    let id = |operation: &Operation| operation.attempts.last().and_then(|a| a.transaction_id.clone());
     let first = charge.operations.first();
     let captures = || {
         charge

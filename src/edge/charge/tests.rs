@@ -125,6 +125,21 @@ fn what_a_refund_is_about() {
     assert_eq!(rules::attempt_of(&captured, "other"), None);
 }
 
+/// What was declined before it, here or elsewhere, is not what stands.
+#[test]
+fn no_operation_names_the_transaction_of_another_attempt() {
+    let named = |id: &str| Answer { transaction_id: Some(id.to_owned()), ..answer(Verdict::Declined) };
+    let declined = learn(&charge(OperationKind::Sale, false), &said(1, named("t_1")));
+    let again = again::with_attempt(&declined, id(2), "second", NOW);
+    let lost = learn(&again, &silent(2, Sent::Maybe));
+    for kind in [OperationKind::Void, OperationKind::Refund] {
+        assert_eq!(rules::previous(&lost, kind, false), (None, Some(AMOUNT)));
+    }
+    let found = Answer { transaction_id: Some("t_2".to_owned()), ..answer(Verdict::Approved) };
+    let found = learn_as(&lost, &said(2, found), How::LookedUp { settled: true }).unwrap();
+    assert_eq!(rules::previous(&found, OperationKind::Refund, false).0.as_deref(), Some("t_2"));
+}
+
 #[test]
 fn each_first_outcome_has_its_status_and_outbound() {
     let unknown = Answer { unknown: true, ..answer(Verdict::Error) };
