@@ -132,7 +132,7 @@ impl Metrics {
         r.register("requests", "Requests answered, by route and status", self.requests.clone());
         let help = "Time from the request's head to the answer's, by route";
         r.register_with_unit("request", help, Unit::Seconds, self.seconds.clone());
-        let help = "Changes of a charge's status, by the new one; `manual` waits for a person";
+        let help = "Changes of a charge's status, by the new one; `manual` waits for a person, as may a capture, refund or void of it";
         r.register("charges", help, self.charges.clone());
         let help = "Retries that a schedule made, by the status of the charge after it";
         r.register("retries", help, self.retries.clone());

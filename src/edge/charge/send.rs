@@ -380,6 +380,20 @@ pub(super) fn count(app: &App, before: &ChargeRow, next: &ChargeRow) {
             app.charges.limits.give_back(next);
         }
     }
+    for _ in 0..left_to_a_person(before, next) {
+        app.metrics.charge(answer::status_word(ChargeStatus::Manual));
+    }
+}
+
+/// How many captures, refunds and voids came to be a person's where the charge itself did not say so.
+fn left_to_a_person(before: &ChargeRow, next: &ChargeRow) -> usize {
+    if before.status != next.status && next.status == ChargeStatus::Manual {
+        return 0;
+    }
+    let was_manual =
+        |id: &str| before.operations.iter().any(|o| o.id == id && o.status == ChargeStatus::Manual);
+    let later = next.operations.iter().skip(1);
+    later.filter(|o| o.status == ChargeStatus::Manual && !was_manual(&o.id)).count()
 }
 
 /// What an outcome means for the agreement: the customer's first approval gives it the network transaction id, and brings it back
@@ -544,4 +558,30 @@ const fn outcome_action(kind: OperationKind) -> &'static str {
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::create::make_operation;
+    use super::*;
+    use crate::card::id::IdBytes;
+
+    #[test]
+    fn a_refund_that_becomes_a_persons_is_counted_once() {
+        let mut before = super::super::tests::charge(OperationKind::Sale, false);
+        before.operations[0].attempts[0].state = AttemptState::Approved;
+        let attempt = AttemptId(IdBytes([2; 18]));
+        let now = before.created_at;
+        before.operations.push(make_operation((OperationKind::Refund, 400), attempt, now).unwrap());
+        before.operations[1].attempts[0].state = AttemptState::Unknown;
+        machine::restate(&mut before);
+        let next = machine::give_up(&before, attempt, now).unwrap();
+        assert_eq!(next.status, ChargeStatus::Approved);
+        assert_eq!(left_to_a_person(&before, &next), 1);
+        assert_eq!(left_to_a_person(&next, &next), 0);
+        // The charge's own status is counted by itself.
+        let mut both = next.clone();
+        both.status = ChargeStatus::Manual;
+        assert_eq!(left_to_a_person(&before, &both), 0);
+    }
 }
