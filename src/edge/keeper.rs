@@ -30,7 +30,7 @@ const IN_FLIGHT_MAX: usize = 32_768;
 /// A keeper answers in microseconds; one that has not in this time is not answering.
 const ANSWER_SECONDS_MAX: u64 = 15;
 /// A processor's answer takes as long as the destination's own limit, which the forwarder keeps; this is the limit above it.
-const PROCESSOR_SECONDS_MAX: u64 = 150;
+pub(in crate::edge) const PROCESSOR_SECONDS_MAX: u64 = 150;
 /// How long a call waits for a fresh pair while the supervisor restarts a keeper.
 const PAIR_WAIT: Duration = Duration::from_secs(2);
 const READ_BYTES: usize = 64 << 10;

@@ -9,16 +9,16 @@ use crate::edge::App;
 use crate::edge::audit::catalogue;
 use crate::edge::audit::event::Facts;
 use crate::edge::directory::Caller;
+use crate::edge::keeper::PROCESSOR_SECONDS_MAX;
 use crate::edge::store::{
     AttemptState, Change, ChargeRow, ChargeStatus, CommitError, Operation, OperationKind, RowChange,
 };
+use crate::wire::control::DestinationInfo;
 use crate::wire::keeper::Digest;
 
 const ROUTE: &str = "POST /v1/charges/{id}/resolve";
 /// How often it starts again when another change of the charge came first.
 const TRIES_MAX: u32 = 8;
-/// What is unknown may be settled by hand when the processor must know it, and no sooner than this.
-const UNKNOWN_SECONDS_MIN: i64 = 60;
 /// The error of an attempt that a person settled; its message is the reason.
 const SETTLED_BY_HAND: &str = "settled_by_hand";
 
@@ -106,8 +106,14 @@ pub async fn settle(
 
 fn settle_seconds(app: &App, charge: &ChargeRow) -> i64 {
     let destinations = app.directory.destinations();
-    let to = destinations.iter().find(|to| to.name == charge.destination);
-    to.and_then(|to| i64::try_from(to.settle_seconds).ok()).unwrap_or(0).max(UNKNOWN_SECONDS_MIN)
+    unknown_seconds(destinations.iter().find(|to| to.name == charge.destination))
+}
+
+/// What is unknown may be settled by hand when the processor must know it, and never while a send of it may be under way: that takes
+/// as long as the connector waits for an answer, or the keeper is waited for.
+fn unknown_seconds(to: Option<&DestinationInfo>) -> i64 {
+    let longest = to.map_or(0, |to| to.settle_seconds.max(to.timeout_seconds)).max(PROCESSOR_SECONDS_MAX);
+    i64::try_from(longest).unwrap_or(i64::MAX)
 }
 
 /// The charge as a person says that it is.
