@@ -6,7 +6,7 @@ use super::Connector;
 use super::decline::DeclineClass;
 use super::fields::{Fact, ZipCheck};
 use super::op::{Op, Operation, Place};
-use super::rules::{Outcome, Verdict};
+use super::rules::{Outcome, Rule, Verdict};
 use super::tree::{Parsed, Tree, text_of_body};
 use super::updates::CardUpdate;
 use super::words::Word;
@@ -96,7 +96,7 @@ pub(super) fn map(
     match look_within(op, status, parsed.tree(), ours) {
         Found::Here(tree) => {
             let rule = connector.rules.iter().find(|rule| rule.matches(operation, status, tree));
-            let verdict = rule.map_or(&Verdict::UNKNOWN, |rule| &rule.verdict);
+            let verdict = rule.map_or(&Verdict::UNKNOWN, |rule| believed(rule, status));
             // A redirect or an interim answer comes from something before the processor.
             let from_processor = (200..300).contains(&status) || status >= 400;
             facts_of(connector, op, if from_processor { verdict } else { &Verdict::UNKNOWN }, tree)
@@ -106,11 +106,19 @@ pub(super) fn map(
     }
 }
 
+/// What a rule says of an answer. A timeout, a conflict or a fault tells by itself that nobody knows: whoever wrote the rule, only what
+/// the processor's own words say beside it is believed.
+fn believed(rule: &Rule, status: u16) -> &Verdict {
+    let says_nothing = matches!(status, 408 | 409 | 500..) && !rule.hears_the_body();
+    // What the rule says beside it, as of a duplicate, is lost only where it would have been certain.
+    if says_nothing && !rule.verdict.unknown { &Verdict::UNKNOWN } else { &rule.verdict }
+}
+
 /// The verdict on an answer that is not in the declared format: by status alone, and never that something was done.
 fn unread(connector: &Connector, operation: Operation, status: u16, is_empty: bool) -> Verdict {
-    let by_status =
-        |rule: &&super::rules::Rule| rule.reads_no_body() && rule.matches(operation, status, Tree::Nothing);
-    let verdict = connector.rules.iter().find(by_status).map_or(&Verdict::UNKNOWN, |rule| &rule.verdict);
+    let by_status = |rule: &&Rule| rule.reads_no_body() && rule.matches(operation, status, Tree::Nothing);
+    let verdict =
+        connector.rules.iter().find(by_status).map_or(&Verdict::UNKNOWN, |rule| believed(rule, status));
     let believable = match verdict.outcome {
         Outcome::Error => true,
         // An empty 404 may say so; a page of a proxy may not.

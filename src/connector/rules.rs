@@ -110,6 +110,11 @@ impl Rule {
         self.tests.is_empty()
     }
 
+    /// Whether it goes by something that the body says, and not by status or by what is missing alone.
+    pub(super) fn hears_the_body(&self) -> bool {
+        self.tests.iter().any(|test| !matches!(test.check, Check::Exists(false)))
+    }
+
     /// Whether everything that the other rule matches has matched here before.
     fn covers(&self, later: &Self) -> bool {
         let ops = self.ops.is_empty()

@@ -530,6 +530,56 @@ fn rendering_and_mapping_are_fast() {
     assert!(render < Duration::from_millis(1) && map < Duration::from_millis(1), "{render:?} {map:?}");
 }
 
+/// A connector whose author trusts every status.
+const TRUSTING: &str = r#"name = "trusting"
+version = 1
+evidence = "documented"
+source = "https://docs.trusting.example"
+date = "2026-11-29"
+[endpoint]
+test = "https://test.trusting.example"
+[idempotency]
+kind = "none"
+[op.sale]
+method = "POST"
+path = "/pay"
+encoding = "json"
+body = { pan = "{card.number}" }
+[response]
+format = "json"
+[[rule]]
+code = "refused"
+outcome = "declined"
+[[rule]]
+http = 503
+id = { exists = false }
+outcome = "declined"
+[[rule]]
+http = ["5xx", 400, 408, 409]
+outcome = "error"
+[[rule]]
+http = "2xx"
+outcome = "approved"
+"#;
+
+/// What a file of somebody else calls a fault is no certain failure of the charge: something may have been done.
+#[test]
+fn a_status_that_says_nothing_is_certain_by_the_body_alone() {
+    let connector = Connector::parse("trusting.toml", TRUSTING).unwrap();
+    let read = |status, body: &str| {
+        let mapped = connector.map(Operation::Sale, status, body.as_bytes());
+        (mapped.outcome, mapped.unknown)
+    };
+    for status in [408, 409, 500, 502, 503, 504, 599] {
+        for body in ["{}", r#"{"id":"1"}"#, "", "<html>"] {
+            assert_eq!(read(status, body), (Outcome::Error, true), "{status} {body}");
+        }
+        assert_eq!(read(status, r#"{"code":"refused"}"#), (Outcome::Declined, false), "{status}");
+    }
+    assert_eq!(read(400, "{}"), (Outcome::Error, false));
+    assert_eq!(read(200, "{}"), (Outcome::Approved, false));
+}
+
 /// The page for authors names everything that a file may say.
 #[test]
 fn the_page_for_authors_is_whole() {
