@@ -252,6 +252,9 @@ fn authorize_net_finds_by_invoice_number() {
     // A full page: the rest is elsewhere. What is on it counts all the same.
     assert_eq!(found(&page(&item("x", "voided"), 1000)), (Outcome::Error, true));
     assert_eq!(found(&page(&item("ref_test", "settledSuccessfully"), 1000)), (Outcome::Approved, false));
+    // Part of it may have been approved, in an answer that was lost.
+    let amount = |name, body: &str| read(name, Operation::Lookup, body).amount_approved;
+    assert_eq!(amount("authorize_net", &ours("authorizedPendingCapture")), Some(2_020));
     assert_eq!(found(&xml("").replace("I00001", "I00004")), (Outcome::NotFound, false));
     assert_eq!(found(&xml("")), (Outcome::Error, true));
     assert_eq!(found(&page("", 0).replace(">Ok<", ">Error<")), (Outcome::Error, true));
@@ -270,6 +273,10 @@ fn authorize_net_finds_by_invoice_number() {
         found(&json("I00001", &ours.replace("ref_test", "x").replace(":1,", ":1000,"))),
         (Outcome::Error, true)
     );
+    for (settles, minor) in [("20.20", 2_020), ("20.00", 2_000), ("0.5", 50), ("\"20.20\"", 2_020)] {
+        let ours = ours.replace("\"invoiceNumber", &format!("\"settleAmount\":{settles},\"invoiceNumber"));
+        assert_eq!(amount("authorize_net_json", &json("I00001", &ours)), Some(minor), "{settles}");
+    }
     assert_eq!(found(&json("I00004", "")), (Outcome::NotFound, false));
     assert_eq!(found(&json("I00001", "")), (Outcome::Error, true));
 }
