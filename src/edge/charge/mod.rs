@@ -7,7 +7,7 @@
 //! - [`declines`]: what the networks allow after a decline; [`updater`]: what a processor says of the card; [`settle`]: what a person
 //!   says of a charge.
 //! - [`resolve`]: what to do when nobody knows; [`pending`]: when the processor answers later; [`recover`]: after a restart; [`waits`]:
-//!   who asked to be left alone.
+//!   who asked to be left alone; [`slots`]: how many at once.
 //! - [`told`]: what processors tell by themselves.
 //! - [`runs`]: many charges as one stream.
 //! - [`answer`]: a charge as the API writes it; [`limits`]: what a principal may charge; [`terms`]: how long an authorization holds.
@@ -45,6 +45,7 @@ mod schedule;
 mod send;
 mod settle;
 mod show;
+mod slots;
 mod terms;
 #[cfg(test)]
 pub(in crate::edge) mod tests;
@@ -66,8 +67,6 @@ pub(in crate::edge) use show::log_read;
 pub use show::{charge, charges, refund, refunds};
 pub use told::{Became, told};
 
-/// Attempts that are looked into at the same time, whatever their number: a processor that is down is not hammered.
-const RESOLVES_AT_ONCE: usize = 32;
 /// Retries that are made at the same time: nobody waits for them, and callers come first.
 const RETRIES_AT_ONCE: usize = 64;
 
@@ -240,7 +239,7 @@ pub struct Charges {
     retry_slots: Semaphore,
     /// Merchants' tries that are under way.
     under_way: declines::UnderWay,
-    slots: Semaphore,
+    slots: slots::Slots,
     pace: resolve::Pace,
     limits: limits::DaySums,
     waits: waits::Waits,
@@ -260,7 +259,7 @@ impl Charges {
             retry_due: Notify::new(),
             retry_slots: Semaphore::new(RETRIES_AT_ONCE),
             under_way: declines::UnderWay::default(),
-            slots: Semaphore::new(RESOLVES_AT_ONCE),
+            slots: slots::Slots::default(),
             pace: resolve::Pace::default(),
             limits: limits::DaySums::default(),
             waits: waits::Waits::default(),

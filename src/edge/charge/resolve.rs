@@ -158,7 +158,9 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
             tokio::time::sleep(backoff(app.charges.pace, round).max(asked)).await;
             charge = create::as_it_stands(app, charge).await;
         }
-        let Ok(_slot) = app.charges.slots.acquire().await else { return charge };
+        let Some(slot) = app.charges.slots.take(&charge.destination).await else { return charge };
+        // Its time is that in which it can be asked about.
+        began.0 += slot.waited;
         if route::goes_on(&charge) {
             charge = Box::pin(route::go_on(app, charge, claim, over)).await;
             continue;
@@ -198,7 +200,7 @@ fn how_late(app: &App, charge: &ChargeRow, (began, first): (Instant, u32), round
 /// Asks once for what the processor answers later.
 pub(super) async fn ask_pending(app: &App, charge: ChargeRow) {
     let Some(_held) = Held::take(app, resolving, charge.id) else { return };
-    let Ok(_slot) = app.charges.slots.acquire().await else { return };
+    let Some(_slot) = app.charges.slots.take(&charge.destination).await else { return };
     let pending = waiting(&charge).find(|(_, attempt)| attempt.state == AttemptState::Pending);
     let Some((operation, attempt)) = pending.map(|(operation, attempt)| (operation.clone(), attempt.clone()))
     else {
