@@ -175,7 +175,7 @@ fn statement_of(stated: Stated) -> Statement {
 
 /// Commits an event for each opening that the keeper counted and the log does not have, then acknowledges them all.
 pub async fn account_for_openings(app: &App) -> Result<(), AttestError> {
-    let mut openings = app.keeper.unacknowledged().await?.openings;
+    let mut openings = app.keeper.openings().await?;
     // What this process has opened is about to be committed by the request that asked for it.
     openings.retain(|opened| app.charges.is_from_before(opened.event.0));
     if openings.is_empty() {
@@ -195,7 +195,7 @@ pub async fn account_for_openings(app: &App) -> Result<(), AttestError> {
 /// Acknowledges the openings whose events are in the log, so that the statement made next counts them; says whether that is all
 /// of them.
 pub(super) async fn acknowledge_logged(app: &App) -> Result<bool, AttestError> {
-    let openings = app.keeper.unacknowledged().await?.openings;
+    let openings = app.keeper.openings().await?;
     let mut logged = Vec::new();
     for opened in &openings {
         if app.store.event(opened.event).await?.is_some() {

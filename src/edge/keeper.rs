@@ -20,9 +20,9 @@ use crate::card::id::{AttemptId, EventId};
 use crate::wire::forwarder::{Outcome, WebhookRead};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::keeper::{
-    ChargeRead, CompareZip, Digest, Digested, ExpireBy, ForwardRead, FromKeeper, Hello, LookUp, OpenExpiry,
-    Opened, Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, ReadWebhook, Refusal, Seal, Sealed,
-    ShowForward, SignCheckpoint, SignWebhook, Stated, ToKeeper, Unacknowledged, WebhookSecret,
+    ChargeRead, CompareZip, Digest, Digested, ExpireBy, ForwardRead, FromKeeper, Hello, Known, LookUp,
+    OpenExpiry, Opened, Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, ReadWebhook, Refusal, Seal,
+    Sealed, ShowForward, SignCheckpoint, SignWebhook, Stated, ToKeeper, WebhookSecret,
 };
 
 /// Calls that may wait at once; past it the edge is asking more than a keeper can ever answer in time.
@@ -33,6 +33,8 @@ const ANSWER_SECONDS_MAX: u64 = 15;
 pub(in crate::edge) const PROCESSOR_SECONDS_MAX: u64 = 150;
 /// How long a call waits for a fresh pair while the supervisor restarts a keeper.
 const PAIR_WAIT: Duration = Duration::from_secs(2);
+/// A line that is gone for so long is said to be, and then again: the supervisor makes another.
+const LOST_AFTER: Duration = Duration::from_millis(250);
 const READ_BYTES: usize = 64 << 10;
 /// While no more calls wait than these, each writes for itself.
 const DIRECT_MAX: usize = 4;
@@ -79,6 +81,8 @@ pub struct Keeper {
 #[derive(Debug)]
 struct Shared {
     link: watch::Sender<Option<Arc<Link>>>,
+    /// Pairs that were handed over, of which the last is in use, or none.
+    pairs: AtomicU64,
     stats: KeeperStats,
 }
 
@@ -91,11 +95,18 @@ impl Default for Keeper {
 impl Keeper {
     /// A line without a pair yet.
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared { link: watch::Sender::new(None), stats: KeeperStats::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                link: watch::Sender::new(None),
+                pairs: AtomicU64::new(0),
+                stats: KeeperStats::default(),
+            }),
+        }
     }
 
     /// Takes a fresh pair into use; whatever waits on the one before fails. Call it inside the runtime.
     pub fn connect(&self, pair: StdStream) -> std::io::Result<()> {
+        self.shared.pairs.fetch_add(1, Ordering::Relaxed);
         pair.set_nonblocking(true)?;
         let (read, write) = UnixStream::from_std(pair)?.into_split();
         let link = Arc::new(Link { state: Mutex::default(), wake: Notify::new(), to: write });
@@ -122,6 +133,22 @@ impl Keeper {
             }
             if changes.borrow_and_update().is_some() {
                 return;
+            }
+        }
+    }
+
+    /// Waits until there has been no pair for a moment; says how many there were. Whoever tells the supervisor and asks again tells
+    /// it again until there is one.
+    pub async fn lost(&self) -> u64 {
+        let mut changes = self.shared.link.subscribe();
+        loop {
+            if changes.wait_for(Option::is_none).await.is_err() {
+                return std::future::pending().await;
+            }
+            // A keeper that is started again has its fresh pair sooner, as a rule.
+            tokio::time::sleep(LOST_AFTER).await;
+            if !self.is_connected() {
+                return self.shared.pairs.load(Ordering::Relaxed);
             }
         }
     }
@@ -305,12 +332,54 @@ impl Keeper {
         Ok(signature)
     }
 
-    /// Outcomes and openings that no edge has acknowledged.
-    pub async fn unacknowledged(&self) -> Result<Unacknowledged, KeeperError> {
-        let FromKeeper::Unacknowledged(waiting) = self.call(ToKeeper::Unacknowledged).await? else {
+    /// All openings that no edge has acknowledged; the keeper makes no more than some thousands.
+    pub async fn openings(&self) -> Result<Vec<Opened>, KeeperError> {
+        let mut all: Vec<Opened> = Vec::new();
+        loop {
+            let after = all.last().map(|opened| opened.event);
+            let FromKeeper::Openings(page) = self.call(ToKeeper::Openings { after }).await? else {
+                return Err(KeeperError::Confused);
+            };
+            if page.is_empty() {
+                return Ok(all);
+            }
+            // Who goes on without an end would have us ask for ever.
+            if page.iter().any(|opened| Some(opened.event) <= after) {
+                return Err(KeeperError::Confused);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// All attempts whose outcomes no edge has acknowledged; the keeper holds no more than some thousands.
+    pub async fn outcomes(&self) -> Result<Vec<AttemptId>, KeeperError> {
+        let mut all: Vec<AttemptId> = Vec::new();
+        loop {
+            let after = all.last().copied();
+            let FromKeeper::Outcomes(page) = self.call(ToKeeper::Outcomes { after }).await? else {
+                return Err(KeeperError::Confused);
+            };
+            if page.is_empty() {
+                return Ok(all);
+            }
+            if page.iter().any(|attempt| Some(*attempt) <= after) {
+                return Err(KeeperError::Confused);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// What the keeper knows of these attempts, at most [`KNOWN_MAX`]: of the first of them, in their order, as many as an answer
+    /// takes, and at least of one.
+    pub async fn known(&self, attempts: Vec<AttemptId>) -> Result<Vec<Known>, KeeperError> {
+        let asked = attempts.len();
+        if asked == 0 {
+            return Ok(Vec::new());
+        }
+        let FromKeeper::Known(known) = self.call(ToKeeper::Known(attempts)).await? else {
             return Err(KeeperError::Confused);
         };
-        Ok(waiting)
+        if known.is_empty() || known.len() > asked { Err(KeeperError::Confused) } else { Ok(known) }
     }
 
     /// Says that these outcomes and openings are in the log.
@@ -660,5 +729,21 @@ mod tests {
         keeper.connect(ours).unwrap();
         assert_eq!(late.await.unwrap().unwrap().len(), 2);
         drop((keeper, thread));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_ended_is_said_to_have_until_there_is_another() {
+        let keeper = Keeper::new();
+        let said = |keeper: &Keeper| {
+            let keeper = keeper.clone();
+            async move { tokio::time::timeout(LOST_AFTER * 4, keeper.lost()).await.ok() }
+        };
+        for pairs in 1..=2 {
+            let (ours, theirs) = make_pair().unwrap();
+            keeper.connect(ours).unwrap();
+            assert_eq!(said(&keeper).await, None);
+            drop(theirs);
+            assert_eq!((said(&keeper).await, said(&keeper).await), (Some(pairs), Some(pairs)));
+        }
     }
 }

@@ -227,7 +227,18 @@ async fn obey(control: &Arc<UnixStream>, app: &App, tls: &Tls) {
         tracing::error!(code = "no_thread", "the supervisor's line cannot be read");
         return;
     }
-    while let Some((message, fds)) = told.recv().await {
+    loop {
+        let told = tokio::select! {
+            told = told.recv() => told,
+            // The keeper lives, or it would have been started again: only the supervisor can hand both a fresh pair.
+            pairs = app.keeper.lost() => {
+                if pair::send(control, &FromEdge::LineEnded(pairs), &[]).is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let Some((message, fds)) = told else { return };
         match message {
             ToEdge::Stop => return,
             ToEdge::KeeperPair => take_keeper(app, fds),

@@ -1,14 +1,20 @@
 //! What is with the forwarder, and the outcomes that no edge has acknowledged: an edge that died learns them when it is back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 
 use super::updates::Charged;
 use crate::card::id::AttemptId;
 use crate::wire::forwarder::{Exchange, Outcome, Sent};
-use crate::wire::keeper::{Opened, Unacknowledged};
+use crate::wire::frame;
+use crate::wire::keeper::{KNOWN_BYTES_MAX, KNOWN_MAX, Known, PAGE_MAX};
 
-/// Outcomes that are remembered for an edge that does not come; the oldest ids go first.
+/// Outcomes that are remembered for an edge that does not come.
 const OUTCOMES_MAX: usize = 8192;
+/// Bytes of them. All outcomes of charges that are remembered take a quarter of it; of forwards' longest answers it takes some 250.
+const OUTCOMES_BYTES_MAX: usize = 64 << 20;
+/// Our word for a forward whose answer was let go of.
+const ANSWER_DROPPED: &str = "answer_dropped";
 
 /// The question that waits for an exchange.
 #[derive(Clone, Copy)]
@@ -48,7 +54,58 @@ pub(super) struct Exchanges {
     /// Who waits for a webhook that is being checked.
     webhooks: HashMap<u64, Asker>,
     under_way: HashMap<u64, UnderWay>,
-    outcomes: BTreeMap<AttemptId, Outcome>,
+    kept: Outcomes,
+}
+
+/// Outcomes that no edge has acknowledged, bounded in number and bytes.
+///
+/// Where the bytes are too many, the answers to forwards go first, that of the oldest id first: its forward is told as sent and
+/// `unknown`, which it would be without us too, and is never sent again. Where they are too many still, or too many in number, the
+/// oldest ids go. That loses no charge: one whose outcome is not here becomes `unknown`, and its processor is asked for it.
+#[derive(Default)]
+struct Outcomes {
+    /// With the bytes that each takes.
+    all: BTreeMap<AttemptId, (Outcome, usize)>,
+    /// Those that hold the answer to a forward.
+    forwarded: BTreeSet<AttemptId>,
+    bytes: usize,
+}
+
+impl Outcomes {
+    fn insert(&mut self, attempt: AttemptId, outcome: Outcome) {
+        self.remove(&attempt);
+        let bytes = frame::bytes_of(&outcome);
+        if outcome.forwarded.is_some() {
+            self.forwarded.insert(attempt);
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.all.insert(attempt, (outcome, bytes));
+        while self.bytes > OUTCOMES_BYTES_MAX
+            && let Some(oldest) = self.forwarded.pop_first()
+        {
+            self.drop_answer(&oldest);
+        }
+        while self.all.len() > OUTCOMES_MAX || self.bytes > OUTCOMES_BYTES_MAX {
+            let Some(oldest) = self.all.keys().next().copied() else { return };
+            self.remove(&oldest);
+        }
+    }
+
+    fn drop_answer(&mut self, attempt: &AttemptId) {
+        let Some((outcome, bytes)) = self.all.get_mut(attempt) else { return };
+        outcome.forwarded = None;
+        outcome.error = Some(ANSWER_DROPPED.to_owned());
+        let left = frame::bytes_of(outcome);
+        self.bytes = self.bytes.saturating_sub(*bytes).saturating_add(left);
+        *bytes = left;
+    }
+
+    fn remove(&mut self, attempt: &AttemptId) {
+        if let Some((_, bytes)) = self.all.remove(attempt) {
+            self.forwarded.remove(attempt);
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+    }
 }
 
 impl Exchanges {
@@ -105,10 +162,7 @@ impl Exchanges {
     pub(super) fn finish(&mut self, number: u64, outcome: &Outcome) -> Option<Asker> {
         let UnderWay { attempt, asker, is_look_up, .. } = self.under_way.remove(&number)?;
         if !is_look_up {
-            self.outcomes.insert(attempt, outcome.clone());
-            while self.outcomes.len() > OUTCOMES_MAX {
-                self.outcomes.pop_first();
-            }
+            self.kept.insert(attempt, outcome.clone());
         }
         Some(asker)
     }
@@ -128,17 +182,39 @@ impl Exchanges {
     /// Forgets outcomes that are committed.
     pub(super) fn acknowledge(&mut self, attempts: &[AttemptId]) {
         for attempt in attempts {
-            self.outcomes.remove(attempt);
+            self.kept.remove(attempt);
         }
     }
 
-    /// What no edge has acknowledged.
-    pub(super) fn unacknowledged(&self, openings: Vec<Opened>) -> Unacknowledged {
-        Unacknowledged {
-            outcomes: self.outcomes.values().cloned().collect(),
-            under_way: self.under_way.values().map(|one| one.attempt).collect(),
-            openings,
+    /// Attempts whose outcomes no edge has acknowledged, after this one: a page of them.
+    pub(super) fn unacknowledged(&self, after: Option<AttemptId>) -> Vec<AttemptId> {
+        let after = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        self.kept.all.range(after).take(PAGE_MAX).map(|(attempt, _)| *attempt).collect()
+    }
+
+    /// What is known of these attempts: of the first of them, as many as an answer takes.
+    pub(super) fn known(&self, attempts: &[AttemptId]) -> Vec<Known> {
+        // What is only asked about may have come to its end already.
+        let sending = self.under_way.values().filter(|one| !one.is_look_up);
+        let under_way: HashSet<AttemptId> = sending.map(|one| one.attempt).collect();
+        let mut answer = Vec::new();
+        let mut all_bytes = 0_usize;
+        for attempt in attempts.iter().take(KNOWN_MAX) {
+            let known = match self.kept.all.get(attempt) {
+                // One that is being sent once more has no last word yet.
+                _ if under_way.contains(attempt) => Known::UnderWay,
+                Some((outcome, bytes)) => {
+                    all_bytes = all_bytes.saturating_add(*bytes);
+                    if all_bytes > KNOWN_BYTES_MAX && !answer.is_empty() {
+                        return answer;
+                    }
+                    Known::Outcome(Box::new(outcome.clone()))
+                }
+                None => Known::Nothing,
+            };
+            answer.push(known);
         }
+        answer
     }
 }
 
@@ -153,5 +229,96 @@ pub(super) fn failed(attempt: AttemptId, sent: Sent, error: &str) -> Outcome {
         card_update: None,
         upstream_us: 0,
         forwarded: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::id::IdBytes;
+    use crate::wire::forwarder::Forwarded;
+    use crate::wire::frame::FRAME_BYTES_MAX;
+    use crate::wire::keeper::FromKeeper;
+
+    fn attempt(number: u16) -> AttemptId {
+        let mut bytes = [0; 18];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        AttemptId(IdBytes(bytes))
+    }
+
+    fn forward(number: u16) -> Outcome {
+        let body = "x".repeat(256 << 10);
+        let forwarded = Forwarded { http_status: 200, headers: Vec::new(), is_json: false, body };
+        let outcome = Outcome { error: None, ..failed(attempt(number), Sent::Yes, "") };
+        Outcome { forwarded: Some(Box::new(forwarded)), ..outcome }
+    }
+
+    #[test]
+    fn however_much_nobody_acknowledged_each_answer_fits_a_frame() {
+        let mut exchanges = Exchanges::default();
+        let all: Vec<AttemptId> = (0..40).map(attempt).collect();
+        (0..40).for_each(|number| exchanges.kept.insert(attempt(number), forward(number)));
+        let mut left = all.clone();
+        while !left.is_empty() {
+            let known = exchanges.known(&left);
+            assert!(known.iter().all(|known| matches!(known, Known::Outcome(_))) && !known.is_empty());
+            left.drain(..known.len());
+            let bytes = frame::bytes_of(&FromKeeper::Known(known));
+            assert!(bytes < FRAME_BYTES_MAX / 2, "{bytes}");
+        }
+        assert!(matches!(
+            exchanges.known(&[attempt(41), attempt(0)])[..],
+            [Known::Nothing, Known::Outcome(_)]
+        ));
+        // The ids come in pages, and each once.
+        (40..3000).for_each(|number| {
+            exchanges.kept.insert(attempt(number), failed(attempt(number), Sent::Maybe, "x"))
+        });
+        let (mut seen, mut pages) = (Vec::new(), 0);
+        loop {
+            let page = exchanges.unacknowledged(seen.last().copied());
+            if page.is_empty() {
+                break;
+            }
+            pages += 1;
+            seen.extend(page);
+        }
+        assert_eq!((pages, seen), (3, (0..3000).map(attempt).collect()));
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_and_the_oldest_answers_of_forwards_go_first() {
+        let mut exchanges = Exchanges::default();
+        let charge = failed(attempt(0), Sent::Maybe, "timeout");
+        exchanges.kept.insert(attempt(0), charge.clone());
+        (1..=300).for_each(|number| exchanges.kept.insert(attempt(number), forward(number)));
+        assert!(exchanges.kept.bytes <= OUTCOMES_BYTES_MAX);
+        let outcome = |exchanges: &Exchanges, number| match &exchanges.known(&[attempt(number)])[..] {
+            [Known::Outcome(outcome)] => (**outcome).clone(),
+            known => panic!("{known:?}"),
+        };
+        assert_eq!(outcome(&exchanges, 0), charge);
+        let oldest = outcome(&exchanges, 1);
+        assert_eq!(
+            (oldest.sent, oldest.forwarded, oldest.error.as_deref()),
+            (Sent::Yes, None, Some(ANSWER_DROPPED))
+        );
+        assert_eq!(outcome(&exchanges, 300), forward(300));
+        let sum: usize = exchanges.kept.all.values().map(|(outcome, _)| frame::bytes_of(outcome)).sum();
+        assert_eq!(exchanges.kept.bytes, sum);
+        let all: Vec<AttemptId> = (0..=300).map(attempt).collect();
+        exchanges.acknowledge(&all);
+        assert_eq!(
+            (exchanges.kept.bytes, exchanges.kept.all.len(), exchanges.kept.forwarded.len()),
+            (0, 0, 0)
+        );
+        (0..9000).for_each(|number| {
+            exchanges.kept.insert(attempt(number), failed(attempt(number), Sent::Not, "x"))
+        });
+        assert_eq!(exchanges.kept.all.len(), OUTCOMES_MAX);
+        assert!(matches!(
+            exchanges.known(&[attempt(0), attempt(8999)])[..],
+            [Known::Nothing, Known::Outcome(_)]
+        ));
     }
 }

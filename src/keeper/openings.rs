@@ -1,12 +1,13 @@
 //! The running account of every opening: a sequence number and a hash chain for each purpose, from this boot on.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use crate::attest;
 use crate::card::id::{EventId, Token};
 use crate::card::tenant::TenantId;
-use crate::wire::keeper::Opened;
+use crate::wire::keeper::{Opened, PAGE_MAX};
 
 /// Openings that the edge may leave unacknowledged before the keeper opens no more: an edge that never writes events is stopped.
 const UNACKNOWLEDGED_MAX: usize = 8192;
@@ -84,9 +85,11 @@ impl Openings {
         }
     }
 
-    /// Openings whose events are not known to be in the log.
-    pub(in crate::keeper) fn unacknowledged(&self) -> Vec<Opened> {
-        self.unacknowledged.values().map(|waiting| waiting.opened.clone()).collect()
+    /// Openings whose events are not known to be in the log, by event, after this one: a page of them.
+    pub(in crate::keeper) fn unacknowledged(&self, after: Option<EventId>) -> Vec<Opened> {
+        let after = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let waiting = self.unacknowledged.range(after).take(PAGE_MAX);
+        waiting.map(|(_, waiting)| waiting.opened.clone()).collect()
     }
 
     /// The account that a statement makes at this instant, so that lines and signed bytes are of the same moment.

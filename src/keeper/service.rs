@@ -11,7 +11,7 @@ use super::signer::Signer;
 use super::state::{Later, Reply, State};
 use crate::wire::control::{FromKeeperControl, KeyOrder, ToKeeperControl, WrappedKey};
 use crate::wire::forwarder::{Exchanged, FromForwarder, Sent, ToForwarder, Webhook};
-use crate::wire::frame::{self, FrameReader};
+use crate::wire::frame::{self, FrameError, FrameReader};
 use crate::wire::keeper::{FromKeeper, Refusal, RefusalCode, ToKeeper};
 use crate::wire::pair;
 
@@ -171,7 +171,7 @@ impl Keeper {
         let mut out = Vec::with_capacity(64 << 10);
         while let Ok((id, ask)) = reader.read::<ToKeeper>() {
             if let Some(answer) = self.answer(Asker { generation, id }, ask)
-                && frame::encode(id, &answer, &mut out).is_err()
+                && encode_answer(id, &answer, &mut out).is_err()
             {
                 break;
             }
@@ -294,7 +294,7 @@ impl Keeper {
 
     fn answer_later(&self, asker: Asker, answer: &FromKeeper) {
         let mut out = Vec::with_capacity(512);
-        if frame::encode(asker.id, answer, &mut out).is_ok() {
+        if encode_answer(asker.id, answer, &mut out).is_ok() {
             self.write_edge(asker.generation, &out);
         }
     }
@@ -313,7 +313,36 @@ impl Keeper {
     }
 }
 
+/// Appends an answer to `out`. One that fits no frame is a refused question, and no reason to give up the line.
+fn encode_answer(id: u64, answer: &FromKeeper, out: &mut Vec<u8>) -> Result<(), FrameError> {
+    frame::encode(id, answer, out).or_else(|error| match error {
+        FrameError::TooLarge | FrameError::Malformed => {
+            frame::encode(id, &FromKeeper::Refused(Refusal::of(RefusalCode::Internal)), out)
+        }
+        FrameError::Closed | FrameError::Io(_) => Err(error),
+    })
+}
+
 /// A lock that a caught panic does not poison: each question leaves the state whole or has not touched it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::FRAME_BYTES_MAX;
+
+    #[test]
+    fn an_answer_that_fits_no_frame_is_a_refusal_and_the_line_goes_on() {
+        let mut out = Vec::new();
+        let answers = [FromKeeper::Done, FromKeeper::Signed(vec![1; FRAME_BYTES_MAX]), FromKeeper::Done];
+        for (id, answer) in (7..).zip(&answers) {
+            encode_answer(id, answer, &mut out).unwrap();
+        }
+        let mut reader = FrameReader::new(&out[..]);
+        assert!(matches!(reader.read(), Ok((7, FromKeeper::Done))));
+        assert!(matches!(reader.read(), Ok((8, FromKeeper::Refused(_)))));
+        assert!(matches!(reader.read(), Ok((9, FromKeeper::Done))));
+    }
 }

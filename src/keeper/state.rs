@@ -161,9 +161,9 @@ impl State {
                 Ok(()) => return Reply::Later(Later::KeepCheckpoint(ask.size, ask.root)),
                 Err(refusal) => Err(refusal),
             },
-            ToKeeper::Unacknowledged => {
-                Ok(FromKeeper::Unacknowledged(self.exchanges.unacknowledged(self.openings.unacknowledged())))
-            }
+            ToKeeper::Openings { after } => Ok(FromKeeper::Openings(self.openings.unacknowledged(after))),
+            ToKeeper::Outcomes { after } => Ok(FromKeeper::Outcomes(self.exchanges.unacknowledged(after))),
+            ToKeeper::Known(attempts) => Ok(FromKeeper::Known(self.exchanges.known(&attempts))),
             ToKeeper::Acknowledge { outcomes, openings } => {
                 self.exchanges.acknowledge(&outcomes);
                 self.openings.acknowledge(&openings);

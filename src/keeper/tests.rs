@@ -509,10 +509,10 @@ impl Keeper {
     }
 
     fn opened(&mut self) -> usize {
-        let FromKeeper::Unacknowledged(waiting) = self.ask(ToKeeper::Unacknowledged) else {
+        let FromKeeper::Openings(waiting) = self.ask(ToKeeper::Openings { after: None }) else {
             panic!("no account")
         };
-        waiting.openings.len()
+        waiting.len()
     }
 }
 

@@ -78,6 +78,7 @@ pub async fn serve(config_path: &Path, port_file: Option<&Path>) -> Result<(), S
                     restarts.pause(role).await;
                     start_again(&mut vault, role).await;
                 }
+                vault.mend();
             }
             question = asked.recv() => match question {
                 Some(question) => admin::answer(&mut vault, question, &mut waiting).await,

@@ -49,6 +49,10 @@ pub(super) struct Vault {
     pub(super) public_key: Option<[u8; 32]>,
     /// Answers to administrators' commands that arrived while something else was awaited.
     pub(super) answers: Vec<(u64, AdminAnswer)>,
+    /// Pairs to a keeper that the running edge was handed.
+    edge_pairs: u64,
+    /// The edge said that the last of them ended.
+    edge_line_ended: bool,
     /// Whether the edge accepts connections; commands without a running vault need none.
     accepts: bool,
 }
@@ -87,6 +91,8 @@ impl Vault {
             courier: None,
             public_key: None,
             answers: Vec::new(),
+            edge_pairs: 0,
+            edge_line_ended: false,
             accepts,
         };
         vault.start_keeper().await?;
@@ -130,6 +136,8 @@ impl Vault {
             Said::Keeper(FromKeeperControl::KeepCheckpoint { size, root }) => {
                 self.keep_checkpoint(size, &root)
             }
+            // Of a line before the last one nobody needs to be told.
+            Said::Edge(FromEdge::LineEnded(pairs)) => self.edge_line_ended = pairs == self.edge_pairs,
             Said::Edge(FromEdge::Admin(number, answer)) => self.answers.push((number, answer)),
             Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => self.public_key = public_key,
             Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) => {
@@ -164,6 +172,17 @@ impl Vault {
                 self.pair_keeper_with_forwarder()?;
                 self.pair_keeper_with_edge()
             }
+        }
+    }
+
+    /// Makes the line between keeper and edge again, if it ended though both live; one that ended with a role is made with the next.
+    pub(super) fn mend(&mut self) {
+        if !std::mem::take(&mut self.edge_line_ended) || self.keeper.as_mut().is_none_or(Running::has_ended) {
+            return;
+        }
+        tracing::warn!("the line between edge and keeper ended and is made again");
+        if let Err(sentence) = self.pair_keeper_with_edge() {
+            tracing::error!(reason = %sentence, "the line between edge and keeper could not be made again");
         }
     }
 
@@ -398,6 +417,7 @@ impl Vault {
         edge.tell(&ToEdge::Start(Box::new(settings)), &fds)
             .map_err(|_| "the edge does not listen".to_owned())?;
         self.edge = Some(edge);
+        (self.edge_pairs, self.edge_line_ended) = (1, false);
         self.await_from(Role::Edge, |said| matches!(said, Said::Edge(FromEdge::Ready)).then_some(())).await
     }
 
@@ -419,9 +439,11 @@ impl Vault {
             .map_err(|_| "edge and courier could not be paired".to_owned())
     }
 
-    fn pair_keeper_with_edge(&self) -> Result<(), String> {
+    fn pair_keeper_with_edge(&mut self) -> Result<(), String> {
         let (Some(keeper), Some(edge)) = (&self.keeper, &self.edge) else { return Ok(()) };
         let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
+        self.edge_pairs += 1;
+        self.edge_line_ended = false;
         keeper
             .hand(&ToKeeperControl::EdgePair, &ours)
             .and_then(|()| edge.hand(&ToEdge::KeeperPair, &theirs))

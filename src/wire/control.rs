@@ -36,6 +36,8 @@ pub enum FromEdge {
     Ready,
     /// An answer to [`ToEdge::Admin`].
     Admin(u64, AdminAnswer),
+    /// The line to the keeper ended: of so many pairs, counted from the first, none is left.
+    LineEnded(u64),
     /// Could not start.
     Failed(String),
 }

@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 
+use postcard::ser_flavors::Size;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,12 +29,21 @@ pub enum FrameError {
     Malformed,
 }
 
-/// Appends one frame to `out`.
+/// How many bytes a message takes in a frame, next to the header.
+pub fn bytes_of<M: Serialize>(message: &M) -> usize {
+    // What cannot be written fits nowhere.
+    postcard::serialize_with_flavor(message, Size::default()).unwrap_or(usize::MAX)
+}
+
+/// Appends one frame to `out`; if it cannot be written, `out` stays as it is.
 pub fn encode<M: Serialize>(id: u64, message: &M, out: &mut Vec<u8>) -> Result<(), FrameError> {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&id.to_le_bytes());
-    postcard::to_io(message, &mut *out).map_err(|_| FrameError::Malformed)?;
+    if postcard::to_io(message, &mut *out).is_err() {
+        out.truncate(start);
+        return Err(FrameError::Malformed);
+    }
     let length = out.len().saturating_sub(start).saturating_sub(4);
     if length > FRAME_BYTES_MAX {
         out.truncate(start);

@@ -12,6 +12,13 @@ use crate::card::tenant::TenantId;
 use crate::card::truncated::TruncatedPan;
 use crate::connector::UpdateKind;
 
+/// Openings or attempts in one page: a few hundred kilobytes at most, well below a frame.
+pub const PAGE_MAX: usize = 1024;
+/// Attempts that may be asked for at once.
+pub const KNOWN_MAX: usize = 1024;
+/// Bytes of outcomes in one answer, where more than one are asked for: a quarter of a frame. One alone is smaller than that.
+pub const KNOWN_BYTES_MAX: usize = super::frame::FRAME_BYTES_MAX / 4;
+
 /// A question to the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToKeeper {
@@ -49,8 +56,18 @@ pub enum ToKeeper {
     State,
     /// Sign the log's checkpoint.
     SignCheckpoint(SignCheckpoint),
-    /// Outcomes and openings that no edge has acknowledged.
-    Unacknowledged,
+    /// Openings that no edge has acknowledged, by event, after this one: a page of them.
+    Openings {
+        /// The last event of the page before; none for the first page.
+        after: Option<EventId>,
+    },
+    /// Attempts whose outcomes no edge has acknowledged, after this one: a page of them, without the outcomes.
+    Outcomes {
+        /// The last attempt of the page before; none for the first page.
+        after: Option<AttemptId>,
+    },
+    /// What is known of these attempts? At most [`KNOWN_MAX`].
+    Known(Vec<AttemptId>),
     /// These outcomes (by attempt) and openings (by event) are in the log.
     Acknowledge {
         /// Attempts whose outcome is committed.
@@ -97,8 +114,12 @@ pub enum FromKeeper {
     Stated(Stated),
     /// To [`ToKeeper::SignCheckpoint`]: the Ed25519 signature.
     Signed(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// To [`ToKeeper::Unacknowledged`].
-    Unacknowledged(Unacknowledged),
+    /// To [`ToKeeper::Openings`]: at most [`PAGE_MAX`]; none after the last.
+    Openings(Vec<Opened>),
+    /// To [`ToKeeper::Outcomes`]: at most [`PAGE_MAX`]; none after the last.
+    Outcomes(Vec<AttemptId>),
+    /// To [`ToKeeper::Known`]: of the first that were asked for, in their order, as many as [`KNOWN_BYTES_MAX`] takes; at least one.
+    Known(Vec<Known>),
     /// Done, with nothing to say.
     Done,
     /// Not done.
@@ -635,15 +656,15 @@ pub struct StatementProof {
     pub path: Vec<[u8; 32]>,
 }
 
-/// What no edge has acknowledged.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Unacknowledged {
-    /// Outcomes that arrived.
-    pub outcomes: Vec<Outcome>,
-    /// Attempts that are with the forwarder now.
-    pub under_way: Vec<AttemptId>,
-    /// Openings.
-    pub openings: Vec<Opened>,
+/// What the keeper knows of an attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Known {
+    /// What became of it.
+    Outcome(Box<Outcome>),
+    /// It is with the forwarder now.
+    UnderWay,
+    /// Nothing: it was never sent by this keeper, its outcome was acknowledged, or it was let go of.
+    Nothing,
 }
 
 /// Why the keeper did not do it: a code of [`super::keeper::codes`] and the field it is about, by our name for it.

@@ -1,13 +1,15 @@
 //! The vault as processes: what is killed comes back, what is reloaded drops nothing, what must not run does not.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use cardvault::card::tenant::Mode;
 use cardvault::supervisor::admin::AdminRequest;
 use cardvault::tools::client::Payload;
 use cardvault::wire::control::{AdminAnswer, PrincipalOrder};
-use rustix::process::Signal;
+use rustix::net::{AddressFamily, Shutdown, shutdown, sockopt};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 use serde_json::{Value, json};
 
 use crate::common::{
@@ -44,6 +46,47 @@ async fn what_was_acknowledged_is_there_whichever_process_is_killed() {
     vault.stop();
     let (code, said) = vault.verify();
     assert_eq!(code, 0, "{said}");
+}
+
+/// The edge's end of its line to the keeper: a pair that the supervisor made, as its own line is, and not that one. None where this
+/// test may not look into a process that gave up being looked into.
+fn keeper_line(vault: &Vault) -> Option<OwnedFd> {
+    let edge = vault.process("edge");
+    let own = fs::read_link(format!("/proc/{edge}/fd/0")).ok()?;
+    let process = pidfd_open(Pid::from_raw(edge.cast_signed()).unwrap(), PidfdFlags::empty()).unwrap();
+    let supervisor = vault.supervisor().cast_signed();
+    for entry in fs::read_dir(format!("/proc/{edge}/fd")).ok()?.flatten() {
+        let Ok(what) = fs::read_link(entry.path()) else { continue };
+        if what == own || !what.to_string_lossy().starts_with("socket:") {
+            continue;
+        }
+        let number = entry.file_name().to_str().unwrap().parse().unwrap();
+        let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?;
+        let is_local = sockopt::socket_domain(&socket).unwrap() == AddressFamily::UNIX;
+        if is_local && sockopt::socket_peercred(&socket).unwrap().pid.as_raw_nonzero().get() == supervisor {
+            return Some(socket);
+        }
+    }
+    panic!("the edge has no line to the keeper");
+}
+
+#[tokio::test]
+async fn a_line_that_breaks_while_both_ends_live_is_made_again() {
+    let vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let client = vault.application("billing", "acme", &BILLING);
+    store(&client, "k-0", &card("4242424242424242", "c-1")).await;
+    let before = vault.processes();
+    for n in 1..=3 {
+        let Some(line) = keeper_line(&vault) else { return };
+        shutdown(&line, Shutdown::Both).unwrap();
+        drop(line);
+        wait_for("a fresh line", || (vault.log().matches("is made again").count() >= n).then_some(()));
+        vault.wait_until_ready();
+        store(&client, &format!("k-{n}"), &card(&numbers::volume(n.try_into().unwrap()), "c-1")).await;
+    }
+    assert_eq!(vault.processes(), before);
+    assert_eq!(vault.log().matches("is made again").count(), 3);
 }
 
 #[tokio::test]

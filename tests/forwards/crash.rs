@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::text;
-use crate::desk::{Desk, VISA, request, word};
+use crate::desk::{Desk, MASTERCARD, VISA, request, word};
 
 /// The forward when it is final.
 async fn settled(desk: &Desk, id: &str) -> Value {
@@ -82,6 +82,38 @@ async fn whichever_role_dies_the_forward_is_sent_once_and_its_outcome_is_told() 
         assert_eq!(again.json(), forward, "{role}");
         assert_eq!(desk.upstream.arrived().len(), before + 1, "{role}");
     }
+}
+
+#[tokio::test]
+async fn answers_of_more_than_a_message_holds_find_the_edge_that_comes_back() {
+    let mut desk = Desk::open();
+    let token = desk.token("t-1", VISA).await;
+    let body = json!({
+        "token": token, "destination": "bulk", "method": "POST", "path": "/v1/bulky",
+        "body": {"card": {"number": "{{ card.number }}"}},
+    });
+    // Of the largest answers, 17 are more than the keeper could say at once.
+    let mut ids = Vec::new();
+    for n in 0..24 {
+        let answer = desk.forward_prefer(&format!("k-{n}"), "respond-async", &body).await;
+        assert_eq!(answer.status, 202, "{}", text(&answer));
+        ids.push(word(&answer.json(), "id").to_owned());
+    }
+    let began = Instant::now();
+    while desk.upstream.arrived().len() < ids.len() {
+        assert!(began.elapsed() < Duration::from_secs(20), "not all arrived");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    desk.vault.kill_role("edge");
+    desk.reconnect();
+    for id in &ids {
+        let forward = settled(&desk, id).await;
+        assert_eq!(word(&forward, "status"), "answered", "{}", word(&forward, "error"));
+    }
+    assert!(!desk.vault.log().contains("is made again"), "the line broke");
+    // Whoever is there for the cards still is.
+    desk.token("t-2", MASTERCARD).await;
+    assert_eq!(desk.upstream.arrived().len(), ids.len());
 }
 
 #[tokio::test]

@@ -47,6 +47,15 @@ policies = [7]
 methods = ["POST"]
 paths = ["/v1/*"]
 card_leaves = ["card.**"]
+[forward.bulk]
+endpoint = "https://ADDRESS/base"
+mode = "test"
+trust = "tls/ca.pem"
+[forward.bulk.takes]
+methods = ["POST"]
+paths = ["/v1/*"]
+card_leaves = ["card.**"]
+answer_bytes_max = 262144
 [forward.xml]
 endpoint = "https://ADDRESS/base"
 mode = "test"

@@ -97,7 +97,7 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, noting: &Mutex<Vec<Arrive
         }
         return;
     }
-    let slow = path == "/base/v1/slow";
+    let slow = matches!(path.as_str(), "/base/v1/slow" | "/base/v1/bulky");
     if slow {
         std::thread::sleep(Duration::from_secs(3));
     }
@@ -117,6 +117,7 @@ fn answer(path: &str, request: &Arrived, noting: &Mutex<Vec<Arrived>>) -> Vec<u8
     match path {
         "/base/v1/redirect" => with("302 Found", "location: https://127.0.0.1:1/elsewhere\r\n", b""),
         "/base/v1/large" => with("200 OK", json, &vec![b' '; 100 << 10]),
+        "/base/v1/bulky" => with("200 OK", json, format!("\"{}\"", "x".repeat(240 << 10)).as_bytes()),
         "/base/v1/gzip" => with("200 OK", "content-encoding: gzip\r\n", b"\x1f\x8b\x08\x00"),
         "/base/v1/refused" => with("402 Payment Required", json, br#"{"error":"card_declined"}"#),
         // What was parked here before, in the forms that processors repeat it in.

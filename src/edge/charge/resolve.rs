@@ -17,7 +17,7 @@ use crate::edge::store::{Attempt, AttemptState, ChargeRow, Operation, OperationK
 use crate::random;
 use crate::wire::control::DestinationInfo;
 use crate::wire::forwarder::{Outcome, Sent, Verdict};
-use crate::wire::keeper::{LookUp, RefusalCode, Verb};
+use crate::wire::keeper::{Known, LookUp, RefusalCode, Verb};
 
 /// After this an attempt that could not be found out is a person's.
 const RESOLVE_SECONDS_MAX: u64 = 15 * 60;
@@ -315,15 +315,11 @@ async fn ask_keeper(app: &App, attempt: &Attempt) -> Kept {
     if !from_before && !matches!(attempt.error.as_deref(), Some("keeper_down" | "restarted")) {
         return Kept::Nothing;
     }
-    let Ok(waiting) = app.keeper.unacknowledged().await else { return Kept::UnderWay };
-    if waiting.under_way.contains(&attempt.id) {
-        return Kept::UnderWay;
+    match app.keeper.known(vec![attempt.id]).await.map(|mut known| known.pop()) {
+        Ok(Some(Known::Outcome(outcome))) => Kept::Outcome(outcome),
+        Ok(Some(Known::Nothing)) => Kept::Nothing,
+        Ok(Some(Known::UnderWay) | None) | Err(_) => Kept::UnderWay,
     }
-    waiting
-        .outcomes
-        .into_iter()
-        .find(|o| o.attempt == attempt.id)
-        .map_or(Kept::Nothing, |o| Kept::Outcome(Box::new(o)))
 }
 
 async fn resend(

@@ -1,7 +1,7 @@
 //! After a restart: a forward that was being sent is never sent again. If the keeper lived on, its outcome is there or on its way; else
 //! nobody will ever know.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::send::{self, lost};
@@ -11,6 +11,7 @@ use crate::edge::App;
 use crate::edge::audit::event::{Actor, Origin};
 use crate::edge::store::ForwardRow;
 use crate::wire::forwarder::Outcome;
+use crate::wire::keeper::{KNOWN_MAX, Known};
 
 /// More than can be in flight when a process dies.
 const OPEN_MAX: usize = 100_000;
@@ -36,18 +37,21 @@ pub async fn recover(app: &App) -> Result<(), Error> {
     Ok(())
 }
 
-/// Records what is known, and gives back what is still under way.
+/// Records what is known, and gives back what is still under way. Only these are asked for, and one answer is taken in after the
+/// other: the keeper may hold many, and large ones.
 async fn settle(app: &App, rows: Vec<ForwardRow>) -> Result<Vec<ForwardRow>, Error> {
-    let waiting = app.keeper.unacknowledged().await?;
-    let outcomes: HashMap<AttemptId, Outcome> =
-        waiting.outcomes.into_iter().map(|outcome| (outcome.attempt, outcome)).collect();
+    let mut rows = VecDeque::from(rows);
     let mut under_way = Vec::new();
-    for row in rows {
-        let attempt = AttemptId(row.id.0);
-        match outcomes.get(&attempt) {
-            Some(outcome) => end(app, row, outcome).await,
-            None if waiting.under_way.contains(&attempt) => under_way.push(row),
-            None => end(app, row, &lost(attempt)).await,
+    while !rows.is_empty() {
+        let asked = rows.iter().take(KNOWN_MAX).map(|row| AttemptId(row.id.0)).collect();
+        for known in app.keeper.known(asked).await? {
+            let Some(row) = rows.pop_front() else { break };
+            let attempt = AttemptId(row.id.0);
+            match known {
+                Known::Outcome(outcome) => end(app, row, &outcome).await,
+                Known::UnderWay => under_way.push(row),
+                Known::Nothing => end(app, row, &lost(attempt)).await,
+            }
         }
     }
     Ok(under_way)

@@ -14,8 +14,8 @@ use crate::edge::directory::hash_of;
 use crate::wire::forwarder::{Answer, Outcome, Sent, Verdict};
 use crate::wire::frame::{self, FrameReader};
 use crate::wire::keeper::{
-    ChargeRead, Digested, FromKeeper, LookUp, Prepare, Prepared, ReadCharge, Refusal, RefusalCode, ToKeeper,
-    Unacknowledged, Verb,
+    ChargeRead, Digested, FromKeeper, Known, LookUp, Prepare, Prepared, ReadCharge, Refusal, RefusalCode,
+    ToKeeper, Verb,
 };
 
 /// How the processor takes the operation that a case is about, when it comes first.
@@ -127,6 +127,21 @@ impl World {
     pub(super) fn forget(&mut self, token: Token) {
         let of_card: Vec<_> = self.done.iter().filter(|(_, d)| d.token == token).map(|(id, _)| *id).collect();
         self.unacknowledged.retain(|attempt, _| !of_card.contains(attempt));
+    }
+
+    /// As the keeper does it: of the first that were asked for, here up to the third outcome.
+    fn known(&self, attempts: &[AttemptId]) -> Vec<Known> {
+        let mut known = Vec::new();
+        let mut outcomes = 0;
+        for attempt in attempts {
+            let outcome = self.unacknowledged.get(attempt);
+            outcomes += usize::from(outcome.is_some());
+            if outcomes > 2 {
+                break;
+            }
+            known.push(outcome.map_or(Known::Nothing, |outcome| Known::Outcome(Box::new(outcome.clone()))));
+        }
+        known
     }
 
     fn prepare(&mut self, prepare: Box<Prepare>) -> Prepared {
@@ -313,11 +328,13 @@ impl World {
                 FromKeeper::Done
             }
             ToKeeper::LookUp(ask) => FromKeeper::Outcome(Box::new(self.look_up(&ask))),
-            ToKeeper::Unacknowledged => FromKeeper::Unacknowledged(Unacknowledged {
-                outcomes: self.unacknowledged.values().cloned().collect(),
-                under_way: Vec::new(),
-                openings: Vec::new(),
-            }),
+            ToKeeper::Openings { .. } => FromKeeper::Openings(Vec::new()),
+            // In pages of one: what a page leaves is in the next.
+            ToKeeper::Outcomes { after } => {
+                let next = self.unacknowledged.keys().copied().filter(|attempt| Some(*attempt) > after).min();
+                FromKeeper::Outcomes(next.into_iter().collect())
+            }
+            ToKeeper::Known(attempts) => FromKeeper::Known(self.known(&attempts)),
             ToKeeper::Acknowledge { outcomes, .. } => {
                 self.unacknowledged.retain(|attempt, _| !outcomes.contains(attempt));
                 FromKeeper::Done

@@ -247,7 +247,9 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
             | ToKeeper::ReadWebhook(_)
             | ToKeeper::State
             | ToKeeper::SignCheckpoint(_)
-            | ToKeeper::Unacknowledged
+            | ToKeeper::Openings { .. }
+            | ToKeeper::Outcomes { .. }
+            | ToKeeper::Known(_)
             | ToKeeper::Acknowledge { .. }
             | ToKeeper::ReadForward(_)
             | ToKeeper::ShowForward(_)
