@@ -17,8 +17,6 @@ use crate::clock::Time;
 const EVERY: Duration = Duration::from_hours(1);
 const TOLD_AGAIN_SECONDS: i64 = 86_400;
 const PAGE: usize = 200;
-/// More than can be open at once.
-const OPEN_MAX: usize = 100_000;
 
 /// Looks for such cards every hour.
 pub(super) async fn run(app: App) {
@@ -53,8 +51,15 @@ pub(super) async fn look(app: &App, told: &mut HashMap<Token, Time>) -> Result<(
 
 /// The cards that a charge needs: those of open charges and of open authorizations. No other card waits.
 async fn pinned(app: &App) -> Result<BTreeSet<(TenantId, Token)>, store::StoreError> {
-    let open = app.store.open_charges(OPEN_MAX).await?;
-    let mut pinned: BTreeSet<_> = open.iter().map(|charge| (charge.tenant, charge.token)).collect();
+    let (mut pinned, mut after) = (BTreeSet::new(), None);
+    loop {
+        let page = app.store.open_charges(after, PAGE).await?;
+        pinned.extend(page.iter().map(|charge| (charge.tenant, charge.token)));
+        if page.len() < PAGE {
+            break;
+        }
+        after = page.last().map(|charge| charge.id);
+    }
     let authorized = ChargeFilter { status: Some(ChargeStatus::Authorized), ..ChargeFilter::default() };
     for tenant in app.directory.tenants().keys() {
         let mut after = None;

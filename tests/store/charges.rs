@@ -225,17 +225,18 @@ pub(crate) async fn open_charges_are_those_that_wait(harness: Harness) {
             open.push(charge);
         }
     }
-    let ids = |charges: &[ChargeRow]| {
-        let mut ids: Vec<ChargeId> = charges.iter().map(|charge| charge.id).collect();
-        ids.sort_unstable();
-        ids
-    };
-    assert_eq!(ids(&store.open_charges(100).await.unwrap()), ids(&open));
-    assert_eq!(store.open_charges(2).await.unwrap().len(), 2);
+    open.sort_unstable_by_key(|charge| charge.id);
+    let all = store.open_charges(None, 100).await.unwrap();
+    assert_eq!(all, open);
+    // In pages, each goes on after the last of the one before.
+    let first = store.open_charges(None, 2).await.unwrap();
+    assert_eq!(first, open[..2]);
+    assert_eq!(store.open_charges(Some(first[1].id), 2).await.unwrap(), open[2..]);
+    assert!(store.open_charges(Some(open[2].id), 2).await.unwrap().is_empty());
     for charge in &open {
         store.commit(put(&moved(charge, ChargeStatus::Approved))).await.unwrap();
     }
-    assert!(store.open_charges(100).await.unwrap().is_empty());
+    assert!(store.open_charges(None, 100).await.unwrap().is_empty());
 }
 
 pub(crate) async fn an_attempt_pins_its_version(harness: Harness) {

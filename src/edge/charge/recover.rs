@@ -5,34 +5,44 @@ use std::collections::{HashMap, HashSet};
 
 use super::machine::{self, How};
 use super::send::{self, By};
-use super::{Error, create, resolve};
+use super::{Error, resolve};
 use crate::card::id::AttemptId;
 use crate::edge::App;
-use crate::edge::store::{AttemptState, ChargeRow};
+use crate::edge::store::{Attempt, AttemptState, ChargeRow, CommitError};
 use crate::wire::forwarder::Outcome;
 use crate::wire::keeper::{KNOWN_MAX, Known};
 
-/// More than can be in flight when a process dies.
-const OPEN_MAX: usize = 100_000;
-/// Charges whose outcomes are held here at once.
-const PAGE: usize = 200;
+/// Charges that are held here at once, with what became of them. Tests are to see more than one page.
+const PAGE: usize = if cfg!(test) { 20 } else { 200 };
 /// How often a charge is taken up again when another change came first.
 const TRIES_MAX: u32 = 8;
 
 /// Takes up what was in flight when the edge before this one ended. It returns when every outcome that the keeper has is in the log and
-/// nothing is `sending` any more; what is unknown is looked into from then on. Safe to call again.
+/// nothing is `sending` any more; what is unknown is looked into from then on. Safe to call again, and after an error it must be.
 pub async fn recover(app: &App) -> Result<(), Error> {
     // Listed first: what arrives later may be of a charge that the walk has passed by then.
     let mut listed: HashSet<AttemptId> = app.keeper.outcomes().await?.into_iter().collect();
-    let open = app.store.open_charges(OPEN_MAX).await?;
-    for page in open.chunks(PAGE) {
-        let outcomes = outcomes_of(app, page, &mut listed).await?;
+    let (mut after, mut failed) = (None, None);
+    loop {
+        let page = app.store.open_charges(after, PAGE).await?;
+        let is_last = page.len() < PAGE;
+        after = page.last().map(|charge| charge.id);
+        let outcomes = outcomes_of(app, &page, &mut listed).await?;
         for charge in page {
-            app.charges.unnamed.note(charge);
-            let charge = take_up(app, charge.clone(), &outcomes).await;
-            resolve::spawn(app, charge);
+            app.charges.unnamed.note(&charge);
+            match take_up(app, charge, &outcomes).await {
+                Ok(charge) => resolve::spawn(app, charge),
+                // The others need not wait for what this one waits for.
+                Err(error) => failed = Some(error),
+            }
+        }
+        // What is opened while this runs is newer, and has a task of its own.
+        if is_last {
+            break;
         }
     }
+    // Nothing is acknowledged before all is taken up: whoever repeats this asks for it again.
+    failed.map_or(Ok(()), Err)?;
     // What is not open any more was committed before its acknowledgement got lost.
     let ours =
         |attempt: &AttemptId| app.charges.is_from_before(attempt.0) && !app.forwards.awaits_outcome(*attempt);
@@ -71,25 +81,34 @@ async fn outcomes_of(
     Ok(outcomes)
 }
 
-async fn take_up(app: &App, mut charge: ChargeRow, outcomes: &HashMap<AttemptId, Outcome>) -> ChargeRow {
-    let attempts: Vec<_> = machine::unsettled(&charge).map(|(_, attempt)| attempt.id).collect();
-    for outcome in
-        attempts.iter().filter(|id| app.charges.is_from_before(id.0)).filter_map(|id| outcomes.get(id))
-    {
+/// Records what is known of a charge, and has nothing of it `sending` any more.
+async fn take_up(
+    app: &App,
+    mut charge: ChargeRow,
+    outcomes: &HashMap<AttemptId, Outcome>,
+) -> Result<ChargeRow, Error> {
+    let is_from_before = |attempt: &Attempt| app.charges.is_from_before(attempt.id.0);
+    let attempts: Vec<_> =
+        machine::unsettled(&charge).filter(|(_, one)| is_from_before(one)).map(|(_, one)| one.id).collect();
+    for outcome in attempts.iter().filter_map(|id| outcomes.get(id)) {
         charge = send::record(app, charge, outcome, How::Sent, &By::vault(), None).await;
     }
-    for _ in 0..TRIES_MAX {
-        let sending = machine::unsettled(&charge).find(|(_, a)| a.state == AttemptState::Sending);
-        let Some((_, attempt)) = sending.filter(|(_, attempt)| app.charges.is_from_before(attempt.id.0))
-        else {
-            break;
+    let mut tries = 0;
+    loop {
+        let sending = machine::unsettled(&charge).find(|(_, one)| one.state == AttemptState::Sending);
+        let Some((_, attempt)) = sending.filter(|(_, attempt)| is_from_before(attempt)) else {
+            return Ok(charge);
         };
         let attempt = attempt.id;
-        let Some(next) = machine::restarted(&charge, app.clock.now()) else { break };
-        if send::commit_moved(app, &charge, &next, attempt).await {
-            return next;
+        let Some(next) = machine::restarted(&charge, app.clock.now()) else { return Ok(charge) };
+        match send::try_moved(app, (&charge, &next), attempt, &By::vault()).await {
+            Ok(()) => return Ok(next),
+            Err(Error::Commit(CommitError::Conflict)) if tries < TRIES_MAX => {
+                tries += 1;
+                let stored = app.store.charge(charge.tenant, &charge.id.to_string()).await?;
+                charge = stored.ok_or(Error::ChargeUnknown)?;
+            }
+            Err(error) => return Err(error),
         }
-        charge = create::as_it_stands(app, charge).await;
     }
-    charge
 }

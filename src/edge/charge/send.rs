@@ -360,17 +360,24 @@ pub(super) async fn commit_moved_by(
     attempt: AttemptId,
     by: &By,
 ) -> bool {
-    let Ok(event) = outcome_event(app, next, attempt, by) else { return false };
+    try_moved(app, (before, next), attempt, by).await.is_ok()
+}
+
+/// The same, and says why it is not committed.
+pub(super) async fn try_moved(
+    app: &App,
+    (before, next): (&ChargeRow, &ChargeRow),
+    attempt: AttemptId,
+    by: &By,
+) -> Result<(), Error> {
     let change = Change {
         rows: vec![RowChange::PutCharge(Box::new(next.clone()))],
-        events: vec![event],
+        events: vec![outcome_event(app, next, attempt, by)?],
         idempotency: None,
     };
-    let committed = app.store.commit(change).await.is_ok();
-    if committed {
-        count(app, before, next);
-    }
-    committed
+    app.store.commit(change).await?;
+    count(app, before, next);
+    Ok(())
 }
 
 pub(super) fn count(app: &App, before: &ChargeRow, next: &ChargeRow) {

@@ -421,8 +421,13 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Reply<'a, Result<Page<ChargeRow>, StoreError>>;
 
-    /// All charges that have an attempt which is `sending` or `unknown`, or a status that waits for the processor.
-    fn open_charges(&self, limit: usize) -> Reply<'_, Result<Vec<ChargeRow>, StoreError>>;
+    /// Charges that have an attempt which is `sending` or `unknown`, or a status that waits for the processor: oldest first, newer
+    /// than `after`. Fewer than `limit` are the last of them.
+    fn open_charges(
+        &self,
+        after: Option<crate::card::id::ChargeId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<ChargeRow>, StoreError>>;
 
     /// Charges whose schedule of retries has to be looked at, by when, soonest first.
     fn retries(&self, limit: usize) -> Reply<'_, Result<Vec<DueRetry>, StoreError>>;

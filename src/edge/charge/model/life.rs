@@ -68,13 +68,12 @@ impl Place {
             self.clock.advance_seconds(1);
             let recovering = Arc::clone(&app);
             // Who dies while he recovers begins anew; here each case dies by itself, so the others are taken up in another turn.
-            while tokio::spawn({
+            loop {
                 let app = Arc::clone(&recovering);
-                async move { recover(&app).await.unwrap() }
-            })
-            .await
-            .is_err()
-            {}
+                if matches!(tokio::spawn(async move { recover(&app).await }).await, Ok(Ok(()))) {
+                    break;
+                }
+            }
             let callers: Vec<_> = cases
                 .iter()
                 .map(|case| tokio::spawn(careful(Arc::clone(&app), case.clone(), Arc::clone(&self.fates))))

@@ -224,3 +224,18 @@ fn every_transition_survives_a_death_at_each_durable_step() {
     assert!(others.is_empty(), "not in the table: {others:#?}");
     assert_eq!(seen.statuses.len(), 9, "{:?}", seen.statuses);
 }
+
+#[test]
+fn a_store_that_fails_while_charges_are_taken_up_leaves_none_being_sent() {
+    let mut case = Case::new(Under::Sale, Class::Replay, Reaction::Approves);
+    case.deaths = vec![Death { step: 0, is_after: true }];
+    let cases = [case];
+    let place = Place::make(&cases, LOOK_SECONDS);
+    place.live(&cases, 0);
+    place.fates.lock().unwrap().refusals = 20;
+    place.live(&cases, 1);
+    let fates = place.fates.lock().unwrap();
+    assert_eq!(fates.refusals, 0);
+    let statuses: Vec<_> = fates.charges.values().map(|row| row.status).collect();
+    assert_eq!(statuses, [ChargeStatus::Approved]);
+}

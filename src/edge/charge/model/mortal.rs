@@ -40,6 +40,8 @@ pub(super) struct Fates {
     pub(super) charges: BTreeMap<ChargeId, ChargeRow>,
     pub(super) transitions: BTreeSet<String>,
     pub(super) statuses: BTreeSet<&'static str>,
+    /// Changes of charges that the store does not take, from now on.
+    pub(super) refusals: usize,
     /// Rules that were broken.
     pub(super) faults: Vec<String>,
 }
@@ -120,6 +122,10 @@ impl Store for Mortal {
         Box::pin(async move {
             let death = {
                 let mut fates = self.fates.lock().unwrap();
+                if fates.refusals > 0 {
+                    fates.refusals -= 1;
+                    return Err(CommitError::Unavailable("io"));
+                }
                 let is_dead = fates.dead.contains(&charge.token);
                 let step = fates.steps.entry(charge.token).or_default();
                 let here = *step;
@@ -200,12 +206,22 @@ impl Store for Mortal {
         self.inner.charges(tenant, filter, after, limit)
     }
 
-    fn open_charges(&self, limit: usize) -> Reply<'_, Result<Vec<ChargeRow>, StoreError>> {
+    fn open_charges(
+        &self,
+        after: Option<ChargeId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<ChargeRow>, StoreError>> {
         // Who is dead takes up nothing: his charge is there again in the next life.
         Box::pin(async move {
-            let mut open = self.inner.open_charges(limit).await?;
-            let fates = self.fates.lock().unwrap();
-            open.retain(|row| !fates.dead.contains(&row.token));
+            let (mut open, mut after) = (Vec::new(), after);
+            while open.len() < limit {
+                let page = self.inner.open_charges(after, limit).await?;
+                let Some(last) = page.last() else { break };
+                after = Some(last.id);
+                let fates = self.fates.lock().unwrap();
+                open.extend(page.into_iter().filter(|row| !fates.dead.contains(&row.token)));
+            }
+            open.truncate(limit);
             Ok(open)
         })
     }

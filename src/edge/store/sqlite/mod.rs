@@ -216,8 +216,12 @@ impl Store for SqliteStore {
         ready(self.readers.charges(tenant, filter, after, limit))
     }
 
-    fn open_charges(&self, limit: usize) -> Reply<'_, Result<Vec<ChargeRow>, StoreError>> {
-        ready(self.readers.open_charges(limit))
+    fn open_charges(
+        &self,
+        after: Option<ChargeId>,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<ChargeRow>, StoreError>> {
+        ready(self.readers.open_charges(after, limit))
     }
 
     fn retries(&self, limit: usize) -> Reply<'_, Result<Vec<DueRetry>, StoreError>> {

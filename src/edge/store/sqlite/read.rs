@@ -242,20 +242,38 @@ impl Readers {
         }
     }
 
-    pub(super) fn open_charges(&self, limit: usize) -> Result<Vec<ChargeRow>, StoreError> {
-        self.with(|conn| {
-            let entries = index::scan(&self.common.index, conn, Span::of_prefix(keys::open_prefix()), limit)?;
-            let mut out = Vec::with_capacity(entries.len());
-            for (key, tenant) in entries {
-                let id = keys::last_id(&key).and_then(ChargeId::from_slice);
-                let tenant = tenant.first_chunk::<4>().map(|bytes| TenantId(u32::from_be_bytes(*bytes)));
-                let (Some(id), Some(tenant)) = (id, tenant) else {
-                    return Err(ReadError::Corrupt("index"));
-                };
-                out.extend(load_charge(conn, tenant, id)?);
+    pub(super) fn open_charges(
+        &self,
+        after: Option<ChargeId>,
+        limit: usize,
+    ) -> Result<Vec<ChargeRow>, StoreError> {
+        let mut span = Span::of_prefix(keys::open_prefix());
+        if let Some(after) = after {
+            // The least key behind that one.
+            span.from = keys::open(after);
+            span.from.push(0);
+        }
+        let mut out = Vec::new();
+        loop {
+            let some = CANDIDATES.min(limit - out.len());
+            let ended = self.with(|conn| {
+                let entries = index::scan(&self.common.index, conn, span.clone(), some)?;
+                for (key, tenant) in &entries {
+                    let id = keys::last_id(key).and_then(ChargeId::from_slice);
+                    let tenant = tenant.first_chunk::<4>().map(|bytes| TenantId(u32::from_be_bytes(*bytes)));
+                    let (Some(id), Some(tenant)) = (id, tenant) else {
+                        return Err(ReadError::Corrupt("index"));
+                    };
+                    out.extend(load_charge(conn, tenant, id)?);
+                    span.from.clone_from(key);
+                    span.from.push(0);
+                }
+                Ok(entries.len() < some)
+            })?;
+            if ended || out.len() >= limit {
+                return Ok(out);
             }
-            Ok(out)
-        })
+        }
     }
 
     pub(super) fn retries(&self, limit: usize) -> Result<Vec<DueRetry>, StoreError> {
