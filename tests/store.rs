@@ -72,6 +72,7 @@ mod contract {
             charges_are_found_by_every_filter,
             charges_that_need_the_card_are_found_until_they_are_given_back,
             the_charges_of_a_day_come_before_those_of_the_day_before,
+            a_rare_status_is_found_behind_many_others,
             open_charges_are_those_that_wait,
             an_attempt_pins_its_version,
             an_erase_waits_for_the_last_pin,

@@ -3,8 +3,8 @@
 use cardvault::card::id::{AttemptId, ChargeId, FingerprintId, PrincipalId};
 use cardvault::clock::Time;
 use cardvault::edge::store::{
-    Bar, CardRow, CardStatus, ChargeFilter, ChargeRow, ChargeStatus, CommitError, DeclineRow, OnDuplicate,
-    Operation, OperationKind, Plan, Retries, RetryState, RowChange, Store,
+    Bar, CardRow, CardStatus, Change, ChargeFilter, ChargeRow, ChargeStatus, CommitError, DeclineRow,
+    OnDuplicate, Operation, OperationKind, Plan, Retries, RetryState, RowChange, Store,
 };
 
 use crate::harness::*;
@@ -201,6 +201,28 @@ async fn walk(store: &dyn Store, filter: &ChargeFilter, size: usize) -> Vec<Char
             return seen;
         }
     }
+}
+
+pub(crate) async fn a_rare_status_is_found_behind_many_others(harness: Harness) {
+    let store = harness.open();
+    let card = stored(&*store, make_card(ONE, None), [7; 32]).await;
+    let mut rare = Vec::new();
+    for round in 0..3 {
+        let charge = make_charge(&card, &format!("rare-{round}"), ChargeStatus::Manual);
+        store.commit(put(&charge)).await.unwrap();
+        rare.push(charge.id);
+        // More than are looked at together.
+        let many = (0..1_100).map(|n| make_charge(&card, &format!("i-{round}-{n}"), ChargeStatus::Approved));
+        let rows = many.map(|charge| RowChange::PutCharge(Box::new(charge))).collect();
+        store.commit(Change { rows, ..Change::default() }).await.unwrap();
+    }
+    rare.sort_unstable_by(|a, b| b.cmp(a));
+    let filter = ChargeFilter { status: Some(ChargeStatus::Manual), ..ChargeFilter::default() };
+    for size in [1, 2, 3, 100] {
+        assert_eq!(walk(&*store, &filter, size).await, rare, "in pages of {size}");
+    }
+    let elsewhere = ChargeFilter { destination: Some("nowhere".to_owned()), ..ChargeFilter::default() };
+    assert!(walk(&*store, &elsewhere, 10).await.is_empty());
 }
 
 pub(crate) async fn open_charges_are_those_that_wait(harness: Harness) {

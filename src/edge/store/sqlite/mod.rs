@@ -213,7 +213,7 @@ impl Store for SqliteStore {
         after: Option<ChargeId>,
         limit: usize,
     ) -> Reply<'a, Result<Page<ChargeRow>, StoreError>> {
-        ready(self.readers.charges(tenant, filter, after, limit))
+        Box::pin(self.readers.charges(tenant, filter, after, limit))
     }
 
     fn open_charges(

@@ -28,6 +28,8 @@ use crate::edge::store::{
 const POOL_MAX: usize = 4;
 /// Rows of a listing that the index leads to and that are looked at together.
 const CANDIDATES: usize = 256;
+/// Rows of a listing without an index that are looked at together: two or three milliseconds, in which the writer may wait.
+const ROWS_AT_ONCE: usize = 1000;
 
 /// The readers' side of the store.
 pub(super) struct Readers {
@@ -160,13 +162,11 @@ impl Readers {
         limit: usize,
     ) -> Result<Page<CardRow>, StoreError> {
         let prefix = keys::customer_prefix(keys::customer_mark(tenant, Some(customer)));
-        self.with(|conn| {
-            self.page(conn, &prefix, after.map(|token| token.0), limit, |id| {
-                let card = card_of(conn, tenant, Token(id))?;
-                Ok(card.filter(|card| {
-                    card.status != CardStatus::Erased && card.customer.as_deref() == Some(customer)
-                }))
-            })
+        self.page(&prefix, after.map(|token| token.0), limit, |conn, id| {
+            let card = card_of(conn, tenant, Token(id))?;
+            Ok(card.filter(|card| {
+                card.status != CardStatus::Erased && card.customer.as_deref() == Some(customer)
+            }))
         })
     }
 
@@ -196,48 +196,70 @@ impl Readers {
         })
     }
 
-    pub(super) fn charges(
+    /// Where no index leads, all rows of the tenant are looked at: some in each pass of the gate, and others have their turn between,
+    /// in the store and in this thread.
+    pub(super) async fn charges(
         &self,
         tenant: TenantId,
         filter: &ChargeFilter,
         after: Option<ChargeId>,
         limit: usize,
     ) -> Result<Page<ChargeRow>, StoreError> {
-        self.with(|conn| match leading_prefix(tenant, filter) {
-            Some(prefix) => self.page(conn, &prefix, after.map(|id| id.0), limit, |id| {
+        if let Some(prefix) = leading_prefix(tenant, filter) {
+            return self.page(&prefix, after.map(|id| id.0), limit, |conn, id| {
                 let charge = load_charge(conn, tenant, ChargeId(id))?;
                 Ok(charge.filter(|charge| matches(charge, filter)))
-            }),
-            None => charges_by_scan(conn, tenant, filter, after, limit),
-        })
+            });
+        }
+        let mut before = after.unwrap_or(ChargeId(IdBytes([u8::MAX; 18])));
+        let mut rows = Vec::new();
+        // One more than asked for says that there is more.
+        while rows.len() <= limit {
+            let wanted = limit.saturating_add(1) - rows.len();
+            let (some, last) = self.with(|conn| charges_by_scan(conn, (tenant, filter), before, wanted))?;
+            rows.extend(some);
+            let Some(last) = last else { break };
+            before = last;
+            if rows.len() <= limit {
+                tokio::task::yield_now().await;
+            }
+        }
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        Ok(Page { rows, more })
     }
 
-    /// A page of what the index lists under a prefix, newest first.
+    /// A page of what the index lists under a prefix, newest first; some candidates in each pass of the gate.
     fn page<T>(
         &self,
-        conn: &Connection,
         prefix: &[u8],
         after: Option<IdBytes>,
         limit: usize,
-        read: impl Fn(IdBytes) -> Result<Option<T>, ReadError>,
-    ) -> Result<Page<T>, ReadError> {
+        read: impl Fn(&Connection, IdBytes) -> Result<Option<T>, ReadError>,
+    ) -> Result<Page<T>, StoreError> {
         let mut rows = Vec::new();
         let mut to: Key = match after {
             Some(id) => prefix.iter().chain(&id.0).copied().collect(),
             None => keys::after_prefix(prefix),
         };
         loop {
-            let span = Span { from: prefix.to_vec(), to, order: Order::Descending };
-            let entries = index::scan(&self.common.index, conn, span, CANDIDATES.min(limit + 1))?;
-            let Some((last, _)) = entries.last() else { return Ok(Page { rows, more: false }) };
-            to = last.clone();
-            for (key, _) in &entries {
-                let id = keys::last_id(key).and_then(|id| id.try_into().ok()).map(IdBytes);
-                let Some(row) = read(id.ok_or(ReadError::Corrupt("index"))?)? else { continue };
-                if rows.len() == limit {
-                    return Ok(Page { rows, more: true });
+            let more = self.with(|conn| {
+                let span = Span { from: prefix.to_vec(), to: to.clone(), order: Order::Descending };
+                let entries = index::scan(&self.common.index, conn, span, CANDIDATES.min(limit + 1))?;
+                let Some((last, _)) = entries.last() else { return Ok(Some(false)) };
+                to.clone_from(last);
+                for (key, _) in &entries {
+                    let id = keys::last_id(key).and_then(|id| id.try_into().ok()).map(IdBytes);
+                    let Some(row) = read(conn, id.ok_or(ReadError::Corrupt("index"))?)? else { continue };
+                    if rows.len() == limit {
+                        return Ok(Some(true));
+                    }
+                    rows.push(row);
                 }
-                rows.push(row);
+                Ok(None)
+            })?;
+            if let Some(more) = more {
+                return Ok(Page { rows, more });
             }
         }
     }
@@ -400,34 +422,34 @@ fn matches(charge: &ChargeRow, filter: &ChargeFilter) -> bool {
         && filter.created_before.is_none_or(|before| charge.created_at < before)
 }
 
+/// Those of the next rows that fit, newest first, at most as many as are wanted; and the last that was looked at, if more may follow.
 fn charges_by_scan(
     conn: &Connection,
-    tenant: TenantId,
-    filter: &ChargeFilter,
-    after: Option<ChargeId>,
-    limit: usize,
-) -> Result<Page<ChargeRow>, ReadError> {
-    let before = after.unwrap_or(ChargeId(IdBytes([u8::MAX; 18])));
+    (tenant, filter): (TenantId, &ChargeFilter),
+    before: ChargeId,
+    wanted: usize,
+) -> Result<(Vec<ChargeRow>, Option<ChargeId>), ReadError> {
     let mut statement = conn.prepare_cached(include_str!("sql/charges_list.sql"))?;
-    let docs = statement.query_map(
-        (
-            tenant.0,
-            before.bytes(),
-            filter.status.map(status_word),
-            filter.destination.as_deref(),
-            filter.created_from.map(|time| time.micros),
-            filter.created_before.map(|time| time.micros),
-            i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1),
-        ),
-        |row| row.get::<_, String>(0),
-    )?;
-    let mut rows = Vec::new();
-    for doc in docs {
-        rows.push(read_charge(&doc?)?);
+    let mut scan = statement.query((
+        tenant.0,
+        before.bytes(),
+        filter.status.map(status_word),
+        filter.destination.as_deref(),
+        filter.created_from.map(|time| time.micros),
+        filter.created_before.map(|time| time.micros),
+        i64::try_from(ROWS_AT_ONCE).unwrap_or(i64::MAX),
+    ))?;
+    let (mut rows, mut seen, mut last) = (Vec::new(), 0, before);
+    while rows.len() < wanted
+        && let Some(row) = scan.next()?
+    {
+        seen += 1;
+        last = ChargeId(IdBytes(row.get(0)?));
+        let doc: Option<String> = row.get(1)?;
+        rows.extend(doc.map(|doc| read_charge(&doc)).transpose()?);
     }
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    Ok(Page { rows, more })
+    let may_follow = seen == ROWS_AT_ONCE || rows.len() == wanted;
+    Ok((rows, may_follow.then_some(last)))
 }
 
 fn read_docs<T: DeserializeOwned>(
@@ -441,5 +463,50 @@ fn tree_error(error: TreeError<rusqlite::Error>) -> ReadError {
         TreeError::Nodes(error) => ReadError::Database(error),
         TreeError::Missing => ReadError::Corrupt("tree"),
         TreeError::Range => ReadError::NoSuchTree,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::edge::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::edge::store::{ChargeStatus, Store};
+
+    const ROWS: u32 = 2_500;
+
+    #[test]
+    fn a_long_listing_lets_the_writer_in_every_thousand_rows() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = SqliteOptions {
+            directory: directory.path().to_owned(),
+            node: "n1".to_owned(),
+            clock: Arc::new(SystemClock),
+            pages_max: None,
+        };
+        let store = SqliteStore::open(options).unwrap();
+        let mut conn = Connection::open(&store.common.file).unwrap();
+        let rows = conn.transaction().unwrap();
+        for number in 0..ROWS {
+            let mut id = [0; 18];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            let row = (1, id, number, "approved", "sandbox", "is not read");
+            let insert = "insert into charges (tenant, id, created, status, destination, doc) values (?1, ?2, ?3, ?4, ?5, ?6)";
+            rows.execute(insert, row).unwrap();
+        }
+        rows.commit().unwrap();
+        let rare = ChargeFilter { status: Some(ChargeStatus::Manual), ..ChargeFilter::default() };
+        let mut listing = store.charges(TenantId(1), &rare, None, 10);
+        let mut turns = 0;
+        let page = loop {
+            match listing.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(page) => break page.unwrap(),
+                Poll::Pending => turns += 1,
+            }
+            assert!(store.common.pool.gate.try_write().is_ok(), "the gate is held");
+        };
+        assert_eq!((turns, page.rows.len(), page.more), (2, 0, false));
     }
 }
