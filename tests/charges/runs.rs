@@ -405,3 +405,34 @@ async fn a_run_slows_down_for_a_processor_that_has_too_much() {
         assert_eq!(desk.paid(&format!("i-{n}")).len(), 1, "i-{n}");
     }
 }
+
+/// A line that failed once, and whose card is gone when its turn comes again.
+#[tokio::test]
+async fn a_run_ends_whose_line_failed_and_then_cannot_be_charged_any_more() {
+    let desk = Desk::open();
+    let gone = desk.token("t-1", VISA).await;
+    let token = desk.token("t-2", &behaving(1, 0)).await;
+    desk.script(
+        &json!({"fault": "rate_limited", "count": 1, "charges": false, "retry_after": {"seconds": 3}}),
+    )
+    .await;
+    let lines = [line(&gone, "i-0", 10), line(&token, "i-1", 10), line(&token, "i-2", 10)];
+    let made = run(&desk, "r-1", "&concurrency=1", &lines).await;
+    let began = Instant::now();
+    while desk.get("/v1/charges?invoice=i-0").await["data"][0]["status"] != "failed" {
+        assert!(began.elapsed() < OVER_MAX);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let path = format!("/v1/tokens/{gone}");
+    let erased = desk.client.request("DELETE", &path, &[], None).await.unwrap();
+    assert!(erased.status < 300, "{}", text(&erased));
+    let over = until(&desk, &made, "finished").await;
+    assert_eq!(over["outcomes"], json!({"approved": 2, "failed": 1}), "{over}");
+    let ended = results(&desk, &over).await;
+    assert_eq!(
+        verdicts(&ended),
+        [("accepted", "failed"), ("accepted", "approved"), ("accepted", "approved")]
+    );
+    // Its invoice is nobody's.
+    assert_eq!(desk.charge("k-0", &sale(&token, "i-0")).await.status, 201);
+}

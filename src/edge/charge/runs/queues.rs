@@ -235,8 +235,7 @@ mod tests {
                 for row in queues.sift(&page_asked, page(page_asked.from())) {
                     taken[row.number as usize] += 1;
                     if row.done.is_none() || row.number == 9 {
-                        queues
-                            .wait(Todo { line: row.number, order: row.line.order.unwrap(), tries: 0 }, false);
+                        queues.wait(Todo::new(row.number, row.line.order.unwrap(), 0), false);
                     }
                 }
             }
@@ -271,7 +270,7 @@ mod tests {
             for asked in queues.pages(now) {
                 assert_eq!(asked, Page::Next(queues.at));
                 for row in queues.sift(&asked, page(asked.from())) {
-                    queues.wait(Todo { line: row.number, order: row.line.order.unwrap(), tries: 0 }, false);
+                    queues.wait(Todo::new(row.number, row.line.order.unwrap(), 0), false);
                 }
             }
             for queue in queues.all_mut() {

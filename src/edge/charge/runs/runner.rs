@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::super::send::By;
 use super::super::{Error, answer, lock, machine};
 use super::queues::{Queue, Queues};
-use super::work::{self, Ended, Todo};
+use super::work::{self, Ended, Faults, Todo};
 use super::{Live, Told, commit, maker, next, verbs};
 use crate::card::id::{ChargeId, RunId};
 use crate::edge::App;
@@ -103,6 +103,8 @@ struct Runner<'a> {
     /// How many were done at the last ticks.
     ticks: VecDeque<(Instant, u32)>,
     not_before: Instant,
+    /// When a line was last worked on to its charge.
+    last_charged: Option<Instant>,
     /// No line is begun any more.
     is_ending: bool,
 }
@@ -121,6 +123,7 @@ impl<'a> Runner<'a> {
             done: 0,
             ticks: VecDeque::new(),
             not_before: Instant::now(),
+            last_charged: None,
             is_ending: false,
         }
     }
@@ -193,12 +196,12 @@ impl<'a> Runner<'a> {
         };
         match (row.verdict, row.done, row.line.order) {
             (Verdict::Accepted, Some(_), Some(order)) if again => {
-                self.queues.wait(Todo { line: row.number, order, tries: 1 }, false);
+                self.queues.wait(Todo::new(row.number, order, 1), false);
             }
             (Verdict::Accepted, Some(LineDone::Charge(id, status)), _) => self.charged(id, status),
             (Verdict::Accepted, Some(LineDone::Refused(_)), _) => self.settle("refused"),
             (Verdict::Accepted, None, Some(order)) => {
-                self.queues.wait(Todo { line: row.number, order, tries: 0 }, false);
+                self.queues.wait(Todo::new(row.number, order, 0), false);
             }
             (Verdict::Accepted, None, None)
             | (
@@ -263,22 +266,41 @@ impl<'a> Runner<'a> {
         if let Some(lane) = self.queues.lane_of(&todo) {
             match &ended {
                 Ended::Charged { too_much, wait, .. } => lane.end(began, (*too_much, *wait), now),
-                Ended::Refused | Ended::Again | Ended::NotNow | Ended::Stop(_) => lane.give_back(),
+                Ended::Marked { .. }
+                | Ended::Refused
+                | Ended::Again
+                | Ended::NotNow
+                | Ended::Faulty
+                | Ended::Stop(_) => lane.give_back(),
             }
+        }
+        if let Ended::Charged { .. } = &ended {
+            self.last_charged = Some(now);
         }
         match ended {
             Ended::Charged { too_much: true, .. } if todo.tries < TRIES_MAX => {
                 // Behind the others: if it is this line alone that meets it, it holds up none.
                 self.queues.wait(Todo { tries: todo.tries + 1, ..todo }, false);
             }
-            Ended::Charged { id, status, .. } => self.charged(id, status),
+            Ended::Charged { id, status, .. } | Ended::Marked { id, status } => self.charged(id, status),
             Ended::Refused => self.settle("refused"),
             Ended::Again => self.queues.wait(Todo { tries: todo.tries + 1, ..todo }, true),
             Ended::NotNow => {
                 self.not_before = now + BREATH;
                 self.queues.wait(todo, true);
             }
+            Ended::Faulty => {
+                let others_go = self.last_charged.is_some_and(|at| at >= began);
+                if !others_go {
+                    self.not_before = now + BREATH;
+                }
+                let others_go = others_go || todo.faults.others_go;
+                let faults = Faults { count: todo.faults.count.saturating_add(1), others_go };
+                self.queues.wait(Todo { faults, ..todo }, false);
+            }
             Ended::Stop(reason) => {
+                // Should the run go on, the line has all its tries again.
+                let todo = Todo { faults: Faults::default(), ..todo };
                 self.queues.wait(todo, true);
                 self.stand_still(reason).await;
             }

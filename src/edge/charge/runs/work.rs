@@ -13,11 +13,15 @@ use crate::edge::audit::catalogue;
 use crate::edge::audit::event::{EventDraft, EventOutcome, Facts, Target};
 use crate::edge::directory::Principal;
 use crate::edge::http::problem::Problem;
+use crate::edge::keeper::KeeperError;
 use crate::edge::scope::Scope;
 use crate::edge::store::{Change, ChargeStatus, CommitError, LineDone, OfRun, RowChange, RunOrder, RunRow};
+use crate::wire::keeper::RefusalCode;
 
 /// How often a line is tried anew because something else changed its card or invoice at that moment.
 const CONFLICTS_MAX: u32 = 20;
+/// How often a line is tried anew that the keeper cannot work on, while it may be able to work on others.
+const FAULTS_MAX: u32 = 8;
 
 /// A line that waits for its turn.
 #[derive(Clone, Debug)]
@@ -26,6 +30,21 @@ pub(super) struct Todo {
     pub(super) order: RunOrder,
     /// How often it was tried before.
     pub(super) tries: u32,
+    /// What the keeper could not do about it.
+    pub(super) faults: Faults,
+}
+
+/// How often the keeper had a fault with a line, and whether it worked on others meanwhile.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Faults {
+    pub(super) count: u32,
+    pub(super) others_go: bool,
+}
+
+impl Todo {
+    pub(super) fn new(line: u32, order: RunOrder, tries: u32) -> Self {
+        Self { line, order, tries, faults: Faults::default() }
+    }
 }
 
 /// How the work on a line ended.
@@ -33,14 +52,24 @@ pub(super) struct Todo {
 pub(super) enum Ended {
     /// It has this charge, which stands so.
     Charged { id: ChargeId, status: ChargeStatus, too_much: bool, wait: Duration },
+    /// It had this charge before, which stands so.
+    Marked { id: ChargeId, status: ChargeStatus },
     /// It cannot be charged, and is marked so.
     Refused,
     /// Something else changed first: at once again.
     Again,
     /// Store or keeper are not there: later again.
     NotNow,
+    /// The keeper has a fault with this one, maybe with this one alone: again, behind the others.
+    Faulty,
     /// No line may be charged any more, for this reason.
     Stop(&'static str),
+}
+
+impl Ended {
+    const fn is_failed(&self) -> bool {
+        matches!(self, Self::Marked { status: ChargeStatus::Failed, .. })
+    }
 }
 
 /// By whose leave a run charges.
@@ -74,13 +103,18 @@ pub(super) async fn work(app: &App, allowed: &Allowed, run: RunId, todo: &Todo, 
     match create::charge_line(app, principal, *tenant, (&todo.order, of), by).await {
         Ok(OfLine { id, status, too_much, wait }) => Ended::Charged { id, status, too_much, wait },
         Err(Error::Commit(CommitError::Conflict)) if todo.tries < CONFLICTS_MAX => {
-            as_marked(app, tenant.0, of).await.unwrap_or(Ended::Again)
+            let marked = as_marked(app, tenant.0, of).await;
+            // A failed charge does not keep the line from another one.
+            marked.filter(|ended| !ended.is_failed()).unwrap_or(Ended::Again)
         }
         Err(Error::LimitExceeded) if !is_over_the_largest(principal, &todo.order) => {
             Ended::Stop("limit_exceeded")
         }
-        Err(error) if is_for_now(&error) => Ended::NotNow,
-        Err(error) => refuse(app, tenant.0, of, by, Problem::from(error).code().spec().name).await,
+        Err(error) if is_fault(&error) && todo.faults.count < FAULTS_MAX => Ended::Faulty,
+        // With no line it works: that is not this line's fault, and somebody has to look at the keeper.
+        Err(error) if is_fault(&error) && !todo.faults.others_go => Ended::Stop(name_of(error)),
+        Err(error) if is_for_now(&error) && !is_fault(&error) => Ended::NotNow,
+        Err(error) => refuse(app, tenant.0, of, by, name_of(error)).await,
     }
 }
 
@@ -88,14 +122,24 @@ fn is_over_the_largest(principal: &Principal, order: &RunOrder) -> bool {
     principal.row.charge_max.get(&order.currency).is_some_and(|max| order.amount > *max)
 }
 
+fn name_of(error: Error) -> &'static str {
+    Problem::from(error).code().spec().name
+}
+
+/// Whether the keeper is there, and could not do what was asked about this card.
+const fn is_fault(error: &Error) -> bool {
+    let Error::Keeper(KeeperError::Refused(refusal) | KeeperError::RefusedAfterOpening(refusal, _)) = error
+    else {
+        return false;
+    };
+    matches!(refusal.code, RefusalCode::KeyUnavailable | RefusalCode::Internal)
+}
+
 /// The line as it is marked already, if it is.
 async fn as_marked(app: &App, tenant: TenantId, of: OfRun) -> Option<Ended> {
     let row = app.store.run_lines(tenant, of.id, of.line, 1).await.ok()?.into_iter().next()?;
     match row.done.filter(|_| row.number == of.line)? {
-        LineDone::Charge(id, status) if status != ChargeStatus::Failed => {
-            Some(Ended::Charged { id, status, too_much: false, wait: Duration::ZERO })
-        }
-        LineDone::Charge(..) => None,
+        LineDone::Charge(id, status) => Some(Ended::Marked { id, status }),
         LineDone::Refused(_) => Some(Ended::Refused),
     }
 }
@@ -108,6 +152,7 @@ fn is_for_now(error: &Error) -> bool {
     matches!(error, Error::LimitsUnknown) || resolve::is_passing(error)
 }
 
+/// Marks a line that cannot be charged. One that had a charge before, which failed, ends as that one: its mark stays.
 async fn refuse(app: &App, tenant: TenantId, of: OfRun, by: &By, code: &'static str) -> Ended {
     let Ok(id) = EventId::make(app.clock.now()) else { return Ended::NotNow };
     let event = EventDraft {
