@@ -14,8 +14,35 @@ use super::brand::{Brand, luhn};
 const DIGITS_MIN: usize = 12;
 const DIGITS_MAX: usize = 19;
 
-/// What callers call a verification code; a name that ends like this is one too.
-const CODE_NAMES: [&str; 6] = ["cvc", "cvv", "cvc2", "cvv2", "cav2", "securitycode"];
+/// What callers, networks and processors call a verification code, in small letters and without separators; a name that ends like
+/// this is one too.
+const CODE_NAMES: [&str; 21] = [
+    "cvc",
+    "cvc2",
+    "cvv",
+    "cvv2",
+    "cvd",
+    "cvd2",
+    "cvn",
+    "cvn2",
+    "ccv",
+    "ccv2",
+    "csc",
+    "cav2",
+    "cardcid",
+    "cardcode",
+    "securitycode",
+    "secval",
+    "securityvalue",
+    "cardverification",
+    "verificationvalue",
+    "cardvalidation",
+    "validationvalue",
+];
+/// Too short to be the end of a name: `cid` may be somebody's customer.
+const CODE_NAMES_WHOLE: [&str; 1] = ["cid"];
+/// What may follow such a name: Moneris says `cvd_value`, Vantiv `cardValidationNum`.
+const CODE_ENDINGS: [&str; 7] = ["", "code", "number", "num", "no", "value", "val"];
 
 /// Whether free text holds what could be a card number.
 pub fn in_free_text(text: &str) -> bool {
@@ -41,13 +68,21 @@ pub fn is_identifier(text: &str) -> bool {
     digits.iter().all(u8::is_ascii_digit) && is_number(&digits)
 }
 
-/// Whether a pair of a caller's own words says that it is a verification code: metadata is kept for good, and such a code must not
-/// be (PCI DSS 3.3.1.2).
+/// Whether a pair of a caller's own words says that it is a verification code: such a code must not be kept (PCI DSS 3.3.1.2), nor
+/// be covered by a keyed hash that is.
 pub fn is_verification_code(key: &str, value: &str) -> bool {
-    let name: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
-    let named = CODE_NAMES.iter().any(|code| name.to_ascii_lowercase().ends_with(code));
     let value = value.trim();
-    named && (3..=4).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit())
+    let is_like_one = (3..=4).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit());
+    is_like_one && names_verification_code(key)
+}
+
+fn names_verification_code(key: &str) -> bool {
+    let name: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
+    let name = name.to_ascii_lowercase();
+    CODE_ENDINGS
+        .iter()
+        .filter_map(|ending| name.strip_suffix(ending))
+        .any(|name| CODE_NAMES_WHOLE.contains(&name) || CODE_NAMES.iter().any(|code| name.ends_with(code)))
 }
 
 /// Patterns that exempt identifiers from the guard: by the tenant's name and the field. In a pattern `#` stands for one digit, any
@@ -198,5 +233,42 @@ mod tests {
         assert!(is_identifier("4242 4242 4242 4242"));
         assert!(!is_identifier("inv4242424242424242"));
         assert!(!is_identifier("42424242424242424242"));
+    }
+
+    #[test]
+    fn a_verification_code_is_known_by_any_of_its_names() {
+        for name in [
+            "cvc",
+            "CVV2",
+            "cvd",
+            "cvn",
+            "csc",
+            "cid",
+            "card_cid",
+            "CID",
+            "cav2",
+            "card-code",
+            "cardCode",
+            "card_cvc",
+            "securityCode",
+            "security code",
+            "security-code",
+            "verification_value",
+            "verificationValue",
+            "CardSecVal",
+            "cardValidationNum",
+            "cvd_value",
+            "cvv_number",
+            "cvcCode",
+            "card_verification_code",
+        ] {
+            assert!(is_verification_code(name, "123") && is_verification_code(name, " 1234 "), "{name}");
+            for other in ["", "12", "12345", "12a", "plan"] {
+                assert!(!is_verification_code(name, other), "{name}");
+            }
+        }
+        for name in ["", "order", "plan", "acid", "customer_cid", "code", "number", "value", "postal_code"] {
+            assert!(!is_verification_code(name, "123"), "{name}");
+        }
     }
 }

@@ -15,9 +15,6 @@ const HEADER: &str = "headers";
 const PATH_BYTES_MAX: usize = 1024;
 const HEADER_BYTES_MAX: usize = 1024;
 const HEADERS_MAX: usize = 32;
-/// What processors call a verification code; a name that ends like this is one too.
-const CODE_NAMES: [&str; 9] =
-    ["cvc", "cvv", "cvc2", "cvv2", "cav2", "cvn", "securitycode", "cardcode", "verificationvalue"];
 
 /// The body of `POST /v1/forwards`, as it came.
 #[derive(Deserialize)]
@@ -232,6 +229,9 @@ fn check_header(name: &str, value: &str, rules: &Rules) -> Result<Text, Why> {
     if !is_plain || value.trim() != value || value.len() > HEADER_BYTES_MAX {
         return Err(Why::Malformed);
     }
+    if stray::is_verification_code(name, value) {
+        return Err(Why::VerificationCode);
+    }
     check_text(value, takes_card, false)
 }
 
@@ -296,14 +296,14 @@ fn check_text(text: &str, takes_card: bool, may_be_number: bool) -> Result<Text,
     Ok(parsed)
 }
 
-/// A verification code belongs to a customer's own charge: a forward is hashed and kept, and a code must be neither.
+/// A verification code belongs to a customer's own charge: a forward is hashed and kept, and a code must be neither. Places in a list
+/// are no names; where a name says little (`value`), the one around it counts too.
 fn is_verification_code(names: &[String], text: &str) -> bool {
-    let last = names.iter().rev().find(|name| !name.bytes().all(|b| b.is_ascii_digit()));
-    let name: String =
-        last.map(|name| name.chars().filter(char::is_ascii_alphanumeric).collect()).unwrap_or_default();
-    let named = CODE_NAMES.iter().any(|code| name.to_ascii_lowercase().ends_with(code));
-    let text = text.trim();
-    named && (3..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+    let mut names = names.iter().rev().filter(|name| !name.bytes().all(|b| b.is_ascii_digit()));
+    let Some(last) = names.next() else { return false };
+    let with_outer = names.next().map(|outer| format!("{outer} {last}"));
+    stray::is_verification_code(last, text)
+        || with_outer.is_some_and(|both| stray::is_verification_code(&both, text))
 }
 
 fn fill_body(body: &Body, rules: &Rules, values: &Values<'_>) -> Result<Body, Refused> {

@@ -97,6 +97,8 @@ const BODIES: &[(&str, &str, u16, &str, &str)] = &[
     ("\"c-1\"", "\"4242 4242-4242 4242\"", 422, "stray_number", "customer"),
     ("\"c-1\"", "\"\"", 422, "invalid_value", "customer"),
     ("\"c-1\"", "\"LONG\"", 422, "invalid_value", "customer"),
+    ("\"c-1\"", "\"c\",\"metadata\":{\"csc\":\"123\"}", 422, "cvc_not_accepted", "metadata"),
+    ("\"c-1\"", "\"c\",\"metadata\":{\"Card Code\":\"1234\"}", 422, "cvc_not_accepted", "metadata"),
     ("\"c-1\"", "\"c\",\"metadata\":{\"a\":\"is 4242 4242 4242 4242\"}", 422, "stray_number", "metadata"),
     ("\"c-1\"", "\"c\",\"metadata\":{\"4242424242424242\":\"x\"}", 422, "stray_number", "metadata"),
     ("\"c-1\"", "\"c\",\"metadata\":{\"a\":1}", 422, "wrong_type", ""),
