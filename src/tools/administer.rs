@@ -51,10 +51,12 @@ pub enum PrincipalCommand {
         /// Days until it may do nothing
         #[arg(long)]
         expires_days: Option<u32>,
-        /// The largest charge, such as USD=500000 (minor units); give it more than once
+        /// The largest charge, such as USD=500000 (minor units); give it more than once. With any limit, a currency without one is
+        /// refused
         #[arg(long = "charge-max", value_parser = money)]
         charge_max: Vec<(String, i64)>,
-        /// The sum of charges a day, such as USD=10000000 (minor units); give it more than once
+        /// The sum of charges a day (UTC), such as USD=10000000 (minor units); give it more than once. With any limit, a currency
+        /// without one is refused
         #[arg(long = "day-max", value_parser = money)]
         day_max: Vec<(String, i64)>,
         /// A destination that it may send cards to, if not all of its tenant's; give it more than once

@@ -514,7 +514,7 @@ pub struct PrincipalOrder {
     pub scopes: Vec<String>,
     /// After this instant it may do nothing.
     pub expires_at: Option<Time>,
-    /// The largest charge by currency, in minor units.
+    /// The largest charge by currency, in minor units. With any limit, a currency without one is refused.
     pub charge_max: BTreeMap<String, i64>,
     /// The sum of charges a day by currency, in minor units.
     pub day_max: BTreeMap<String, i64>,

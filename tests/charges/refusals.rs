@@ -54,6 +54,10 @@ async fn nothing_is_sent_for_a_charge_that_is_refused() {
     let limited = desk.vault.client(&desk.vault.principal(limited));
     let answer = limited.post("/v1/charges", "k-1", &sale(&token, "inv-1")).await.unwrap();
     assert_eq!(refusal(&answer), (403, "limit_exceeded".to_owned()));
+    let mut euros = sale(&token, "inv-1");
+    (euros["currency"], euros["amount"]) = ("EUR".into(), 1.into());
+    let answer = limited.post("/v1/charges", "k-1", &euros).await.unwrap();
+    assert_eq!(refusal(&answer), (403, "limit_exceeded".to_owned()), "a currency without a limit");
 
     let path = format!("/v1/tokens/{token}");
     let restate = |status: &str| json!({ "status": status });

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Vault, text};
-use crate::desk::{Desk, VISA, behaving, refusal, sale, word};
+use crate::common::{Vault, order, text};
+use crate::desk::{Desk, SCOPES, VISA, behaving, refusal, sale, word};
 
 /// `dead` refuses every connection; euros go on after a soft decline too, pounds by shares.
 const ROUTES: &str = r#"
@@ -180,4 +180,20 @@ fn a_route_that_cannot_be_is_refused_at_the_start() {
     let (code, said) = crate::common::run(&["serve", "--config", config.to_str().unwrap()]);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("route 1: destinations:") && !said.contains("nowhere"), "{said}");
+}
+
+/// A charge that moves on along its route counts once.
+#[tokio::test]
+async fn a_route_that_moves_on_counts_once_against_the_day() {
+    let mut desk = Desk::at(Vault::start_with(|config| config + ROUTES));
+    let token = desk.token("good", VISA).await;
+    let mut limited = order("limited", Some("acme"), &SCOPES);
+    limited.day_max.insert("USD".to_owned(), 2 * 1250);
+    desk.client = desk.vault.client(&desk.vault.principal(limited));
+    for invoice in ["one", "two"] {
+        let charge = desk.charge(invoice, &routed(&token, invoice, "USD")).await.json();
+        assert_eq!(went(&charge), steps(&[("dead", "failed"), ("sandbox", "approved")]), "{charge}");
+    }
+    let over = desk.charge("three", &routed(&token, "three", "USD")).await;
+    assert_eq!(refusal(&over), (403, "limit_exceeded".to_owned()));
 }

@@ -5,7 +5,7 @@ use super::create::{self, chargeable};
 use super::follow::prepare_for;
 use super::machine::{self, How};
 use super::send::{self, By, Claim};
-use super::{Error, declines};
+use super::{Error, declines, limits};
 use crate::card::id::{AttemptId, EventId};
 use crate::clock::Time;
 use crate::edge::App;
@@ -47,7 +47,10 @@ pub(super) async fn attempt(
     let keys = prepare.sealed.as_ref().map(crate::card::sealed::SealedCard::key_ids).unwrap_or_default();
     let prepared = send::prepare(app, prepare).await?;
     let grant = send::commit_sending(app, &mut next, (id, event), &prepared, by, keys, None).await?;
-    app.charges.limits.count_again(&next);
+    // A route that moves on has given nothing back.
+    if limits::is_freed(charge.status) {
+        app.charges.limits.count_again(&next);
+    }
     let outcome = send::release(app, prepared.held, grant, id).await;
     let next = send::record(app, next, &outcome, How::Sent, by, claim).await;
     drop(slot);

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::machine::{self, How};
 use super::send::{self, By, Claim};
-use super::{Answered, Error, Held, Hold, answer, declines, resolve, route, schedule, working};
+use super::{Answered, Error, Held, Hold, answer, declines, limits, resolve, route, schedule, working};
 use crate::card::id::{AgreementId, AttemptId, ChargeId, EventId, OperationId, Token};
 use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
@@ -93,18 +93,13 @@ async fn begin(
     draft.charge.plan = plan;
     draft.slot = slot;
     draft.charge.principal = Some(caller.principal.id);
-    let taken = draft.charge.clone();
-    app.charges.limits.take(&caller.principal, &taken)?;
+    let (amount, currency) = (draft.charge.amount, draft.charge.currency.clone());
+    draft.taken = Some(app.charges.limits.take(&caller.principal.row, &draft.charge)?);
     let by = By { actor: caller.actor(), origin: caller.origin() };
-    let ended = run(app, draft, by, claim.clone(), guard, hold).await;
-    // What broke off may have begun; every other fault comes before that.
-    if ended.as_ref().is_err_and(|error| !matches!(error, Error::BrokenOff)) {
-        app.charges.limits.give_back(&taken);
-    }
-    match ended {
+    match run(app, draft, by, claim.clone(), guard, hold).await {
         Err(Error::Commit(CommitError::KeyTaken(stored))) => Box::pin(replay(app, &claim, *stored)).await,
         Err(Error::Commit(CommitError::InvoiceTaken { charge })) => {
-            Err(Box::pin(verdict(app, caller, (token, taken.amount, &taken.currency), charge)).await)
+            Err(Box::pin(verdict(app, caller, (token, amount, &currency), charge)).await)
         }
         Err(Error::Commit(CommitError::InvoiceInRun { run })) => Err(Error::InRun(run)),
         Err(Error::Commit(CommitError::NotFound)) => Err(Error::TokenErased { scrubbed_at: None }),
@@ -120,6 +115,8 @@ pub(super) struct Draft {
     pub(super) keys: Vec<u32>,
     /// What is held until the outcome is counted.
     pub(super) slot: Option<declines::Slot>,
+    /// What it takes of the principal's limits until it is committed.
+    pub(super) taken: Option<limits::Taken>,
 }
 
 /// What a task that sends gives at its end.
@@ -134,7 +131,7 @@ pub(super) async fn check_line(app: &App, caller: &Caller, order: &RunOrder) -> 
     let card = chargeable(app.store.card(caller.tenant_id(), order.token).await?)?;
     let read = read_of(order);
     choose_destination(app, (mode_of(caller), &caller.principal), &card, &read)?;
-    if caller.principal.row.charge_max.get(&order.currency).is_some_and(|max| order.amount > *max) {
+    if limits::is_over_the_largest(&caller.principal.row, order.amount, &order.currency) {
         return Err(Error::LimitExceeded);
     }
     choose_agreement(app, &card, &read).await.map(drop)
@@ -172,21 +169,11 @@ pub(super) async fn charge_line(
     let Draft { mut charge, attempt, prepare, keys, .. } =
         draft(app, (read, false), &card, &to, agreement.as_ref())?;
     (charge.principal, charge.run, charge.plan) = (Some(principal.id), Some(of), plan);
-    app.charges.limits.take(principal, &charge)?;
+    let taken = app.charges.limits.take(&principal.row, &charge)?;
     let event = prepare.event;
-    let begun = async {
-        let prepared = send::prepare(app, prepare).await?;
-        let grant =
-            send::commit_sending(app, &mut charge, (attempt, event), &prepared, by, keys, None).await?;
-        Ok::<_, Error>((prepared, grant))
-    };
-    let (prepared, grant) = match begun.await {
-        Ok(begun) => begun,
-        Err(error) => {
-            app.charges.limits.give_back(&charge);
-            return Err(error);
-        }
-    };
+    let prepared = send::prepare(app, prepare).await?;
+    let grant = send::commit_sending(app, &mut charge, (attempt, event), &prepared, by, keys, None).await?;
+    taken.keep();
     let outcome = send::release(app, prepared.held, grant, attempt).await;
     let charge = send::record(app, charge, &outcome, How::Sent, by, None).await;
     let openings = prepared.opening.iter().map(|_| event).collect();
@@ -273,11 +260,12 @@ pub(super) async fn send_first(
     (claim, guard): (Claim, Arc<Held<[u8; 32]>>),
     begun: oneshot::Sender<Result<ChargeRow, Error>>,
 ) -> Option<Sent> {
-    let Draft { mut charge, attempt, prepare, keys, slot } = draft;
+    let Draft { mut charge, attempt, prepare, keys, slot, taken } = draft;
     let event = prepare.event;
     let prepared = match send::prepare(&app, prepare).await {
         Ok(prepared) => prepared,
         Err(error) => {
+            drop(taken);
             drop(begun.send(Err(error)));
             return None;
         }
@@ -287,10 +275,12 @@ pub(super) async fn send_first(
     let grant = match committed {
         Ok(grant) => grant,
         Err(error) => {
+            drop(taken);
             drop(begun.send(Err(error)));
             return None;
         }
     };
+    taken.into_iter().for_each(limits::Taken::keep);
     // Who asked may have hung up; the charge goes on.
     drop(begun.send(Ok(charge.clone())));
     let outcome = send::release(&app, prepared.held, grant, attempt).await;
@@ -543,7 +533,7 @@ fn draft(
         operations: vec![operation],
         plan: None,
     };
-    Ok(Draft { charge, attempt, prepare, keys, slot: None })
+    Ok(Draft { charge, attempt, prepare, keys, slot: None, taken: None })
 }
 
 /// How a destination verifies: with a zero amount, else with its smallest, which is released again.

@@ -141,7 +141,7 @@ pub(super) async fn draft(
     let prepare = prepare_for(app, &charge, &operation, (attempt, event), with_card, None).await?;
     let keys = prepare.sealed.as_ref().map(crate::card::sealed::SealedCard::key_ids).unwrap_or_default();
     let charge = machine::with_operation(&charge, operation, now);
-    Ok(Draft { charge, attempt, prepare, keys, slot: None })
+    Ok(Draft { charge, attempt, prepare, keys, slot: None, taken: None })
 }
 
 /// The request of an operation, as its first send has it and each later one must.

@@ -241,7 +241,7 @@ pub struct Charges {
     under_way: declines::UnderWay,
     slots: slots::Slots,
     pace: resolve::Pace,
-    limits: limits::DaySums,
+    limits: Arc<limits::DaySums>,
     waits: waits::Waits,
     runs: runs::Runs,
 }
@@ -261,7 +261,7 @@ impl Charges {
             under_way: declines::UnderWay::default(),
             slots: slots::Slots::default(),
             pace: resolve::Pace::default(),
-            limits: limits::DaySums::default(),
+            limits: Arc::default(),
             waits: waits::Waits::default(),
             runs: runs::Runs::default(),
         }

@@ -104,7 +104,7 @@ codes! {
     AmountInvalid "amount_invalid" 422 never, "The amount is not one that can be charged.", "A positive integer in minor units that the processor can express.";
     AmountTooLarge "amount_too_large" 422 never, "The amount is more than is left.", "Look at the charge's amounts.";
     CurrencyInvalid "currency_invalid" 422 never, "The currency is not known.", "Three letters of ISO 4217.";
-    LimitExceeded "limit_exceeded" 403 never, "The amount is over a limit of the principal.", "An administrator sets the limits.";
+    LimitExceeded "limit_exceeded" 403 never, "The amount is over a limit of the principal, or there is none for its currency.", "An administrator sets the limits; with any, each currency needs one.";
     DestinationUnknown "destination_unknown" 422 never, "There is no such destination for this card.", "See /v1/admin/destinations.";
     DestinationRequired "destination_required" 422 never, "More than one destination is possible.", "Name one.";
     OperationUnsupported "operation_unsupported" 422 never, "The destination's connector has no such operation.", "See the connector.";

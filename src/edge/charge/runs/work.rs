@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::create::{self, OfLine};
 use super::super::send::By;
-use super::super::{Error, resolve};
+use super::super::{Error, limits, resolve};
 use crate::card::id::{ChargeId, EventId, RunId};
 use crate::card::tenant::{Mode, TenantId};
 use crate::edge::App;
@@ -107,7 +107,9 @@ pub(super) async fn work(app: &App, allowed: &Allowed, run: RunId, todo: &Todo, 
             // A failed charge does not keep the line from another one.
             marked.filter(|ended| !ended.is_failed()).unwrap_or(Ended::Again)
         }
-        Err(Error::LimitExceeded) if !is_over_the_largest(principal, &todo.order) => {
+        Err(Error::LimitExceeded)
+            if !limits::is_over_the_largest(&principal.row, todo.order.amount, &todo.order.currency) =>
+        {
             Ended::Stop("limit_exceeded")
         }
         Err(error) if is_fault(&error) && todo.faults.count < FAULTS_MAX => Ended::Faulty,
@@ -116,10 +118,6 @@ pub(super) async fn work(app: &App, allowed: &Allowed, run: RunId, todo: &Todo, 
         Err(error) if is_for_now(&error) && !is_fault(&error) => Ended::NotNow,
         Err(error) => refuse(app, tenant.0, of, by, name_of(error)).await,
     }
-}
-
-fn is_over_the_largest(principal: &Principal, order: &RunOrder) -> bool {
-    principal.row.charge_max.get(&order.currency).is_some_and(|max| order.amount > *max)
 }
 
 fn name_of(error: Error) -> &'static str {
