@@ -48,7 +48,7 @@ async fn what_a_caller_says_is_kept_only_as_it_may_be() {
         "Canaryshire",
         "bird@canary.example",
         "AAABCanaryCAVV==",
-        "c4na7y00-1111-2222-3333-444455556666",
+        "c4na7y00-aaaa-bbbb-cccc-ddddeeeeffff",
     ];
     let [name, line1, line2, city, region, email, cavv, ds] = passed;
     for (at, destination) in ["sandbox", "stripe_sandbox"].into_iter().enumerate() {

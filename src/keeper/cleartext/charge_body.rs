@@ -16,6 +16,8 @@ use crate::wire::keeper::{ChargeRead, Digested, ReadCharge, Refusal, RefusalCode
 const DESCRIPTION_CHARS_MAX: usize = 500;
 const DESCRIPTOR_CHARS_MAX: usize = 22;
 const PASS_THROUGH_CHARS_MAX: usize = 200;
+/// Twenty bytes as hex.
+const CAVV_HEX: usize = 40;
 
 type Secret = Option<Zeroizing<String>>;
 
@@ -231,17 +233,97 @@ fn check_words(body: &Body, exempt: Exempt<'_>) -> Result<(), Refusal> {
     body.metadata.as_ref().map_or(Ok(()), json::check_metadata)
 }
 
+/// What is passed through goes to the processor as it is: no card number hides in it. Values of the 3-D Secure server's own making
+/// are no text where they have their form, and a number by chance there is none.
 fn check_pass_through(body: &Body) -> Result<(), Refusal> {
-    let billing = body
-        .billing
-        .iter()
-        .flat_map(|b| [&b.name, &b.line1, &b.line2, &b.city, &b.region, &b.country, &b.email]);
-    let secure = body.three_d_secure.iter().flat_map(|t| [&t.version, &t.eci, &t.cavv, &t.ds_transaction_id]);
-    for (param, value) in billing.map(|v| ("billing", v)).chain(secure.map(|v| ("three_d_secure", v))) {
-        let too_long = value.as_ref().is_some_and(|v| v.chars().count() > PASS_THROUGH_CHARS_MAX);
-        if too_long || value.as_ref().is_some_and(|v| v.chars().any(char::is_control)) {
-            return Err(Refusal::about(RefusalCode::InvalidValue, param));
+    if let Some(billing) = &body.billing {
+        let Billing { name, line1, line2, city, region, country, email } = billing;
+        for (value, param) in [
+            (name, "billing.name"),
+            (line1, "billing.line1"),
+            (line2, "billing.line2"),
+            (city, "billing.city"),
+            (region, "billing.region"),
+            (country, "billing.country"),
+            (email, "billing.email"),
+        ] {
+            check_passed(value, param)?;
         }
     }
+    let Some(ThreeDSecure { version, eci, cavv, ds_transaction_id }) = &body.three_d_secure else {
+        return Ok(());
+    };
+    check_passed(version, "three_d_secure.version")?;
+    check_passed(eci, "three_d_secure.eci")?;
+    if !cavv.as_ref().is_some_and(|cavv| is_hex(cavv, CAVV_HEX)) {
+        check_passed(cavv, "three_d_secure.cavv")?;
+    }
+    if !ds_transaction_id.as_ref().is_some_and(|id| is_uuid(id)) {
+        check_passed(ds_transaction_id, "three_d_secure.ds_transaction_id")?;
+    }
     Ok(())
+}
+
+fn check_passed(value: &Secret, param: &str) -> Result<(), Refusal> {
+    json::check_text(value.as_ref().map(|value| value.as_str()), param, PASS_THROUGH_CHARS_MAX)
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn is_uuid(text: &str) -> bool {
+    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+    lengths == [8, 4, 4, 4, 12] && text.split('-').all(|part| is_hex(part, part.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(more: &str) -> Option<String> {
+        let body = format!("{{\"token\":\"\",{more}}}");
+        let body: Body = serde_json::from_str(&body).unwrap();
+        let refusal = check_pass_through(&body).err()?;
+        assert!(matches!(refusal.code, RefusalCode::StrayNumber | RefusalCode::InvalidValue));
+        refusal.param
+    }
+
+    #[test]
+    fn what_is_passed_through_holds_no_card_number() {
+        for param in [
+            "billing.name",
+            "billing.line1",
+            "billing.line2",
+            "billing.city",
+            "billing.region",
+            "billing.country",
+            "billing.email",
+            "three_d_secure.version",
+            "three_d_secure.eci",
+            "three_d_secure.cavv",
+            "three_d_secure.ds_transaction_id",
+        ] {
+            let (object, field) = param.split_once('.').unwrap();
+            for value in ["4242424242424242", "c/o 4242 4242-4242 4242", "a\\nb"] {
+                let body = format!("\"{object}\":{{\"{field}\":\"{value}\"}}");
+                assert_eq!(refused(&body).as_deref(), Some(param));
+            }
+            for value in ["12 Main Street", "05", "AAABBIIFmAAAAAAAAAAAAAAAAAA="] {
+                assert_eq!(refused(&format!("\"{object}\":{{\"{field}\":\"{value}\"}}")), None, "{param}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_directory_server_made_is_no_text() {
+        // Each holds, by chance, digits that a card number could have.
+        for (field, value) in [
+            ("cavv", "0042424242424242420000000000000000000000"),
+            ("ds_transaction_id", "42424242-4242-4242-8a3b-0123456789ab"),
+        ] {
+            assert!(crate::card::stray::in_free_text(value));
+            assert_eq!(refused(&format!("\"three_d_secure\":{{\"{field}\":\"{value}\"}}")), None, "{field}");
+        }
+    }
 }
