@@ -179,7 +179,7 @@ fn by_class(class: Option<&str>) -> Option<Rule> {
     }
 }
 
-/// Whether a decline ends the agreement: Visa R1 and R3, which no processor uses for something else, and Mastercard advice 03 and 21.
+/// Whether a decline ends the agreement: Visa R1 and R3, as codes of the network, and Mastercard advice 03 and 21.
 pub fn stops_agreement(code: Option<&str>, advice: Option<&str>) -> bool {
     networks().is_some_and(|tables| {
         code.is_some_and(|code| holds(&tables.visa.stops_agreement, code))

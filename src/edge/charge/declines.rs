@@ -171,9 +171,7 @@ pub(super) async fn note(
     }
     let card = charged_card(app, charge).await?;
     let brand = card.shown.as_ref().map_or(Brand::Unknown, |shown| shown.brand);
-    let destinations = app.directory.destinations();
-    let codes = destinations.iter().any(|to| to.name == charge.destination && to.network_codes);
-    let rule = network::rule(brand, said(answer, codes));
+    let rule = network::rule(brand, said(answer, has_network_codes(app, &charge.destination)));
     let row = DeclineRow {
         fingerprint: card.fingerprint,
         destination: charge.destination.clone(),
@@ -186,6 +184,22 @@ pub(super) async fn note(
     let attempt = first.attempts.iter_mut().find(|attempt| attempt.id == outcome.attempt)?;
     attempt.rule = rule.map(|rule| shown(&rule, now));
     Some(RowChange::CountDecline(Box::new(row)))
+}
+
+/// Whether a decline ends the agreement: Visa R1 and R3 (stop this, stop all recurring payments) where the codes are the network's,
+/// Mastercard advice 03 and 21 (do not try again, cancelled) everywhere.
+pub(super) fn stops_agreement(app: &App, destination: &str, answer: &Answer) -> bool {
+    says_stop(answer, has_network_codes(app, destination))
+}
+
+fn says_stop(answer: &Answer, network_codes: bool) -> bool {
+    let said = said(answer, network_codes);
+    network::stops_agreement(said.network_code, said.advice)
+}
+
+/// Whether the codes of a destination are the network's; of one that is gone, nobody knows.
+fn has_network_codes(app: &App, destination: &str) -> bool {
+    app.directory.destinations().iter().any(|to| to.name == destination && to.network_codes)
 }
 
 fn said(answer: &Answer, network_codes: bool) -> Said<'_> {
@@ -234,8 +248,10 @@ pub(super) async fn prune(app: &App) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::answer;
     use super::*;
     use crate::card::id::{AttemptId, IdBytes};
+    use crate::wire::forwarder::Verdict;
 
     const NOW: Time = Time::from_micros(1_800_000_000_000_000);
 
@@ -258,6 +274,23 @@ mod tests {
         let now = NOW.plus_seconds(hours_later * HOUR_SECONDS);
         let hours = |at: Time| (at.seconds() - NOW.seconds()) / HOUR_SECONDS;
         forbidden(rows, network::limits(brand), None, now).map(|forbidden| forbidden.until.map(hours))
+    }
+
+    #[test]
+    fn a_code_that_is_the_processors_own_ends_no_agreement() {
+        let declined = |code: Option<&str>, advice: Option<&str>| Answer {
+            processor_code: code.map(str::to_owned),
+            advice_code: advice.map(str::to_owned),
+            ..answer(Verdict::Declined)
+        };
+        for code in ["R1", "R3"] {
+            assert!(says_stop(&declined(Some(code), None), true), "{code}");
+            assert!(!says_stop(&declined(Some(code), None), false), "{code}");
+        }
+        for codes in [true, false] {
+            assert!(says_stop(&declined(Some("R1"), Some("03")), codes));
+            assert!(!says_stop(&declined(Some("51"), Some("02")), codes));
+        }
     }
 
     #[test]

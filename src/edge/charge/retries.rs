@@ -10,7 +10,6 @@ use super::{Error, Held, again, answer, declines, machine, resolve, retrying, sc
 use crate::card::id::{ChargeId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
-use crate::connector::network;
 use crate::edge::App;
 use crate::edge::audit::catalogue;
 use crate::edge::audit::event::{Actor, Facts, Origin};
@@ -224,7 +223,7 @@ pub(super) fn heard(app: &App, charge: &ChargeRow, outcome: &Outcome) {
     }
     let Some(answer) = outcome.answer.as_ref().filter(|_| charge.agreement.is_some()) else { return };
     let renews = answer.verdict == Verdict::Approved && charge.initiator == "customer";
-    let stops = network::stops_agreement(answer.processor_code.as_deref(), answer.advice_code.as_deref());
+    let stops = declines::stops_agreement(app, &charge.destination, answer);
     if renews || stops {
         wake(app, charge.tenant, charge.token);
     }

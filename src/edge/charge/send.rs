@@ -11,7 +11,6 @@ use super::machine::{self, How, Learnt};
 use super::{declines, retries, terms, updater};
 use crate::card::id::{AttemptId, EventId, Token};
 use crate::card::tenant::TenantId;
-use crate::connector::network;
 use crate::edge::App;
 use crate::edge::attest::{opening_of, unused_event};
 use crate::edge::audit::catalogue;
@@ -409,7 +408,8 @@ async fn update_agreement(app: &App, charge: &ChargeRow, outcome: &Outcome, by: 
     let (Some(id), Some(answer)) = (charge.agreement, &outcome.answer) else { return };
     let first = charge.operations.first();
     let state = first.and_then(|o| o.attempts.iter().find(|a| a.id == outcome.attempt)).map(|a| a.state);
-    let stops = state == Some(AttemptState::Declined) && is_stop(answer);
+    let stops =
+        state == Some(AttemptState::Declined) && declines::stops_agreement(app, &charge.destination, answer);
     let approved = state == Some(AttemptState::Approved) && charge.initiator == "customer";
     if !stops && !approved {
         return;
@@ -477,11 +477,6 @@ fn agreement_event(
         keys: Vec::new(),
         facts: Facts { note: Some(note.to_owned()), ..Facts::default() },
     })
-}
-
-/// Visa R1 and R3 (stop this, stop all recurring payments), Mastercard advice 03 and 21 (do not try again, cancelled).
-fn is_stop(answer: &crate::wire::forwarder::Answer) -> bool {
-    network::stops_agreement(answer.processor_code.as_deref(), answer.advice_code.as_deref())
 }
 
 /// An event about a charge as a whole, its outcome and facts still to be said.
