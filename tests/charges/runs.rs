@@ -436,3 +436,41 @@ async fn a_run_ends_whose_line_failed_and_then_cannot_be_charged_any_more() {
     // Its invoice is nobody's.
     assert_eq!(desk.charge("k-0", &sale(&token, "i-0")).await.status, 201);
 }
+
+/// Lines that name no destination are counted where their route sends them; one that is not reached is left alone, and they go on.
+#[tokio::test]
+async fn a_run_leaves_a_destination_of_its_route_alone_that_is_down() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let route = "[[route]]\ncurrencies = [\"USD\"]\ndestinations = [\"asleep\", \"sandbox\"]\n";
+    let desk = Desk::at(Vault::start_with(|config| asleep(config, port) + route));
+    let token = desk.token("t-1", VISA).await;
+    let lines: Vec<_> = (0..40)
+        .map(|n| {
+            let mut line = line(&token, &format!("i-{n}"), 10);
+            line.as_object_mut().unwrap().remove("destination");
+            line
+        })
+        .collect();
+    let began = Instant::now();
+    let made = run(&desk, "r-1", "&concurrency=2&rate=40", &lines).await;
+    let backs_off = loop {
+        let now = desk.get(&format!("/v1/invoice_runs/{}", word(&made, "id"))).await;
+        let lanes = now["destinations"].as_array().unwrap().clone();
+        if let Some(lane) = lanes.into_iter().find(|lane| lane["backing_off"] == true) {
+            break lane;
+        }
+        assert!(began.elapsed() < OVER_MAX && now["state"] == "running", "{now}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!((word(&backs_off, "destination"), &backs_off["concurrency"]), ("asleep", &json!(1)));
+    let over = until(&desk, &made, "finished").await;
+    assert_eq!(over["outcomes"], json!({"approved": 40}), "{over}");
+    // Most were not tried there at all.
+    let mut tried_there = 0;
+    for n in 0..40 {
+        assert_eq!(desk.paid(&format!("i-{n}")).len(), 1, "i-{n}");
+        let charge = desk.get(&format!("/v1/charges?invoice=i-{n}")).await["data"][0].clone();
+        tried_there += charge["attempts"].as_array().unwrap().len() - 1;
+    }
+    assert!((1..20).contains(&tried_there), "{tried_there}");
+}

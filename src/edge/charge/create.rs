@@ -137,6 +137,37 @@ pub(super) async fn check_line(app: &App, caller: &Caller, order: &RunOrder) -> 
     choose_agreement(app, &card, &read).await.map(drop)
 }
 
+/// Where a line that names no destination goes: first of all, and where that is not reached.
+pub(super) async fn destinations_of_line(
+    app: &App,
+    principal: &Principal,
+    (tenant, mode): (TenantId, Mode),
+    order: &RunOrder,
+) -> Result<Vec<String>, Error> {
+    let card = chargeable(app.store.card(tenant, order.token).await?)?;
+    let (to, left) = choose_destination(app, (Some(mode), principal), &card, &read_of(order))?;
+    let others = left.into_iter().flat_map(|left| left.destinations);
+    Ok(std::iter::once(to.name).chain(others).collect())
+}
+
+/// The same choice from this destination of the route on, if it is one: those before it make a pause.
+fn starting_at(
+    app: &App,
+    (to, left): (DestinationInfo, Option<RouteLeft>),
+    at: &str,
+) -> (DestinationInfo, Option<RouteLeft>) {
+    let place = left.as_ref().and_then(|left| left.destinations.iter().position(|name| name == at));
+    let all = app.directory.destinations();
+    let known = all.iter().find(|known| known.name == at && known.mode == to.mode);
+    match (left, place, known) {
+        (Some(mut left), Some(place), Some(known)) if to.name != at => {
+            left.destinations.drain(..=place);
+            (known.clone(), Some(left))
+        }
+        (left, _, _) => (to, left),
+    }
+}
+
 /// A line's charge, as far as it got within its first attempt.
 pub(super) struct OfLine {
     pub(super) id: ChargeId,
@@ -147,18 +178,19 @@ pub(super) struct OfLine {
     pub(super) wait: Duration,
 }
 
-/// Charges a line of a run, once: with a caller's own charge it shares all but the caller. What is not known afterwards is left to
+/// Charges a line of a run, once, at the place of its route that it has now: with a caller's own charge it shares all but the caller. What is not known afterwards is left to
 /// the resolver.
 pub(super) async fn charge_line(
     app: &App,
     principal: &Principal,
     (tenant, mode): (TenantId, Mode),
     (order, of): (&RunOrder, OfRun),
-    by: &By,
+    (by, at): (&By, &str),
 ) -> Result<OfLine, Error> {
     let card = chargeable(app.store.card(tenant, order.token).await?)?;
     let read = read_of(order);
-    let (to, route) = choose_destination(app, (Some(mode), principal), &card, &read)?;
+    let chosen = choose_destination(app, (Some(mode), principal), &card, &read)?;
+    let (to, route) = starting_at(app, chosen, at);
     let agreement = choose_agreement(app, &card, &read).await?;
     let slot = if order.by_customer {
         None
@@ -180,7 +212,10 @@ pub(super) async fn charge_line(
     send::acknowledge(app, vec![attempt], openings);
     drop(slot);
     let refused = outcome.answer.as_ref().is_some_and(|answer| answer.http_status == TOO_MANY_REQUESTS);
-    let too_much = charge.status == ChargeStatus::Failed && (refused || outcome.sent == Left::Not);
+    let has_failed = charge.status == ChargeStatus::Failed;
+    // That it goes on elsewhere is no news of the destination that was not reached.
+    let too_much =
+        (has_failed && refused) || (outcome.sent == Left::Not && (has_failed || route::goes_on(&charge)));
     let of_line = OfLine { id: charge.id, status: charge.status, too_much, wait: outcome.wait() };
     resolve::spawn(app, charge);
     Ok(of_line)

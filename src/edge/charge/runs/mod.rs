@@ -4,7 +4,7 @@
 //! stream ─► lines, order ─► upload: batches, verdicts decided by the store ─► totals match ─► runner ─► the charge machine
 //! ```
 //! - [`lines`], `order`: bytes to lines, whatever the pieces; `upload`: the stream, its resumption and its end.
-//! - `runner`, `work`: works the accepted lines; `queues`: which wait, and which are read next; `lane`: how fast, for each destination.
+//! - `runner`, `work`: works the accepted lines; `queues`: which wait, and which are read next; `lane`: how fast, for each destination, over all runs.
 //! - `verbs`: pause, resume, cancel, what is given back after the end, expiry.
 //! - [`show`]: a run as the API writes it, and its lines.
 //!
@@ -46,6 +46,8 @@ pub struct Runs {
     live: Mutex<HashMap<RunId, Arc<Live>>>,
     /// Runs whose stream is arriving.
     uploading: Mutex<std::collections::HashSet<RunId>>,
+    /// How fast they go, at each destination.
+    lanes: Arc<lane::Lanes>,
 }
 
 /// A run that a task works on.

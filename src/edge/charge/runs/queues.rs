@@ -1,4 +1,4 @@
-//! The lines of a run that wait for their turn, by destination; and which lines are to be read next.
+//! The lines of a run that wait for their turn, by the destination that they name; and which lines are to be read next.
 //!
 //! They are read in the order of the run. A destination that stands still does not hold up the others: once it has its share in
 //! memory it is left behind, and its lines are read once more when it has room. So memory is the same whatever a run holds.
@@ -6,7 +6,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::lane::Lane;
 use super::work::Todo;
 use crate::edge::store::{ChargeStatus, LineDone, RunLineRow, RunRow, Verdict};
 
@@ -33,9 +32,9 @@ impl Page {
     }
 }
 
-/// One destination's lines, in the order of the run.
+/// The lines that name one destination, or none, in the order of the run.
+#[derive(Default)]
 pub(super) struct Queue {
-    pub(super) lane: Lane,
     pub(super) waiting: VecDeque<Todo>,
     /// It was left behind: from this line on its lines are still to be read.
     behind: Option<u32>,
@@ -53,31 +52,18 @@ pub(super) struct Queues {
     /// The next line to be read.
     at: u32,
     lines: u32,
-    /// How many at once, and how many a second, at each destination.
-    pace: (u16, Option<u32>),
     /// Since when no line was read because a destination had too many waiting.
     held_up_since: Option<Instant>,
 }
 
 impl Queues {
     pub(super) fn new(run: &RunRow) -> Self {
-        Self {
-            by_destination: HashMap::new(),
-            at: 1,
-            lines: run.lines,
-            pace: (run.options.concurrency, run.options.rate),
-            held_up_since: None,
-        }
+        Self { by_destination: HashMap::new(), at: 1, lines: run.lines, held_up_since: None }
     }
 
     pub(super) fn wait(&mut self, todo: Todo, first: bool) {
-        let (at_once, rate) = self.pace;
         let name = todo.order.destination.clone().unwrap_or_default();
-        let queue = self.by_destination.entry(name).or_insert_with(|| Queue {
-            lane: Lane::new(at_once, rate, Instant::now()),
-            waiting: VecDeque::new(),
-            behind: None,
-        });
+        let queue = self.by_destination.entry(name).or_default();
         if first {
             queue.waiting.push_front(todo);
         } else {
@@ -85,17 +71,9 @@ impl Queues {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Queue)> {
-        self.by_destination.iter()
-    }
-
-    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Queue> {
-        self.by_destination.values_mut()
-    }
-
-    pub(super) fn lane_of(&mut self, todo: &Todo) -> Option<&mut Lane> {
-        let name = todo.order.destination.as_deref().unwrap_or_default();
-        self.by_destination.get_mut(name).map(|queue| &mut queue.lane)
+    /// All of them; and whether their lines may go to one destination only.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = (&mut Queue, bool)> {
+        self.by_destination.iter_mut().map(|(name, queue)| (queue, !name.is_empty()))
     }
 
     /// Whether every line was read, and none waits.
@@ -219,13 +197,7 @@ mod tests {
 
     #[test]
     fn one_that_stands_still_holds_up_no_other_and_each_line_is_taken_once() {
-        let mut queues = Queues {
-            by_destination: HashMap::new(),
-            at: 1,
-            lines: LINES,
-            pace: (1, None),
-            held_up_since: None,
-        };
+        let mut queues = Queues { by_destination: HashMap::new(), at: 1, lines: LINES, held_up_since: None };
         let (mut now, mut taken, mut up) = (Instant::now(), vec![0; LINES as usize + 1], 0);
         let (mut waiting_max, mut rounds, mut is_down) = (0, 0, true);
         while !queues.is_done() {
@@ -235,11 +207,11 @@ mod tests {
                 for row in queues.sift(&page_asked, page(page_asked.from())) {
                     taken[row.number as usize] += 1;
                     if row.done.is_none() || row.number == 9 {
-                        queues.wait(Todo::new(row.number, row.line.order.unwrap(), 0), false);
+                        queues.wait(Todo::new(row.number, row.line.order.unwrap(), Vec::new(), 0), false);
                     }
                 }
             }
-            let waiting = queues.all_mut().map(|queue| queue.waiting.len()).sum::<usize>();
+            let waiting = queues.all_mut().map(|(queue, _)| queue.waiting.len()).sum::<usize>();
             waiting_max = waiting_max.max(waiting);
             for (name, queue) in &mut queues.by_destination {
                 let moves = if name == "up" { 50 } else { usize::from(!is_down) * 100 };
@@ -257,23 +229,17 @@ mod tests {
 
     #[test]
     fn one_that_moves_is_waited_for() {
-        let mut queues = Queues {
-            by_destination: HashMap::new(),
-            at: 1,
-            lines: LINES,
-            pace: (1, None),
-            held_up_since: None,
-        };
+        let mut queues = Queues { by_destination: HashMap::new(), at: 1, lines: LINES, held_up_since: None };
         let mut now = Instant::now();
         while queues.at < 10_000 {
             now += Duration::from_millis(500);
             for asked in queues.pages(now) {
                 assert_eq!(asked, Page::Next(queues.at));
                 for row in queues.sift(&asked, page(asked.from())) {
-                    queues.wait(Todo::new(row.number, row.line.order.unwrap(), 0), false);
+                    queues.wait(Todo::new(row.number, row.line.order.unwrap(), Vec::new(), 0), false);
                 }
             }
-            for queue in queues.all_mut() {
+            for (queue, _) in queues.all_mut() {
                 drop(queue.waiting.drain(..queue.waiting.len().min(200)));
             }
         }

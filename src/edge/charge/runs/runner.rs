@@ -2,7 +2,7 @@
 //! what is not is charged, so that a restart needs to know nothing.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,15 @@ use tokio::task::JoinSet;
 
 use super::super::send::By;
 use super::super::{Error, answer, lock, machine};
-use super::queues::{Queue, Queues};
+use super::lane::{Lanes, Pace, Place};
+use super::queues::Queues;
 use super::work::{self, Ended, Faults, Todo};
 use super::{Live, Told, commit, maker, next, verbs};
 use crate::card::id::{ChargeId, RunId};
 use crate::edge::App;
 use crate::edge::audit::catalogue;
 use crate::edge::store::{
-    ChargeStatus, LineDone, Outbound, RunLineRow, RunRow, RunState, StoreError, Verdict,
+    ChargeStatus, LineDone, Outbound, RunLineRow, RunOrder, RunRow, RunState, StoreError, Verdict,
 };
 
 /// Lines that are read at once.
@@ -42,7 +43,8 @@ pub struct Progress {
     pub under_way: u32,
     /// Lines worked on a second, over the last seconds.
     pub per_second: f64,
-    /// By destination (empty for the only one): how many may be under way, how many are, and whether it makes a pause.
+    /// By destination (empty where there is none): how many may be under way, how many of all runs are, and whether it makes a
+    /// pause.
     pub lanes: BTreeMap<String, (u32, u32, bool)>,
 }
 
@@ -94,7 +96,10 @@ struct Runner<'a> {
     live: Arc<Live>,
     by: By,
     queues: Queues,
-    tasks: JoinSet<(Todo, Instant, Ended)>,
+    lanes: Arc<Lanes>,
+    /// Where its lines went so far.
+    destinations: BTreeSet<String>,
+    tasks: JoinSet<(Todo, Place, Ended)>,
     /// Lines with their last outcome.
     settled: BTreeMap<String, u32>,
     /// Charges whose outcome is not known yet, and how each stood when last looked at.
@@ -114,6 +119,8 @@ impl<'a> Runner<'a> {
         Self {
             by: maker(app, &run),
             queues: Queues::new(&run),
+            lanes: Arc::clone(&app.charges.runs.lanes),
+            destinations: BTreeSet::new(),
             app,
             run,
             live,
@@ -153,7 +160,7 @@ impl<'a> Runner<'a> {
                     continue;
                 }
             }
-            let live = Arc::clone(&self.live);
+            let (live, lanes) = (Arc::clone(&self.live), Arc::clone(&self.lanes));
             tokio::select! {
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     self.take(ended).await;
@@ -162,6 +169,8 @@ impl<'a> Runner<'a> {
                     }
                 }
                 () = live.changed.notified() => next_tick = Instant::now(),
+                // Of another run, maybe, where all places were taken.
+                () = lanes.freed.notified() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         }
@@ -196,12 +205,12 @@ impl<'a> Runner<'a> {
         };
         match (row.verdict, row.done, row.line.order) {
             (Verdict::Accepted, Some(_), Some(order)) if again => {
-                self.queues.wait(Todo::new(row.number, order, 1), false);
+                self.wait_new(row.number, order, 1).await;
             }
             (Verdict::Accepted, Some(LineDone::Charge(id, status)), _) => self.charged(id, status),
             (Verdict::Accepted, Some(LineDone::Refused(_)), _) => self.settle("refused"),
             (Verdict::Accepted, None, Some(order)) => {
-                self.queues.wait(Todo::new(row.number, order, 0), false);
+                self.wait_new(row.number, order, 0).await;
             }
             (Verdict::Accepted, None, None)
             | (
@@ -214,6 +223,18 @@ impl<'a> Runner<'a> {
                 _,
             ) => {}
         }
+    }
+
+    async fn wait_new(&mut self, line: u32, order: RunOrder, tries: u32) {
+        let to = work::destinations_of(self.app, &self.run, &order).await;
+        if let Some(first) = to.first().filter(|first| !self.destinations.contains(*first)) {
+            self.destinations.insert(first.clone());
+        }
+        self.queues.wait(Todo::new(line, order, to, tries), false);
+    }
+
+    const fn pace(&self) -> Pace {
+        Pace { at_once: self.run.options.concurrency, rate: self.run.options.rate }
     }
 
     /// Whether nothing of a failed charge had left.
@@ -234,21 +255,36 @@ impl<'a> Runner<'a> {
         }
         let mut wake: Option<Instant> = None;
         let Ok(allowed) = work::allowed(self.app, &self.run) else { return None };
-        for Queue { lane, waiting, .. } in self.queues.all_mut() {
-            while let Some(todo) = waiting.pop_front() {
-                match lane.start(now) {
-                    Ok(()) => {
+        let of = (self.run.id, self.pace());
+        // Destinations that take no more now.
+        let mut full = BTreeSet::new();
+        for (queue, is_of_one) in self.queues.all_mut() {
+            let mut at = 0;
+            while let Some(todo) = queue.waiting.get(at) {
+                if full.contains(&todo.to) {
+                    if is_of_one {
+                        break;
+                    }
+                    at += 1;
+                    continue;
+                }
+                match self.lanes.start(&todo.to, of, now) {
+                    Ok(place) => {
+                        if !self.destinations.contains(place.destination()) {
+                            self.destinations.insert(place.destination().to_owned());
+                        }
+                        let Some(todo) = queue.waiting.remove(at) else { break };
                         let (app, by, allowed) = (Arc::clone(self.app), self.by.clone(), allowed.clone());
                         let id = self.run.id;
                         self.tasks.spawn(async move {
-                            let ended = work::work(&app, &allowed, id, &todo, &by).await;
-                            (todo, now, ended)
+                            let ended =
+                                work::work(&app, &allowed, id, &todo, (&by, place.destination())).await;
+                            (todo, place, ended)
                         });
                     }
                     Err(until) => {
-                        waiting.push_front(todo);
+                        full.insert(todo.to.clone());
                         wake = [wake, until].into_iter().flatten().min();
-                        break;
                     }
                 }
             }
@@ -256,29 +292,22 @@ impl<'a> Runner<'a> {
         wake
     }
 
-    async fn take(&mut self, ended: Result<(Todo, Instant, Ended), tokio::task::JoinError>) {
+    async fn take(&mut self, ended: Result<(Todo, Place, Ended), tokio::task::JoinError>) {
         // A line whose task broke is found by the next start: its mark says how far it came.
-        let Ok((todo, began, ended)) = ended else {
+        let Ok((todo, place, ended)) = ended else {
             tracing::error!(code = "run_line", "the work on a line of a run broke off");
             return self.stand_still("internal").await;
         };
         let now = Instant::now();
-        if let Some(lane) = self.queues.lane_of(&todo) {
-            match &ended {
-                Ended::Charged { too_much, wait, .. } => lane.end(began, (*too_much, *wait), now),
-                Ended::Marked { .. }
-                | Ended::Refused
-                | Ended::Again
-                | Ended::NotNow
-                | Ended::Faulty
-                | Ended::Stop(_) => lane.give_back(),
-            }
-        }
-        if let Ended::Charged { .. } = &ended {
+        let began = place.began;
+        if let Ended::Charged { too_much, wait, .. } = &ended {
             self.last_charged = Some(now);
+            place.end((*too_much, *wait), now);
+        } else {
+            drop(place);
         }
         match ended {
-            Ended::Charged { too_much: true, .. } if todo.tries < TRIES_MAX => {
+            Ended::Charged { too_much: true, status: ChargeStatus::Failed, .. } if todo.tries < TRIES_MAX => {
                 // Behind the others: if it is this line alone that meets it, it holds up none.
                 self.queues.wait(Todo { tries: todo.tries + 1, ..todo }, false);
             }
@@ -359,8 +388,9 @@ impl<'a> Runner<'a> {
             if seconds > 0.0 { f64::from(self.done.saturating_sub(*done)) / seconds } else { 0.0 }
         });
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let lanes = self.queues.iter().map(|(name, Queue { lane, .. })| {
-            (name.clone(), (small(lane.allowed()), small(lane.under_way()), lane.is_paused(now)))
+        let lanes = self.destinations.iter().map(|name| {
+            let (allowed, under_way, is_paused) = self.lanes.show(name, self.pace(), now);
+            (name.clone(), (small(allowed), small(under_way), is_paused))
         });
         *lock(&self.live.progress) = Progress {
             outcomes: self.outcomes(),

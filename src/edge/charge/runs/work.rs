@@ -28,6 +28,8 @@ const FAULTS_MAX: u32 = 8;
 pub(super) struct Todo {
     pub(super) line: u32,
     pub(super) order: RunOrder,
+    /// Where it goes first, and where it may go instead.
+    pub(super) to: Vec<String>,
     /// How often it was tried before.
     pub(super) tries: u32,
     /// What the keeper could not do about it.
@@ -42,8 +44,8 @@ pub(super) struct Faults {
 }
 
 impl Todo {
-    pub(super) fn new(line: u32, order: RunOrder, tries: u32) -> Self {
-        Self { line, order, tries, faults: Faults::default() }
+    pub(super) fn new(line: u32, order: RunOrder, to: Vec<String>, tries: u32) -> Self {
+        Self { line, order, to, tries, faults: Faults::default() }
     }
 }
 
@@ -96,11 +98,28 @@ pub(super) fn allowed(app: &App, run: &RunRow) -> Result<Allowed, &'static str> 
     }
 }
 
-/// Charges a line, or marks why not.
-pub(super) async fn work(app: &App, allowed: &Allowed, run: RunId, todo: &Todo, by: &By) -> Ended {
+/// Where a line goes first: what it names, else what its route chooses, and then the others of that. A nameless one if that cannot
+/// be said; when it is charged, it is chosen anew.
+pub(super) async fn destinations_of(app: &App, run: &RunRow, order: &RunOrder) -> Vec<String> {
+    if let Some(name) = &order.destination {
+        return vec![name.clone()];
+    }
+    let nameless = vec![String::new()];
+    let Ok(Allowed { principal, tenant }) = allowed(app, run) else { return nameless };
+    create::destinations_of_line(app, &principal, tenant, order).await.unwrap_or(nameless)
+}
+
+/// Charges a line, first at this destination of its route, or marks why not.
+pub(super) async fn work(
+    app: &App,
+    allowed: &Allowed,
+    run: RunId,
+    todo: &Todo,
+    (by, at): (&By, &str),
+) -> Ended {
     let of = OfRun { id: run, line: todo.line };
     let Allowed { principal, tenant } = allowed;
-    match create::charge_line(app, principal, *tenant, (&todo.order, of), by).await {
+    match create::charge_line(app, principal, *tenant, (&todo.order, of), (by, at)).await {
         Ok(OfLine { id, status, too_much, wait }) => Ended::Charged { id, status, too_much, wait },
         Err(Error::Commit(CommitError::Conflict)) if todo.tries < CONFLICTS_MAX => {
             let marked = as_marked(app, tenant.0, of).await;
