@@ -21,8 +21,8 @@ use crate::wire::forwarder::{Outcome, WebhookRead};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::keeper::{
     ChargeRead, CompareZip, Digest, Digested, ExpireBy, ForwardRead, FromKeeper, Hello, Known, LookUp,
-    OpenExpiry, Opened, Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, ReadWebhook, Refusal, Seal,
-    Sealed, ShowForward, SignCheckpoint, SignWebhook, Stated, ToKeeper, WebhookSecret,
+    OpenExpiry, Opened, Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, ReadWebhook, Refusal,
+    Seal, Sealed, ShowForward, SignCheckpoint, SignWebhook, Stated, ToKeeper, WebhookSecret,
 };
 
 /// Calls that may wait at once; past it the edge is asking more than a keeper can ever answer in time.

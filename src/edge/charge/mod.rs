@@ -6,8 +6,8 @@
 //! - [`again`]: one more attempt; [`schedule`], [`retries`]: when, and the task that makes it; [`route`]: where to, and where else.
 //! - [`declines`]: what the networks allow after a decline; [`updater`]: what a processor says of the card; [`settle`]: what a person
 //!   says of a charge.
-//! - [`resolve`]: what to do when nobody knows; [`pending`]: when the processor answers later; [`recover`]: after a restart; [`waits`]:
-//!   who asked to be left alone; [`slots`]: how many at once.
+//! - [`resolve`]: what to do when nobody knows; [`undo`]: to take back; [`pending`]: when the processor answers later; [`recover`]:
+//!   after a restart; [`waits`]: who asked to be left alone; [`slots`]: how many at once.
 //! - [`told`]: what processors tell by themselves.
 //! - [`runs`]: many charges as one stream.
 //! - [`answer`]: a charge as the API writes it; [`limits`]: what a principal may charge; [`terms`]: how long an authorization holds.
@@ -50,6 +50,7 @@ mod terms;
 #[cfg(test)]
 pub(in crate::edge) mod tests;
 mod told;
+mod undo;
 mod updater;
 mod waits;
 

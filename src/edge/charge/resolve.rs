@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::follow::{draft, prepare_for, verb_of};
+use super::follow::{prepare_for, verb_of};
 use super::machine::{self, How};
 use super::send::{self, By, Claim};
-use super::{Error, Held, create, pending, refundable, resolving, route};
+use super::{Error, Held, create, pending, refundable, resolving, route, undo};
 use crate::card::id::{AttemptId, EventId};
 use crate::clock::Time;
 use crate::edge::App;
@@ -17,7 +17,7 @@ use crate::edge::store::{Attempt, AttemptState, ChargeRow, Operation, OperationK
 use crate::random;
 use crate::wire::control::DestinationInfo;
 use crate::wire::forwarder::{Outcome, Sent, Verdict};
-use crate::wire::keeper::{Known, LookUp, RefusalCode, Verb};
+use crate::wire::keeper::{Known, LookUp, RefusalCode};
 
 /// After this an attempt that could not be found out is a person's.
 const RESOLVE_SECONDS_MAX: u64 = 15 * 60;
@@ -166,7 +166,7 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
             continue;
         }
         if machine::needs_reversal(&charge) {
-            charge = reverse(app, charge, claim, over).await;
+            charge = undo::reverse(app, charge, claim, over).await;
             continue;
         }
         let is_left_alone = !app.charges.waits.left(&charge.destination).is_zero();
@@ -287,7 +287,7 @@ fn next_step(
     if resend {
         return Step::Resend;
     }
-    if undo_verb(to, operation).is_some() && !known.undone && (half_over || !to.can_look_up) {
+    if undo::verb_of_undo(to, operation).is_some() && !known.undone && (half_over || !to.can_look_up) {
         return Step::Undo;
     }
     if to.can_look_up { Step::LookUp } else { Step::Wait }
@@ -434,36 +434,6 @@ fn is_settled(attempt: &Attempt, to: &DestinationInfo, last_send: Option<LastSen
     attempt.finished_at.is_some() && in_time && since.is_some_and(|since| now >= since.plus_seconds(settle))
 }
 
-/// Gives back what was approved and not wanted. At the end of the time a person must.
-async fn reverse(app: &App, charge: ChargeRow, claim: Option<&Claim>, over: bool) -> ChargeRow {
-    let now = app.clock.now();
-    let destinations = app.directory.destinations();
-    let to = destinations.iter().find(|to| to.name == charge.destination);
-    let operation = match to.map(|to| make_undo(to, &charge, now)) {
-        Some(Ok(operation)) => operation,
-        Some(Err(_)) => return charge,
-        // The destination was taken out of the configuration: it may come back.
-        None if !over => return charge,
-        None => None,
-    };
-    let why = match operation {
-        None => "no_way_to_undo",
-        Some(_) if over => "gave_up",
-        Some(operation) => match undo(app, &charge, operation, claim).await {
-            Ok(charge) => return charge,
-            Err(error) if is_passing(&error) => return charge,
-            Err(_) => "void_refused",
-        },
-    };
-    let Ok(attempt) = AttemptId::make(now) else { return charge };
-    let amount = charge.amount_authorized;
-    let Ok(operation) = create::make_operation((OperationKind::Void, amount), attempt, now) else {
-        return charge;
-    };
-    let next = machine::with_failed(&charge, operation, why, now);
-    if send::commit_moved(app, &charge, &next, attempt).await { next } else { charge }
-}
-
 /// Releases or gives back what an attempt that nobody knows of may have done.
 async fn undo_unknown(
     app: &App,
@@ -476,8 +446,8 @@ async fn undo_unknown(
         known.undone = true;
         return charge;
     }
-    let undone = match make_undo(to, &charge, app.clock.now()) {
-        Ok(Some(operation)) => undo(app, &charge, operation, claim).await,
+    let undone = match undo::make(to, &charge, app.clock.now()) {
+        Ok(Some(operation)) => undo::carry_out(app, &charge, operation, claim).await,
         Ok(None) => Err(Error::State),
         Err(error) => Err(error),
     };
@@ -491,48 +461,6 @@ async fn undo_unknown(
             charge
         }
     }
-}
-
-/// What the connector has to undo an operation that began a charge.
-fn undo_verb(to: &DestinationInfo, operation: &Operation) -> Option<Verb> {
-    match verb_of(operation) {
-        Verb::Sale => to.undo_sale,
-        Verb::Authorize => to.undo_authorize,
-        Verb::Capture | Verb::Refund | Verb::Void | Verb::Verify => None,
-    }
-}
-
-/// The operation that undoes a charge's first one, all of it; none if its connector has none.
-fn make_undo(to: &DestinationInfo, charge: &ChargeRow, now: Time) -> Result<Option<Operation>, Error> {
-    let first = charge.operations.first();
-    let Some((first, verb)) = first.and_then(|first| Some((first, undo_verb(to, first)?))) else {
-        return Ok(None);
-    };
-    // Of what is unknown nobody knows how much was taken; a refund names what was asked for.
-    let amount = if charge.amount_authorized > 0 { charge.amount_authorized } else { first.amount };
-    let kind = if verb == Verb::Refund { OperationKind::Refund } else { OperationKind::Void };
-    let operation = create::make_operation((kind, amount), AttemptId::make(now)?, now)?;
-    Ok(Some(Operation { undoes: true, ..operation }))
-}
-
-async fn undo(
-    app: &App,
-    charge: &ChargeRow,
-    operation: Operation,
-    claim: Option<&Claim>,
-) -> Result<ChargeRow, Error> {
-    let with_card = operation.kind == OperationKind::Refund && refundable::needs_card(app, charge);
-    let draft = draft(app, charge.clone(), operation, with_card).await?;
-    let (mut next, attempt, event) = (draft.charge, draft.attempt, draft.prepare.event);
-    let prepared = send::prepare(app, draft.prepare).await?;
-    let by = By::vault();
-    let ids = (attempt, event);
-    let grant = send::commit_sending(app, &mut next, ids, &prepared, &by, draft.keys, None).await?;
-    let outcome = send::release(app, prepared.held, grant, attempt).await;
-    let next = send::record(app, next, &outcome, How::Sent, &by, claim).await;
-    let openings = prepared.opening.iter().map(|_| event).collect();
-    send::acknowledge(app, vec![attempt], openings);
-    Ok(next)
 }
 
 /// Whether the same may work a little later.
@@ -615,6 +543,7 @@ mod tests {
     use super::*;
     use crate::card::id::IdBytes;
     use crate::card::tenant::Mode;
+    use crate::wire::keeper::Verb;
 
     const NOW: Time = Time::from_micros(1_800_000_000_000_000);
 
@@ -754,7 +683,7 @@ mod tests {
     fn the_connector_says_what_undoes() {
         let by_refund = DestinationInfo { undo_sale: Some(Verb::Refund), ..to("replay", true) };
         let mut charge = super::super::tests::charge(OperationKind::Sale, false);
-        let undo = |to: &DestinationInfo, charge: &ChargeRow| make_undo(to, charge, NOW).unwrap();
+        let undo = |to: &DestinationInfo, charge: &ChargeRow| undo::make(to, charge, NOW).unwrap();
         let of = |operation: Operation| (operation.kind, operation.undoes, operation.amount);
         let all = charge.amount;
         assert_eq!(undo(&by_refund, &charge).map(of), Some((OperationKind::Refund, true, all)));

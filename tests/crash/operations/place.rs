@@ -232,7 +232,9 @@ fn connector(lane: Lane) -> String {
             ("timeout_s", _) => "timeout_s = 2".to_owned(),
             ("settle_s", _) => "settle_s = 2".to_owned(),
             ("name", Lane::SuccessOnly) => format!("name = \"{}\"", lane.destination()),
-            ("kind", Lane::SuccessOnly) if line.starts_with("kind = \"") => format!("kind = \"{}\"", lane.class()),
+            ("kind", Lane::SuccessOnly) if line.starts_with("kind = \"") => {
+                format!("kind = \"{}\"", lane.class())
+            }
             _ => line.to_owned(),
         }
     });
