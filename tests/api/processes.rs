@@ -8,6 +8,7 @@ use cardvault::card::tenant::Mode;
 use cardvault::supervisor::admin::AdminRequest;
 use cardvault::tools::client::Payload;
 use cardvault::wire::control::{AdminAnswer, PrincipalOrder};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, Shutdown, shutdown, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 use serde_json::{Value, json};
@@ -63,7 +64,14 @@ fn keeper_line(vault: &Vault) -> Option<OwnedFd> {
         let number = entry.file_name().to_str().unwrap().parse().unwrap();
         let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?;
         let is_local = sockopt::socket_domain(&socket).unwrap() == AddressFamily::UNIX;
-        if is_local && sockopt::socket_peercred(&socket).unwrap().pid.as_raw_nonzero().get() == supervisor {
+        let is_made = || sockopt::socket_peercred(&socket).unwrap().pid.as_raw_nonzero().get() == supervisor;
+        // The other end of a line to a role that does not run is gone.
+        let is_live = || {
+            let mut now = [PollFd::new(&socket, PollFlags::empty())];
+            poll(&mut now, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+            !now[0].revents().contains(PollFlags::HUP)
+        };
+        if is_local && is_made() && is_live() {
             return Some(socket);
         }
     }
