@@ -9,7 +9,7 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::fault::{Faults, suggest};
-use super::names::{GROUPS, Kind, NAMES, Name, Secret, Signing};
+use super::names::{GROUPS, Kind, Money, NAMES, Name, Secret, Signing};
 use super::render::{RenderError, Scope};
 
 /// No leaf of a real connector is near this.
@@ -35,6 +35,10 @@ pub(super) struct Known {
     pub(super) maps_used: Vec<bool>,
     /// What the steps above give: `step.NAME.OUTPUT`.
     pub(super) outputs: Vec<(String, Name)>,
+    /// Whether a leaf has written an amount in minor units.
+    pub(super) writes_minor: bool,
+    /// Whether one has written it as a decimal.
+    pub(super) writes_decimal: bool,
 }
 
 /// A table that translates values; `*` stands for any other.
@@ -183,6 +187,7 @@ impl Leaf {
                 leaf.pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
             }
             if let Some(slot) = Slot::read(inside, at, known, faults) {
+                known.note_amount(&slot);
                 leaf.pieces.push(Piece::Slot(slot));
             }
             rest = tail;
@@ -451,6 +456,13 @@ impl Filter {
 }
 
 impl Known {
+    /// Notes how an amount is written.
+    fn note_amount(&mut self, slot: &Slot) {
+        let is_decimal = slot.name == Name::Money(Money::Decimal) || slot.filters.contains(&Filter::Decimal);
+        self.writes_decimal |= is_decimal;
+        self.writes_minor |= slot.name == Name::Money(Money::Minor) && !is_decimal;
+    }
+
     /// The name behind a spelling.
     pub(super) fn find_name(&self, spelling: &str) -> Option<Name> {
         let output = self.outputs.iter().find(|(known, _)| known == spelling).map(|(_, name)| *name);

@@ -49,6 +49,8 @@ pub(super) struct MoneyRules {
     pub(super) multiples: Vec<([u8; 3], u32)>,
     /// The smallest amounts that it takes, in ISO 4217 minor units, in the order of the file.
     pub(super) smallest: Vec<([u8; 3], i64)>,
+    /// Its requests hold decimals alone: what it answers without a point is in major units too.
+    pub(super) in_major: bool,
 }
 
 /// The processor's exponent or rounding limit cannot hold the amount.
@@ -71,10 +73,12 @@ impl MoneyRules {
         Ok(amount)
     }
 
-    /// What a processor counted, in ISO 4217 minor units; text with a point is read as major units.
+    /// What a processor counted, in ISO 4217 minor units; text with a point is read as major units, and text without where its requests
+    /// hold decimals: some write 20.00 as 20, which as minor units would look like a hundredth of it.
     pub(super) fn to_iso(&self, text: &str, currency: Option<&str>) -> Option<i64> {
         let currency = currency.and_then(|code| self::currency(&code.to_ascii_uppercase()));
-        let Some((whole, part)) = text.split_once('.') else {
+        let parts = text.split_once('.').or(self.in_major.then_some((text, "")));
+        let Some((whole, part)) = parts else {
             let amount = text.parse().ok()?;
             return match currency {
                 Some(known) => rescale(amount, self.exponent(&known), known.exponent),
@@ -173,5 +177,13 @@ mod tests {
         assert_eq!(rules.to_iso("12.3", Some("USD")), Some(1230));
         assert_eq!(rules.to_iso("12.345", Some("USD")), None);
         assert_eq!(rules.to_iso("500", None), None);
+        let decimals = MoneyRules { in_major: true, ..MoneyRules::default() };
+        for (text, currency, minor) in
+            [("20", "USD", 2000), ("20.0", "USD", 2000), ("20", "JPY", 20), ("2", "KWD", 2000)]
+        {
+            assert_eq!(decimals.to_iso(text, Some(currency)), Some(minor), "{text} {currency}");
+        }
+        assert_eq!(decimals.to_iso("20", None), None);
+        assert_eq!(decimals.to_iso("", Some("USD")), None);
     }
 }

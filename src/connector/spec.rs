@@ -105,19 +105,20 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     let (evidence, source, date) = read_evidence(&mut top, faults);
     let (mut known, notes) = read_known(&mut top, faults);
     let (live, test, timeout) = read_endpoint(&mut top, faults);
-    let steps = top
-        .section("step", faults)
-        .map_or(Vec::new(), |s| read_steps(s, &mut known, read_step_endpoint, faults));
+    let steps = top.section("step", faults);
+    let steps = steps.map_or(Vec::new(), |s| read_steps(s, &mut known, read_step_endpoint, faults));
     let sign = top.section("sign", faults).and_then(|s| Sign::read(s, &mut known, faults));
     let auth = read_auth(&mut top, &mut known, faults);
     let headers = top.section("header", faults).map_or(Vec::new(), |s| read_headers(s, &mut known, faults));
     let (idempotency, key) = read_idempotency(&mut top, &mut known, faults);
-    let money = top.section("currency", faults).map_or(MoneyRules::default(), |s| read_currency(s, faults));
+    let currency = top.section("currency", faults);
+    let mut money = currency.map_or(MoneyRules::default(), |s| read_currency(s, faults));
     let (settle, until, lookup_of) = read_lookup(&mut top, faults);
     let terms = top.section("authorization", faults);
     let authorization = terms.map_or(Authorization::default(), |s| Authorization::read(s, faults));
     let ops = read_operations(&mut top, &mut known, faults);
     check_lookup(&ops, settle, &at, faults);
+    money.in_major = known.writes_decimal && !known.writes_minor;
     check_smallest(&money, &ops, &at, faults);
     let common: Vec<&Header> = auth.iter().chain(&headers).chain(&key).collect();
     check_headers((&auth, &headers, key.as_ref()), &ops, &at, faults);
@@ -125,8 +126,7 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
     let (format, empty) = read_response(&mut top, faults);
     let (fields, updates) = read_facts(&mut top, &mut known, faults);
     let rules = read_rules(top.take("rule"), &at, faults);
-    let declines =
-        top.section("decline", faults).map_or(DeclineTable::default(), |s| DeclineTable::read(s, faults));
+    let declines = read_declines(&mut top, faults);
     check_optional(&known, faults);
     let webhook =
         top.section("webhook", faults).and_then(|s| Webhook::read(s, (format, &ops), &mut known, faults));
@@ -169,6 +169,11 @@ fn read_file(mut top: Section<'_>, text: &str, faults: &mut Faults<'_>) -> Optio
         declines,
         webhook,
     })
+}
+
+fn read_declines(top: &mut Section<'_>, faults: &mut Faults<'_>) -> DeclineTable {
+    let section = top.section("decline", faults);
+    section.map_or(DeclineTable::default(), |section| DeclineTable::read(section, faults))
 }
 
 fn read_operations(top: &mut Section<'_>, known: &mut Known, faults: &mut Faults<'_>) -> Vec<Op> {
@@ -247,6 +252,8 @@ fn read_known(top: &mut Section<'_>, faults: &mut Faults<'_>) -> (Known, Vec<Box
         maps: Vec::new(),
         maps_used: Vec::new(),
         outputs: Vec::new(),
+        writes_minor: false,
+        writes_decimal: false,
     };
     let mut notes = Vec::new();
     if let Some(mut section) = top.section("credentials", faults) {
