@@ -43,6 +43,7 @@ pub mod scope;
 pub mod store;
 pub mod vault;
 pub mod webhooks;
+mod working;
 
 pub use process::run;
 
@@ -76,6 +77,7 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// Woken by important events: a checkpoint follows within two seconds.
     pub important: Notify,
+    working: working::Keys,
     denials: DefaultDirectRateLimiter,
     processor_webhooks: DefaultDirectRateLimiter,
     denials_unlogged: AtomicU64,
@@ -100,6 +102,7 @@ impl Edge {
             limits,
             metrics: Arc::new(Metrics::new()),
             important: Notify::new(),
+            working: working::Keys::default(),
             denials: RateLimiter::direct(Quota::per_second(DENIALS_PER_SECOND_MAX)),
             processor_webhooks: RateLimiter::direct(Quota::per_second(WEBHOOKS_PER_SECOND_MAX)),
             denials_unlogged: AtomicU64::new(0),

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::machine::{self, How};
 use super::send::{self, By, Claim};
-use super::{Answered, Error, Held, Hold, answer, declines, limits, resolve, route, schedule, working};
+use super::{Answered, Error, Hold, answer, declines, limits, resolve, route, schedule};
 use crate::card::id::{AgreementId, AttemptId, ChargeId, EventId, OperationId, Token};
 use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
@@ -17,6 +17,7 @@ use crate::edge::store::{
     AgreementRow, CardRow, CardStatus, Change, ChargeRow, ChargeStatus, CommitError, OfRun, Operation,
     OperationKind, Plan, RouteLeft, RunOrder, StoreError, StoredAnswer, StoredIdempotency,
 };
+use crate::edge::working::Working;
 use crate::wire::control::DestinationInfo;
 use crate::wire::forwarder::Sent as Left;
 use crate::wire::keeper::{ChargeRead, Digested, Prepare, ReadCharge, StoredCredential, Verb};
@@ -66,7 +67,7 @@ async fn begin(
 ) -> Result<Answered, Error> {
     let tenant = caller.tenant_id();
     let token = read.token.ok_or(Error::TokenUnknown)?;
-    let guard = Arc::new(Held::take(app, working, read.digests.key).ok_or(Error::InProgress)?);
+    let guard = Arc::new(Working::take(app, read.digests.key).ok_or(Error::InProgress)?);
     let claim = Claim {
         tenant,
         route,
@@ -251,7 +252,7 @@ pub(super) async fn run(
     draft: Draft,
     by: By,
     claim: Claim,
-    guard: Arc<Held<[u8; 32]>>,
+    guard: Arc<Working>,
     hold: Hold,
 ) -> Result<Answered, Error> {
     let (begun, has_begun) = oneshot::channel();
@@ -292,7 +293,7 @@ pub(super) async fn send_first(
     app: App,
     draft: Draft,
     by: By,
-    (claim, guard): (Claim, Arc<Held<[u8; 32]>>),
+    (claim, guard): (Claim, Arc<Working>),
     begun: oneshot::Sender<Result<ChargeRow, Error>>,
 ) -> Option<Sent> {
     let Draft { mut charge, attempt, prepare, keys, slot, taken } = draft;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use super::create::{self, Draft};
 use super::send::{By, Claim};
-use super::{Answered, Error, Held, Hold, machine, refundable, rules, working};
+use super::{Answered, Error, Hold, machine, refundable, rules};
 use crate::card::id::{AttemptId, EventId};
 use crate::edge::App;
 use crate::edge::directory::Caller;
 use crate::edge::keeper::KeeperError;
 use crate::edge::store::{ChargeRow, CommitError, Operation, OperationKind};
+use crate::edge::working::Working;
 use crate::wire::keeper::{Digest, Prepare, RefusalCode, StoredCredential, Verb};
 
 /// How often an operation starts again when another change of the charge came first.
@@ -79,7 +80,7 @@ pub async fn follow(
         body: body.to_vec(),
     };
     let digests = app.keeper.digest(digest).await?;
-    let guard = Arc::new(Held::take(app, working, digests.key).ok_or(Error::InProgress)?);
+    let guard = Arc::new(Working::take(app, digests.key).ok_or(Error::InProgress)?);
     let mut claim =
         Claim { tenant, route, key: digests.key, body_mac: digests.body, token: None, operation: None };
     if let Some(stored) = app.store.idempotency(tenant, route, &claim.key).await? {

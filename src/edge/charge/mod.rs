@@ -225,8 +225,6 @@ pub struct Answered {
 pub struct Charges {
     /// When this process began, in milliseconds since the epoch: older attempts are those of the one before.
     started_ms: u64,
-    /// Idempotency keys (keyed hashes, with tenant and route) that this process works on now.
-    working: Mutex<HashSet<[u8; 32]>>,
     /// Charges that a task looks into now.
     resolving: Mutex<HashSet<ChargeId>>,
     /// Charges whose processor is asked again and again, with long waits between.
@@ -252,7 +250,6 @@ impl Charges {
     pub fn new(now: Time) -> Self {
         Self {
             started_ms: now.millis(),
-            working: Mutex::default(),
             resolving: Mutex::default(),
             polling: Mutex::default(),
             unnamed: told::Unnamed::default(),
@@ -294,10 +291,6 @@ impl<T: Copy + Eq + std::hash::Hash> Drop for Held<T> {
     fn drop(&mut self) {
         lock((self.of)(&self.app.charges)).remove(&self.what);
     }
-}
-
-fn working(charges: &Charges) -> &Mutex<HashSet<[u8; 32]>> {
-    &charges.working
 }
 
 fn resolving(charges: &Charges) -> &Mutex<HashSet<ChargeId>> {

@@ -3,7 +3,7 @@
 
 use super::machine;
 use super::send::{By, Claim, count, event_about};
-use super::{Answered, Error, Held, answer, create, retries, working};
+use super::{Answered, Error, answer, create, retries};
 use crate::clock::Time;
 use crate::edge::App;
 use crate::edge::audit::catalogue;
@@ -13,6 +13,7 @@ use crate::edge::keeper::PROCESSOR_SECONDS_MAX;
 use crate::edge::store::{
     AttemptState, Change, ChargeRow, ChargeStatus, CommitError, Operation, OperationKind, RowChange,
 };
+use crate::edge::working::Working;
 use crate::wire::control::DestinationInfo;
 use crate::wire::keeper::Digest;
 
@@ -63,7 +64,7 @@ pub async fn settle(
         body: body.to_vec(),
     };
     let digests = app.keeper.digest(digest).await?;
-    let _guard = Held::take(app, working, digests.key).ok_or(Error::InProgress)?;
+    let _guard = Working::take(app, digests.key).ok_or(Error::InProgress)?;
     let claim = Claim {
         tenant,
         route: ROUTE,

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::send::{self, Claim, Draft};
-use super::{Error, Made, Working};
+use super::{Error, Made};
 use crate::card::id::{AttemptId, EventId, ForwardId};
 use crate::edge::App;
 use crate::edge::audit::catalogue;
@@ -12,6 +12,7 @@ use crate::edge::directory::Caller;
 use crate::edge::store::{
     CardRow, CommitError, ForwardRow, ForwardStatus, Outbound, StoreError, StoredAnswer, StoredIdempotency,
 };
+use crate::edge::working::Working;
 use crate::wire::keeper::{ForwardRead, PrepareForward, ReadForward, ShowForward};
 
 const FORWARDS: &str = "POST /v1/forwards";

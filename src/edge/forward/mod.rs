@@ -7,9 +7,8 @@
 //! Invariant: no forward is sent twice: it is released against the grant of the one commit that made it.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::App;
 use super::store::ForwardRow;
 use crate::card::id::AttemptId;
 
@@ -40,8 +39,6 @@ pub enum Made {
 /// What the verbs on forwards keep in memory.
 #[derive(Debug, Default)]
 pub struct Forwards {
-    /// Idempotency keys (keyed hashes, with tenant and route) that this process works on now.
-    working: Mutex<HashSet<[u8; 32]>>,
     /// Forwards of the process before whose outcome is waited for.
     awaited: Mutex<HashSet<AttemptId>>,
 }
@@ -50,25 +47,6 @@ impl Forwards {
     /// Whether the outcome of a forward that the process before sent is waited for: nobody else may acknowledge it.
     pub fn awaits_outcome(&self, attempt: AttemptId) -> bool {
         lock(&self.awaited).contains(&attempt)
-    }
-}
-
-/// A key that is being worked on, while it lives.
-struct Working {
-    app: App,
-    key: [u8; 32],
-}
-
-impl Working {
-    /// `None` if it is being worked on already.
-    fn take(app: &App, key: [u8; 32]) -> Option<Self> {
-        lock(&app.forwards.working).insert(key).then(|| Self { app: Arc::clone(app), key })
-    }
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        lock(&self.app.forwards.working).remove(&self.key);
     }
 }
 

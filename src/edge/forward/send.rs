@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Error, Working};
+use super::Error;
 use crate::card::id::{AttemptId, EventId, Token};
 use crate::card::tenant::TenantId;
 use crate::edge::App;
@@ -17,6 +17,7 @@ use crate::edge::store::{
     Change, CommitError, ForwardAnswer, ForwardRow, ForwardStatus, Idempotency, Outbound, RowChange,
     StoredAnswer,
 };
+use crate::edge::working::Working;
 use crate::wire::forwarder::{Outcome, Sent};
 use crate::wire::keeper::{PrepareForward, Prepared};
 

@@ -379,6 +379,7 @@ impl From<webhooks::Error> for Problem {
             Error::HostNotAllowed => Self::about(Code::HostNotAllowed, "url"),
             Error::Disabled => Self::of(Code::EndpointDisabled),
             Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
+            Error::InProgress => Self::of(Code::RequestInProgress),
         }
     }
 }

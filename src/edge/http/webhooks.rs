@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::code::Code;
@@ -150,14 +150,13 @@ pub(super) async fn test(
     State(app): State<App>,
     caller: Caller,
     path: PathIds,
-    _key: IdempotencyKey,
+    IdempotencyKey(key): IdempotencyKey,
     OptionalBody(body): OptionalBody,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     if !body.is_empty() {
         let Nothing {} = read_json(&body)?;
     }
-    webhooks::test(&app, &caller, id_of(&path)?).await?;
-    Ok(StatusCode::ACCEPTED)
+    Ok(shown(&webhooks::test(&app, &caller, id_of(&path)?, (&key, &body)).await?))
 }
 
 /// `GET /v1/webhook_endpoints/{id}/deliveries`
@@ -183,7 +182,7 @@ pub(super) async fn replay(
     State(app): State<App>,
     caller: Caller,
     path: PathIds,
-    _key: IdempotencyKey,
+    IdempotencyKey(key): IdempotencyKey,
     body: Body<ReplayBody>,
 ) -> Result<Response, Problem> {
     let what = match (&body.value.event, &body.value.since) {
@@ -198,9 +197,7 @@ pub(super) async fn replay(
         (None, None) => return Err(Problem::about(Code::MissingField, "event")),
         (Some(_), _) => return Err(Problem::about(Code::InvalidValue, "event")),
     };
-    let replayed = webhooks::replay(&app, &caller, id_of(&path)?, what).await?;
-    let answer = ReplayAnswer { replayed: replayed.count, next_since: replayed.next_since };
-    Ok(reply::json(StatusCode::ACCEPTED, &answer))
+    Ok(shown(&webhooks::replay(&app, &caller, id_of(&path)?, (&key, &body.bytes), what).await?))
 }
 
 /// `GET /v1/webhook_events/{id}`: the body that is posted, byte for byte.
@@ -212,13 +209,6 @@ pub(super) async fn event(
     let id = NoticeId::parse(path.text("id")).ok_or_else(|| Problem::of(Code::NotFound))?;
     let notice = webhooks::notice(&app, &caller, id).await?;
     Ok(reply::written(StatusCode::OK, notice.body.into_bytes()))
-}
-
-#[derive(Serialize)]
-struct ReplayAnswer {
-    replayed: usize,
-    #[serde(serialize_with = "display_some")]
-    next_since: Option<Time>,
 }
 
 #[derive(Serialize)]
@@ -267,7 +257,8 @@ const fn state_word(state: DeliveryState) -> &'static str {
 
 fn shown(shown: &Shown) -> Response {
     let status = StatusCode::from_u16(shown.status).unwrap_or(StatusCode::OK);
-    let response = reply::json(status, &shown.body);
+    let response =
+        if shown.body.is_null() { status.into_response() } else { reply::json(status, &shown.body) };
     if shown.replayed { reply::replayed(response) } else { response }
 }
 

@@ -27,8 +27,8 @@ pub(super) use dispatch::run;
 pub(super) use expiring::run as tell_expiring;
 pub use place::{Place, place_of};
 pub use verbs::{
-    EndpointChange, NewEndpoint, Replay, Replayed, Shown, create, delete, deliveries, endpoint,
-    endpoint_json, endpoints, notice, replay, rotate, test, update,
+    EndpointChange, NewEndpoint, Replay, Shown, create, delete, deliveries, endpoint, endpoint_json,
+    endpoints, notice, replay, rotate, test, update,
 };
 
 /// Deliveries under way at once; a body is a few kilobytes.
@@ -64,6 +64,9 @@ pub enum Error {
     /// The idempotency key was used for another body.
     #[error("the idempotency key was used for another body")]
     KeyReused,
+    /// The same request is being worked on.
+    #[error("the same request is being worked on")]
+    InProgress,
 }
 
 /// What is on its way.

@@ -8,19 +8,22 @@ use super::super::audit::event::{EventDraft, Facts};
 use super::super::directory::Caller;
 use super::super::store::{
     Change, CommitError, Delivery, DeliveryState, EndpointRow, Idempotency, NoticeRow, Page, RowChange,
-    StoredAnswer, WebhookChange,
+    StoredAnswer, StoredIdempotency, WebhookChange,
 };
+use super::super::working::Working;
 use super::{Error, event, place_of};
 use crate::card::id::{EndpointId, NoticeId};
+use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::wire::keeper::{Digest, Digested, WebhookSecret};
 
 /// Another change may come first so often.
 const TRIES_MAX: usize = 8;
-/// Notices of one commit.
+/// Notices that are read at once.
 const REPLAY_PAGE: usize = 500;
-/// Notices of one replay.
-const REPLAY_MAX: usize = 10_000;
+/// Notices of one replay. They are one change, so that a key is kept with all that was done under it or with nothing: more would hold up
+/// what waits behind it.
+const REPLAY_MAX: usize = 2_000;
 /// For so long the same request again is shown the secret again: its answer may have been lost.
 const SECRET_SHOWN_SECONDS: i64 = 3_600;
 
@@ -59,21 +62,12 @@ pub enum Replay {
     Since(Time, bool),
 }
 
-/// How much is delivered once more.
-#[derive(Clone, Copy, Debug)]
-pub struct Replayed {
-    /// So many.
-    pub count: usize,
-    /// Where to go on, if there is more than one request takes.
-    pub next_since: Option<Time>,
-}
-
-/// An answer with a secret in it.
+/// An answer that is kept with its idempotency key.
 #[derive(Clone, Debug)]
 pub struct Shown {
     /// HTTP status.
     pub status: u16,
-    /// The endpoint, and the secret.
+    /// The body: of an endpoint that was made or got another secret, with the secret in it. Null: there is none.
     pub body: Value,
     /// Whether it was given before.
     pub replayed: bool,
@@ -104,8 +98,11 @@ pub async fn create(
     new: NewEndpoint,
 ) -> Result<Shown, Error> {
     const ROUTE: &str = "POST /v1/webhook_endpoints";
+    let claim = Claim::take(app, caller, (ROUTE, ROUTE.to_owned()), key, body).await?;
+    if let Some(before) = claim.answered(app).await? {
+        return with_secret(app, caller, before).await;
+    }
     check_host(app, &new.url)?;
-    let digests = digest(app, caller, ROUTE.to_owned(), key, body).await?;
     let now = app.clock.now();
     let row = EndpointRow {
         id: EndpointId::make(now)?,
@@ -123,7 +120,7 @@ pub async fn create(
         updated_at: now,
     };
     let events = vec![told(caller, catalogue::WEBHOOK_CREATE, &row, now, Facts::default())?];
-    show_once(app, caller, (ROUTE, &digests), 201, row, events).await
+    show_once(app, caller, &claim, 201, row, events).await
 }
 
 /// Gives an endpoint another secret; the old one signs as well for so many hours.
@@ -135,8 +132,10 @@ pub async fn rotate(
     keep_old_hours: i64,
 ) -> Result<Shown, Error> {
     const ROUTE: &str = "POST /v1/webhook_endpoints/{id}/rotate_secret";
-    let route = format!("POST /v1/webhook_endpoints/{id}/rotate_secret");
-    let digests = digest(app, caller, route, key, body).await?;
+    let claim = Claim::take(app, caller, (ROUTE, route_of(id, "rotate_secret")), key, body).await?;
+    if let Some(before) = claim.answered(app).await? {
+        return with_secret(app, caller, before).await;
+    }
     for _ in 0..TRIES_MAX {
         let mut row = endpoint(app, caller, id).await?;
         let now = app.clock.now();
@@ -145,7 +144,7 @@ pub async fn rotate(
         row.previous_until = (keep_old_hours > 0).then(|| now.plus_seconds(keep_old_hours * 3_600));
         row.updated_at = now;
         let events = vec![told(caller, catalogue::WEBHOOK_ROTATE, &row, now, Facts::default())?];
-        match show_once(app, caller, (ROUTE, &digests), 200, row, events).await {
+        match show_once(app, caller, &claim, 200, row, events).await {
             Err(Error::Commit(CommitError::Conflict)) => {}
             settled => return settled,
         }
@@ -226,9 +225,21 @@ pub async fn delete(app: &App, caller: &Caller, id: EndpointId) -> Result<(), Er
 }
 
 /// Has an endpoint told that it is tried out.
-pub async fn test(app: &App, caller: &Caller, id: EndpointId) -> Result<(), Error> {
+pub async fn test(
+    app: &App,
+    caller: &Caller,
+    id: EndpointId,
+    (key, body): (&str, &[u8]),
+) -> Result<Shown, Error> {
+    const ROUTE: &str = "POST /v1/webhook_endpoints/{id}/test";
+    let claim = Claim::take(app, caller, (ROUTE, route_of(id, "test")), key, body).await?;
+    if let Some(before) = claim.answered(app).await? {
+        return Ok(before);
+    }
     let row = enabled(app, caller, id).await?;
-    commit(app, WebhookChange::Test { tenant: row.tenant, endpoint: id }, Vec::new()).await
+    let rows = vec![RowChange::Webhook(WebhookChange::Test { tenant: row.tenant, endpoint: id })];
+    let change = Change { rows, ..Change::default() };
+    claim.commit(app, (202, Value::Null), change).await
 }
 
 /// The deliveries of an endpoint, newest first.
@@ -249,42 +260,58 @@ pub async fn notice(app: &App, caller: &Caller, id: NoticeId) -> Result<NoticeRo
 }
 
 /// Has what an endpoint wants delivered once more, with the same ids.
-pub async fn replay(app: &App, caller: &Caller, id: EndpointId, what: Replay) -> Result<Replayed, Error> {
-    let row = enabled(app, caller, id).await?;
-    let (since, failed_only) = match what {
-        Replay::One(notice_id) => {
-            let one = notice(app, caller, notice_id).await?;
-            again(app, caller, &row, vec![one.id]).await?;
-            return Ok(Replayed { count: 1, next_since: None });
-        }
-        Replay::Since(since, failed_only) => (since, failed_only),
-    };
-    let (mut after, mut count) = (None, 0);
-    loop {
-        let of = (row.tenant, id);
-        let page = app.store.webhook_notices_since(of, (since, failed_only), after, REPLAY_PAGE).await?;
-        let Some(last) = page.last() else { return Ok(Replayed { count, next_since: None }) };
-        if count + page.len() > REPLAY_MAX {
-            return Ok(Replayed { count, next_since: page.first().map(|one| one.created_at) });
-        }
-        after = Some(last.id);
-        let is_last = page.len() < REPLAY_PAGE;
-        let wanted: Vec<_> = page.iter().filter(|one| row.wants(&one.kind)).map(|one| one.id).collect();
-        if !wanted.is_empty() {
-            count += wanted.len();
-            again(app, caller, &row, wanted).await?;
-        }
-        if is_last {
-            return Ok(Replayed { count, next_since: None });
-        }
+pub async fn replay(
+    app: &App,
+    caller: &Caller,
+    id: EndpointId,
+    (key, body): (&str, &[u8]),
+    what: Replay,
+) -> Result<Shown, Error> {
+    const ROUTE: &str = "POST /v1/webhook_endpoints/{id}/replay";
+    let claim = Claim::take(app, caller, (ROUTE, route_of(id, "replay")), key, body).await?;
+    if let Some(before) = claim.answered(app).await? {
+        return Ok(before);
     }
+    let row = enabled(app, caller, id).await?;
+    let (notices, next_since) = match what {
+        Replay::One(notice_id) => (vec![notice(app, caller, notice_id).await?.id], None),
+        Replay::Since(since, failed_only) => since_then(app, &row, since, failed_only).await?,
+    };
+    let count = notices.len();
+    let answer = json!({"replayed": count, "next_since": next_since.map(|at| at.to_string())});
+    let mut change = Change::default();
+    if count > 0 {
+        let facts = Facts { count: u64::try_from(count).ok(), ..Facts::default() };
+        change.events.push(told(caller, catalogue::WEBHOOK_REPLAY, &row, app.clock.now(), facts)?);
+        let redeliver = WebhookChange::Redeliver { tenant: row.tenant, endpoint: id, notices };
+        change.rows.push(RowChange::Webhook(redeliver));
+    }
+    claim.commit(app, (202, answer), change).await
 }
 
-async fn again(app: &App, caller: &Caller, row: &EndpointRow, notices: Vec<NoticeId>) -> Result<(), Error> {
-    let facts = Facts { count: u64::try_from(notices.len()).ok(), ..Facts::default() };
-    let events = vec![told(caller, catalogue::WEBHOOK_REPLAY, row, app.clock.now(), facts)?];
-    let redeliver = WebhookChange::Redeliver { tenant: row.tenant, endpoint: row.id, notices };
-    commit(app, redeliver, events).await
+/// What an endpoint wants of what happened since then, and where to go on if there is more than one request takes.
+async fn since_then(
+    app: &App,
+    row: &EndpointRow,
+    since: Time,
+    failed_only: bool,
+) -> Result<(Vec<NoticeId>, Option<Time>), Error> {
+    let (mut after, mut wanted) = (None, Vec::new());
+    loop {
+        let of = (row.tenant, row.id);
+        let page = app.store.webhook_notices_since(of, (since, failed_only), after, REPLAY_PAGE).await?;
+        let ids: Vec<_> = page.iter().filter(|one| row.wants(&one.kind)).map(|one| one.id).collect();
+        let here = page.first().map(|one| one.created_at);
+        // What one commit told has one time, and a request that goes on from there must come past it.
+        if wanted.len() + ids.len() > REPLAY_MAX && here > Some(since) {
+            return Ok((wanted, here));
+        }
+        wanted.extend(ids);
+        after = page.last().map(|last| last.id);
+        if page.len() < REPLAY_PAGE {
+            return Ok((wanted, None));
+        }
+    }
 }
 
 async fn enabled(app: &App, caller: &Caller, id: EndpointId) -> Result<EndpointRow, Error> {
@@ -316,50 +343,89 @@ async fn commit(app: &App, change: WebhookChange, events: Vec<EventDraft>) -> Re
     Ok(())
 }
 
-async fn digest(
-    app: &App,
-    caller: &Caller,
-    route: String,
-    key: &str,
-    body: &[u8],
-) -> Result<Digested, Error> {
-    let tenant = caller.tenant_id();
-    let ask = Digest { tenant, route, idempotency_key: key.to_owned(), body: body.to_vec() };
-    Ok(app.keeper.digest(ask).await?)
+/// A verb on an endpoint as a request of its own: the same key may be used at another.
+fn route_of(id: EndpointId, verb: &str) -> String {
+    format!("POST /v1/webhook_endpoints/{id}/{verb}")
+}
+
+/// The idempotency key of a request, which nobody else works on while this lives.
+struct Claim {
+    tenant: TenantId,
+    route: &'static str,
+    digests: Digested,
+    _working: Working,
+}
+
+impl Claim {
+    async fn take(
+        app: &App,
+        caller: &Caller,
+        (route, of): (&'static str, String),
+        key: &str,
+        body: &[u8],
+    ) -> Result<Self, Error> {
+        let tenant = caller.tenant_id();
+        let ask = Digest { tenant, route: of, idempotency_key: key.to_owned(), body: body.to_vec() };
+        let digests = app.keeper.digest(ask).await?;
+        let working = Working::take(app, digests.key).ok_or(Error::InProgress)?;
+        Ok(Self { tenant, route, digests, _working: working })
+    }
+
+    /// What the same request was answered with before. It is looked at before anything else: what the request is about may have gone since.
+    async fn answered(&self, app: &App) -> Result<Option<Shown>, Error> {
+        let stored = app.store.idempotency(self.tenant, self.route, &self.digests.key).await?;
+        stored.map(|stored| self.again(stored)).transpose()
+    }
+
+    fn again(&self, stored: StoredIdempotency) -> Result<Shown, Error> {
+        match stored.answer {
+            StoredAnswer::Frozen { status, body, .. } if stored.body_mac == Some(self.digests.body) => {
+                let body = serde_json::from_slice(&body).unwrap_or_default();
+                Ok(Shown { status, body, replayed: true })
+            }
+            StoredAnswer::Frozen { .. } | StoredAnswer::Card { .. } | StoredAnswer::Reserved { .. } => {
+                Err(Error::KeyReused)
+            }
+        }
+    }
+
+    /// Commits a change together with its answer.
+    async fn commit(
+        &self,
+        app: &App,
+        (status, body): (u16, Value),
+        mut change: Change,
+    ) -> Result<Shown, Error> {
+        change.idempotency = Some(Idempotency {
+            tenant: self.tenant,
+            route: self.route,
+            key: self.digests.key,
+            body_mac: self.digests.body,
+            subject_token: None,
+            answer: StoredAnswer::Frozen { status, location: None, body: body.to_string().into_bytes() },
+        });
+        match app.store.commit(change).await {
+            Ok(_) => Ok(Shown { status, body, replayed: false }),
+            Err(CommitError::KeyTaken(stored)) => self.again(*stored),
+            Err(CommitError::NotFound) => Err(Error::EndpointUnknown),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// Commits an endpoint whose answer shows a secret. What is stored for a replay is the answer without it.
 async fn show_once(
     app: &App,
     caller: &Caller,
-    (route, digests): (&'static str, &Digested),
+    claim: &Claim,
     status: u16,
     row: EndpointRow,
     events: Vec<EventDraft>,
 ) -> Result<Shown, Error> {
     let body = endpoint_json(&row);
-    let idempotency = Idempotency {
-        tenant: caller.tenant_id(),
-        route,
-        key: digests.key,
-        body_mac: digests.body,
-        subject_token: None,
-        answer: StoredAnswer::Frozen { status, location: None, body: body.to_string().into_bytes() },
-    };
     let rows = vec![RowChange::Webhook(WebhookChange::Put(Box::new(row)))];
-    let change = Change { rows, events, idempotency: Some(idempotency) };
-    match app.store.commit(change).await {
-        Ok(_) => with_secret(app, caller, Shown { status, body, replayed: false }).await,
-        Err(CommitError::KeyTaken(stored)) if stored.body_mac == Some(digests.body) => match stored.answer {
-            StoredAnswer::Frozen { status, body, .. } => {
-                let body = serde_json::from_slice(&body).unwrap_or_default();
-                with_secret(app, caller, Shown { status, body, replayed: true }).await
-            }
-            StoredAnswer::Card { .. } | StoredAnswer::Reserved { .. } => Err(Error::KeyReused),
-        },
-        Err(CommitError::KeyTaken(_)) => Err(Error::KeyReused),
-        Err(error) => Err(error.into()),
-    }
+    let shown = claim.commit(app, (status, body), Change { rows, events, idempotency: None }).await?;
+    with_secret(app, caller, shown).await
 }
 
 async fn with_secret(app: &App, caller: &Caller, mut shown: Shown) -> Result<Shown, Error> {

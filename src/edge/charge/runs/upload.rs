@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::super::send::By;
-use super::super::{Error, Held, lock, working};
+use super::super::{Error, lock};
 use super::lines::{Form, LineReader};
 use super::order::{self, Read};
 use super::{Told, commit, event, next, runner, verbs};
@@ -21,6 +21,7 @@ use crate::edge::store::{
     Change, CommitError, Idempotency, RowChange, RunLine, RunOptions, RunOrder, RunRow, RunState,
     StoredAnswer, StoredIdempotency,
 };
+use crate::edge::working::Working;
 use crate::wire::keeper::{Digest, Digested};
 
 const ROUTE: &str = "POST /v1/invoice_runs";
@@ -62,7 +63,7 @@ pub async fn upload(
     let digest =
         Digest { tenant: caller.tenant_id(), route: ROUTE.to_owned(), idempotency_key: upload.key, body };
     let digests = app.keeper.digest(digest).await?;
-    let guard = Held::take(app, working, digests.key).ok_or(Error::InProgress)?;
+    let guard = Working::take(app, digests.key).ok_or(Error::InProgress)?;
     let run = find_or_make(app, caller, upload.options, &digests).await?;
     if run.state != RunState::Uploading {
         // Whoever sends it all again shall be able to read the answer.

@@ -35,6 +35,7 @@ mod refusals;
 mod resolutions;
 mod runs;
 mod tokens;
+mod webhooks;
 
 /// An edge with two tenants and a few principals.
 struct Vault {
