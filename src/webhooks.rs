@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::wire::control::WebhookRules;
+use crate::wire::courier::RETRY_AFTER_SECONDS_MAX;
 
 const PORT_DEFAULT: u16 = 443;
 const HOSTS_MAX: usize = 1_000;
 const HOST_BYTES_MAX: usize = 253;
 const RETRIES_MAX: usize = 20;
 const DAY_SECONDS: u64 = 86_400;
+const RETRY_SECONDS_MAX: u64 = RETRY_AFTER_SECONDS_MAX as u64;
 
 /// Webhooks out: hosts, trust, times.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -89,18 +91,20 @@ impl WebhooksConfig {
             "hosts: use at most 1000 of host or host:port, without scheme or path",
         );
         fault(!(1..=60).contains(&self.timeout_seconds), "timeout_seconds: use 1 to 60");
-        let each = |seconds: &u64| (1..=2 * DAY_SECONDS).contains(seconds);
+        let each = |seconds: &u64| (1..=RETRY_SECONDS_MAX).contains(seconds);
         fault(
             self.retry_seconds.len() > RETRIES_MAX || !self.retry_seconds.iter().all(each),
             "retry_seconds: use at most 20 times of 1 to 172800 seconds",
         );
         fault(self.disable_after_seconds == 0, "disable_after_seconds: use 1 or more");
-        // What still waits to be tried again must not be gone.
-        let waits: u64 = self.retry_seconds.iter().sum::<u64>() + DAY_SECONDS;
+        // What still waits to be tried again must not be gone, and a receiver may ask for the longest time each time.
+        let longest = self.retry_seconds.iter().copied().max().unwrap_or(0);
+        let times = u64::try_from(self.retry_seconds.len()).unwrap_or(u64::MAX);
+        let waits = longest.saturating_mul(times).saturating_add(DAY_SECONDS);
         let keeps = self.keep_days.saturating_mul(DAY_SECONDS);
         fault(
             keeps < waits || self.keep_days > 3_650,
-            "keep_days: use a day more than all of retry_seconds, up to 3650",
+            "keep_days: use a day more than the longest of retry_seconds for each of them, up to 3650",
         );
         faults
     }

@@ -139,7 +139,8 @@ mod tests {
             // Two are answered, the later one first; the third never is.
             for (id, post) in asked.iter().rev().filter(|(_, post)| post.path != "/lost") {
                 let status = Some(post.path.trim_start_matches('/').parse().unwrap());
-                frame::write(&mut theirs, *id, &Posted { status, error: None, micros: 0 }).unwrap();
+                let posted = Posted { status, error: None, ..Posted::failed("") };
+                frame::write(&mut theirs, *id, &posted).unwrap();
             }
         });
         let (a, b, lost) =

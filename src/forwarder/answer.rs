@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::retry_after;
 use super::scrub::{Field, Scrubber};
 use crate::connector::{CardUpdate, Connector, Mapped, Operation, Outcome, Word};
-use crate::wire::forwarder::{Answer, Exchange, NewCard, Verdict};
+use crate::wire::forwarder::{Answer, Exchange, NewCard, RETRY_AFTER_SECONDS_MAX, Verdict};
 use crate::wire::keeper::Verb;
 
 /// Where the connector cuts a text; a card number may have been cut with it.
@@ -25,7 +25,7 @@ pub(super) struct Said {
 
 /// Maps an answer.
 pub(super) fn read(connector: &Connector, exchange: &Exchange, got: Got) -> Said {
-    let retry_after_seconds = retry_after::seconds(got.status, &got.headers);
+    let retry_after_seconds = retry_after::seconds(got.status, &got.headers, RETRY_AFTER_SECONDS_MAX);
     let said = read_body(connector, exchange, got);
     Said { answer: Answer { retry_after_seconds, ..said.answer }, ..said }
 }
@@ -70,7 +70,7 @@ pub(super) fn operation_of(connector: &Connector, exchange: &Exchange) -> Operat
 
 /// A step's answer that does not hold what it should.
 pub(super) fn of_a_step(mapped: Mapped, got: &Got, scrub: &[String]) -> Answer {
-    let retry_after_seconds = retry_after::seconds(got.status, &got.headers);
+    let retry_after_seconds = retry_after::seconds(got.status, &got.headers, RETRY_AFTER_SECONDS_MAX);
     Answer { retry_after_seconds, ..scrubbed(mapped, got.status, &Scrubber::new(scrub)) }
 }
 

@@ -16,9 +16,10 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::exchange::{Ended, build, send};
 use super::fault::Fault;
+use super::retry_after;
 use super::routes::{Limits, Target};
 use crate::wire::control::{CourierSettings, FromCourierControl, ToCourierControl};
-use crate::wire::courier::{Post, Posted};
+use crate::wire::courier::{Post, Posted, RETRY_AFTER_SECONDS_MAX};
 use crate::wire::frame::{self, FrameReader};
 use crate::wire::pair;
 
@@ -155,7 +156,10 @@ impl Courier {
             Ok(got) if (300..400).contains(&got.status) => {
                 Posted { status: Some(got.status), micros, ..failed(Fault::Redirect) }
             }
-            Ok(got) => Posted { status: Some(got.status), error: None, micros },
+            Ok(got) => {
+                let asked = retry_after::seconds(got.status, &got.headers, RETRY_AFTER_SECONDS_MAX);
+                Posted { status: Some(got.status), error: None, micros, retry_after_seconds: asked }
+            }
             Err(fault) => Posted { micros, ..failed(fault) },
         }
     }
@@ -199,7 +203,7 @@ impl Reach {
 }
 
 fn failed(fault: Fault) -> Posted {
-    Posted { status: None, error: Some(fault.word().to_owned()), micros: 0 }
+    Posted::failed(fault.word())
 }
 
 fn write(mut stream: UnixStream, told: &Receiver<(u64, Posted)>) {

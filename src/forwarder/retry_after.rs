@@ -1,21 +1,20 @@
-//! For how long a processor asks to be left alone: the field `Retry-After`, as seconds or as a date, read into one bounded number.
+//! For how long a processor, or who takes webhooks, asks to be left alone: the field `Retry-After`, as seconds or as a date, read into one bounded number.
 
 use std::time::{Duration, SystemTime};
 
 use hyper::header::{AsHeaderName, DATE, HeaderMap, RETRY_AFTER};
 
 use crate::clock::{Clock, SystemClock, Time};
-use crate::wire::forwarder::RETRY_AFTER_SECONDS_MAX;
 
 const TOO_MANY_REQUESTS: u16 = 429;
 const UNAVAILABLE: u16 = 503;
 
-/// What an answer says, if it is one of those that say it.
-pub(super) fn seconds(status: u16, headers: &HeaderMap) -> Option<u32> {
-    seconds_at(status, headers, SystemClock.now())
+/// What an answer says, if it is one of those that say it: so many seconds at most.
+pub(super) fn seconds(status: u16, headers: &HeaderMap, max: u32) -> Option<u32> {
+    seconds_at((status, headers), max, SystemClock.now())
 }
 
-fn seconds_at(status: u16, headers: &HeaderMap, now: Time) -> Option<u32> {
+fn seconds_at((status, headers): (u16, &HeaderMap), max: u32, now: Time) -> Option<u32> {
     if !matches!(status, TOO_MANY_REQUESTS | UNAVAILABLE) {
         return None;
     }
@@ -31,7 +30,7 @@ fn seconds_at(status: u16, headers: &HeaderMap, now: Time) -> Option<u32> {
         let left = until.duration_since(now).ok()?;
         left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0))
     };
-    u32::try_from(seconds.min(RETRY_AFTER_SECONDS_MAX.into())).ok().filter(|seconds| *seconds > 0)
+    u32::try_from(seconds.min(max.into())).ok().filter(|seconds| *seconds > 0)
 }
 
 fn text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
@@ -45,6 +44,7 @@ fn system_time(time: Time) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::forwarder::RETRY_AFTER_SECONDS_MAX;
 
     /// 1994-11-06T08:49:07Z, half a second later.
     const NOW: Time = Time::from_micros(784_111_747_500_000);
@@ -54,7 +54,7 @@ mod tests {
         for (name, value) in fields {
             headers.insert(*name, value.parse().unwrap());
         }
-        seconds_at(status, &headers, NOW)
+        seconds_at((status, &headers), RETRY_AFTER_SECONDS_MAX, NOW)
     }
 
     #[test]

@@ -24,7 +24,10 @@ impl std::fmt::Debug for Post {
     }
 }
 
-/// What became of it. Of the answer only its status is told: its head and body are read and dropped.
+/// Seconds of a [`Posted::retry_after_seconds`] at most: the longest time that a schedule may have between two attempts.
+pub const RETRY_AFTER_SECONDS_MAX: u32 = 172_800;
+
+/// What became of it. Of the answer only its status and a wish to be left alone are told: its head and body are read and dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Posted {
     /// HTTP status, if an answer came.
@@ -33,4 +36,13 @@ pub struct Posted {
     pub error: Option<String>,
     /// From the first byte written to the end of the answer, in microseconds.
     pub micros: u64,
+    /// For how long the receiver asks to be left alone (`Retry-After` of a 429 or 503).
+    pub retry_after_seconds: Option<u32>,
+}
+
+impl Posted {
+    /// Without an answer, for this reason.
+    pub fn failed(word: &str) -> Self {
+        Self { status: None, error: Some(word.to_owned()), micros: 0, retry_after_seconds: None }
+    }
 }

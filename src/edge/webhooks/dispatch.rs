@@ -29,6 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(20);
 /// Our own faults are not the endpoint's: the attempt does not count, and is made again after this.
 const OWN_FAULT_PAUSE: Duration = Duration::from_secs(1);
+/// One answer keeps everything else of an endpoint back for so long at most: it may be a mistake.
+const LEFT_ALONE_MAX: Duration = Duration::from_hours(1);
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 const COUNT_MAX: usize = 10_000;
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
@@ -69,6 +71,9 @@ async fn turn(app: &App, at_work: &Arc<AtWork>) -> Result<(), Error> {
         if !row.enabled || tenants.get(&row.tenant).is_none_or(|tenant| tenant.disabled) {
             continue;
         }
+        if at_work.is_left_alone(&row) {
+            continue;
+        }
         let max = if row.failing_since.is_some() { OF_FAILING_MAX } else { OF_ENDPOINT_MAX };
         // What is under way stands first among them: it has waited longest.
         let due = app.store.webhooks_due((row.tenant, row.id), now, max).await?;
@@ -84,7 +89,12 @@ async fn turn(app: &App, at_work: &Arc<AtWork>) -> Result<(), Error> {
 
 async fn deliver(app: App, row: Arc<EndpointRow>, due: Due, going: Going) {
     let delivered = match attempt(&app, &row, &due).await {
-        Ok(posted) => settle(&app, &row, &due, posted).await,
+        Ok(posted) => {
+            if let Some(seconds) = asked_for(&app.directory.webhooks(), &posted) {
+                going.at_work.leave_alone(&row, Duration::from_secs(seconds).min(LEFT_ALONE_MAX));
+            }
+            settle(&app, &row, &due, posted).await
+        }
         Err(error) => Err(error),
     };
     if delivered.is_err() {
@@ -97,8 +107,7 @@ async fn deliver(app: App, row: Arc<EndpointRow>, due: Due, going: Going) {
 /// Has it signed and posted. `Err`: nobody tried, or nobody knows; either way it is tried again.
 async fn attempt(app: &App, row: &EndpointRow, due: &Due) -> Result<Posted, Error> {
     let now = app.clock.now();
-    let refused = |word: &str| Posted { status: None, error: Some(word.to_owned()), micros: 0 };
-    let Some(place) = place_of(&row.url) else { return Ok(refused("url")) };
+    let Some(place) = place_of(&row.url) else { return Ok(Posted::failed("url")) };
     let (id, timestamp) = (due.notice.to_string(), now.seconds());
     let body = due.body.as_bytes().to_vec();
     let secret = WebhookSecret { tenant: row.tenant, endpoint: row.id, generation: row.generation };
@@ -126,7 +135,9 @@ async fn settle(app: &App, row: &EndpointRow, due: &Due, posted: Posted) -> Resu
     let rules = app.directory.webhooks();
     let worked = posted.error.is_none() && posted.status.is_some_and(|status| (200..300).contains(&status));
     let attempts = due.attempts.saturating_add(1);
-    let (state, next) = if worked { (DeliveryState::Delivered, now) } else { after(&rules, attempts, now)? };
+    let asked = asked_for(&rules, &posted).unwrap_or(0);
+    let (state, next) =
+        if worked { (DeliveryState::Delivered, now) } else { after(&rules, attempts, asked, now)? };
     app.metrics.webhook(match state {
         DeliveryState::Waiting => "retried",
         DeliveryState::Delivered => "delivered",
@@ -153,10 +164,17 @@ async fn settle(app: &App, row: &EndpointRow, due: &Due, posted: Posted) -> Resu
     Ok(())
 }
 
-/// Where a delivery stands after so many failed attempts, and when the next one is due.
-fn after(rules: &WebhookRules, attempts: u32, now: Time) -> Result<(DeliveryState, Time), Error> {
+/// For how many seconds the receiver asks to be left alone; no longer than the schedule's longest time.
+fn asked_for(rules: &WebhookRules, posted: &Posted) -> Option<u64> {
+    let longest = rules.retry_seconds.iter().copied().max()?;
+    posted.retry_after_seconds.map(|seconds| longest.min(seconds.into()))
+}
+
+/// Where a delivery stands after so many failed attempts, and when the next one is due: not before what the receiver asked for.
+fn after(rules: &WebhookRules, attempts: u32, asked: u64, now: Time) -> Result<(DeliveryState, Time), Error> {
     let done = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
     let Some(seconds) = rules.retry_seconds.get(done) else { return Ok((DeliveryState::Failed, now)) };
+    let seconds = asked.max(*seconds);
     // Up to a tenth later, so that what failed together does not come back together.
     let part = u64::from(u16::from_be_bytes(random::make_bytes::<2>()?));
     let micros = seconds.saturating_mul(1_000_000).saturating_mul(655_360 + part) / 655_360;
@@ -226,10 +244,26 @@ mod tests {
         let rules = WebhookRules { retry_seconds: vec![5, 300], ..WebhookRules::default() };
         let now = Time::from_micros(1_795_000_000_000_000);
         for (attempts, seconds) in [(1, 5), (2, 300)] {
-            let (state, due) = after(&rules, attempts, now).unwrap();
+            let (state, due) = after(&rules, attempts, 0, now).unwrap();
             assert_eq!(state, DeliveryState::Waiting);
             assert!(due >= now.plus_seconds(seconds) && due <= now.plus_seconds(seconds + seconds / 10 + 1));
         }
-        assert_eq!(after(&rules, 3, now).unwrap(), (DeliveryState::Failed, now));
+        assert_eq!(after(&rules, 3, 60, now).unwrap(), (DeliveryState::Failed, now));
+    }
+
+    #[test]
+    fn what_the_receiver_asks_for_is_kept_to_within_the_schedules_longest_time() {
+        let rules = WebhookRules { retry_seconds: vec![5, 300, 20], ..WebhookRules::default() };
+        let now = Time::from_micros(1_795_000_000_000_000);
+        let asking =
+            |seconds| Posted { status: Some(503), retry_after_seconds: seconds, ..Posted::failed("") };
+        for (seconds, attempts, least) in
+            [(None, 1, 5), (Some(1), 1, 5), (Some(60), 1, 60), (Some(60), 2, 300), (Some(172_800), 1, 300)]
+        {
+            let asked = asked_for(&rules, &asking(seconds)).unwrap_or(0);
+            let (_, due) = after(&rules, attempts, asked, now).unwrap();
+            let most = now.plus_seconds(least + least / 10 + 1);
+            assert!(due >= now.plus_seconds(least) && due <= most, "{seconds:?} {attempts}");
+        }
     }
 }

@@ -6,8 +6,9 @@
 //! Delivered at least once, with one id; what was on its way when a process ended is posted again. Deliveries do not wait for each
 //! other: an object's sequence puts them in order.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -73,6 +74,8 @@ pub enum Error {
 #[derive(Debug)]
 struct AtWork {
     under_way: Mutex<HashSet<(EndpointId, NoticeId)>>,
+    /// Endpoints whose receivers asked to be left alone, by where they were then, and until when.
+    left_alone: Mutex<HashMap<(EndpointId, String), Instant>>,
     places: Arc<Semaphore>,
     freed: Notify,
 }
@@ -88,6 +91,7 @@ impl AtWork {
     fn new() -> Self {
         Self {
             under_way: Mutex::default(),
+            left_alone: Mutex::default(),
             places: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
             freed: Notify::new(),
         }
@@ -96,20 +100,33 @@ impl AtWork {
     /// A place, unless there is none or this delivery is under way already.
     fn begin(self: &Arc<Self>, of: (EndpointId, NoticeId)) -> Option<Going> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        let is_new = self.lock().insert(of);
+        let is_new = lock(&self.under_way).insert(of);
         is_new.then(|| Going { at_work: Arc::clone(self), of, _place: place })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<(EndpointId, NoticeId)>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Nothing goes to the endpoint for so long, unless it moves.
+    fn leave_alone(&self, row: &EndpointRow, time: Duration) {
+        let now = Instant::now();
+        let mut left = lock(&self.left_alone);
+        left.retain(|_, until| *until > now);
+        left.insert((row.id, row.url.clone()), now + time);
+    }
+
+    fn is_left_alone(&self, row: &EndpointRow) -> bool {
+        let left = lock(&self.left_alone);
+        left.get(&(row.id, row.url.clone())).is_some_and(|until| *until > Instant::now())
     }
 }
 
 impl Drop for Going {
     fn drop(&mut self) {
-        self.at_work.lock().remove(&self.of);
+        lock(&self.at_work.under_way).remove(&self.of);
         self.at_work.freed.notify_one();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An event about an endpoint.

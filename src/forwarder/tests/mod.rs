@@ -1,6 +1,7 @@
 //! The forwarder against real sockets: whole processors, and servers that do wrong on purpose.
 
 mod control;
+mod courier;
 mod faults;
 mod forwards;
 mod pooling;

@@ -1,14 +1,23 @@
-//! Webhook endpoints: a request that is made again does nothing twice, whatever became of its endpoint.
+//! Webhook endpoints: a request that is made again does nothing twice, whatever became of its endpoint; and a receiver that asks to be left
+//! alone is.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use axum::http::Method;
 
 use super::{Got, Vault};
 use crate::card::id::{EndpointId, NoticeId};
 use crate::card::tenant::TenantId;
-use crate::clock::Clock;
+use crate::clock::{Clock, Time};
 use crate::edge::store::{Attempted, Change, DeliveryState, RowChange, WebhookChange};
+use crate::edge::webhooks;
 use crate::edge::working::Working;
 use crate::wire::control::WebhookRules;
+use crate::wire::courier::{Post, Posted};
+use crate::wire::frame::{self, FrameReader};
 
 const NEW: &str = r#"{"url":"https://hooks.example/vault","events":["charge.*"]}"#;
 
@@ -118,4 +127,59 @@ async fn a_request_whose_key_is_being_worked_on_waits_outside() {
     drop(working);
     assert_eq!(vault.verb(&id, "test", "t", "{}").await.status, 202);
     assert_eq!(vault.deliveries(&id).await.len(), 2);
+}
+
+/// A courier whose receiver takes what goes to `/other`, and otherwise asks to be left alone; says where it was asked to post.
+fn asked_to_wait(vault: &Vault) -> Receiver<String> {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    vault.app.courier.connect(ours).unwrap();
+    let (tell, posts) = channel();
+    std::thread::spawn(move || {
+        let mut reader = FrameReader::new(theirs.try_clone().unwrap());
+        while let Ok((id, post)) = reader.read::<Post>() {
+            let waits = post.path != "/other";
+            let status = Some(if waits { 429 } else { 200 });
+            let retry_after_seconds = waits.then_some(172_800);
+            let posted = Posted { status, error: None, micros: 1, retry_after_seconds };
+            if tell.send(post.path).is_err() || frame::write(&mut theirs, id, &posted).is_err() {
+                return;
+            }
+        }
+    });
+    posts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_asks_to_be_left_alone_is_for_all_of_its_endpoint() {
+    let vault = Vault::start().await;
+    let id = vault.endpoint().await;
+    let rules = WebhookRules { retry_seconds: vec![1, 600], ..(*vault.app.directory.webhooks()).clone() };
+    vault.app.directory.set_webhooks(rules);
+    let posts = asked_to_wait(&vault);
+    let dispatch = tokio::spawn(webhooks::run(Arc::clone(&vault.app)));
+    let patience = Duration::from_secs(20);
+    assert_eq!(vault.verb(&id, "test", "t-1", "{}").await.status, 202);
+    assert_eq!(posts.recv_timeout(patience).unwrap(), "/vault");
+    let deliveries = format!("/v1/webhook_endpoints/{id}/deliveries");
+    let mut first = serde_json::Value::Null;
+    for _ in 0..200 {
+        first = vault.get("billing", &deliveries).await.body["data"][0].clone();
+        if first["attempts"] == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The first wait of the schedule is a second, its longest ten minutes.
+    let next = Time::parse(first["next_attempt_at"].as_str().unwrap()).unwrap();
+    let now = vault.clock.now();
+    assert!(next > now.plus_seconds(500) && next < now.plus_seconds(700), "{first}");
+    assert_eq!((&first["response_status"], &first["status"]), (&429.into(), &"waiting".into()));
+    // Another delivery waits as well, without an attempt; where the endpoint moves to nobody asked.
+    assert_eq!(vault.verb(&id, "test", "t-2", "{}").await.status, 202);
+    assert_eq!(posts.recv_timeout(Duration::from_millis(300)), Err(RecvTimeoutError::Timeout));
+    let path = format!("/v1/webhook_endpoints/{id}");
+    let moved = r#"{"url":"https://hooks.example/other"}"#;
+    assert_eq!(vault.ask("billing", Method::PATCH, &path).json(moved).send().await.status, 200);
+    assert_eq!(posts.recv_timeout(patience).unwrap(), "/other");
+    dispatch.abort();
 }
