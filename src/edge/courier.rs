@@ -23,9 +23,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(75);
 #[error("the courier does not answer")]
 pub struct CourierDown;
 
+/// Between two looks at whether the line is there; one that is gone at both is said to be.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// The line to the courier.
 #[derive(Debug, Default)]
-pub struct Courier(Mutex<Option<Arc<Link>>>);
+pub struct Courier {
+    link: Mutex<Option<Arc<Link>>>,
+    /// How many pairs it had.
+    pairs: AtomicU64,
+}
 
 type Waiting = HashMap<u64, oneshot::Sender<Posted>>;
 
@@ -51,18 +58,34 @@ impl Courier {
         let listening = Arc::clone(&link);
         std::thread::Builder::new().name("to-courier".into()).spawn(move || write(pair, &queued))?;
         std::thread::Builder::new().name("from-courier".into()).spawn(move || listening.read(reading))?;
-        *lock(&self.0) = Some(link);
+        *lock(&self.link) = Some(link);
+        self.pairs.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
     /// Whether there is a pair whose other end is there.
     pub fn is_connected(&self) -> bool {
-        lock(&self.0).as_ref().is_some_and(|link| link.is_open.load(Ordering::SeqCst))
+        lock(&self.link).as_ref().is_some_and(|link| link.is_open.load(Ordering::SeqCst))
+    }
+
+    /// Waits until there has been no pair for a moment; says how many there were. Whoever tells the supervisor and asks again tells it
+    /// again until there is one.
+    pub async fn lost(&self) -> u64 {
+        let mut was_lost = false;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let pairs = self.pairs.load(Ordering::SeqCst);
+            let is_lost = !self.is_connected();
+            if was_lost && is_lost {
+                return pairs;
+            }
+            was_lost = is_lost;
+        }
     }
 
     /// Has something posted.
     pub async fn post(&self, post: Post) -> Result<Posted, CourierDown> {
-        let link = lock(&self.0).clone().ok_or(CourierDown)?;
+        let link = lock(&self.link).clone().ok_or(CourierDown)?;
         let id = link.last_id.fetch_add(1, Ordering::Relaxed);
         let (tell, told) = oneshot::channel();
         lock(&link.waiting).insert(id, tell);

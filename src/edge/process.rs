@@ -227,16 +227,30 @@ async fn obey(control: &Arc<UnixStream>, app: &App, tls: &Tls) {
         tracing::error!(code = "no_thread", "the supervisor's line cannot be read");
         return;
     }
+    // Not made anew with each message: one of them must not keep the other from coming to its end.
+    let mut keeper_lost = Box::pin(app.keeper.lost());
+    let mut courier_lost = Box::pin(app.courier.lost());
     loop {
-        let told = tokio::select! {
-            told = told.recv() => told,
-            // The keeper lives, or it would have been started again: only the supervisor can hand both a fresh pair.
-            pairs = app.keeper.lost() => {
-                if pair::send(control, &FromEdge::LineEnded(pairs), &[]).is_err() {
-                    return;
-                }
-                continue;
+        // Both live, or they would have been started again: only the supervisor can hand out a fresh pair.
+        let ended = tokio::select! {
+            told = told.recv() => Err(told),
+            pairs = &mut keeper_lost => {
+                keeper_lost.set(app.keeper.lost());
+                Ok(FromEdge::KeeperLineEnded(pairs))
             }
+            pairs = &mut courier_lost => {
+                courier_lost.set(app.courier.lost());
+                // Where webhooks may go nowhere there is no courier, and none is missed.
+                if app.directory.webhooks().hosts.is_empty() {
+                    continue;
+                }
+                Ok(FromEdge::CourierLineEnded(pairs))
+            }
+        };
+        let told = match ended {
+            Ok(ended) if pair::send(control, &ended, &[]).is_err() => return,
+            Ok(_) => continue,
+            Err(told) => told,
         };
         let Some((message, fds)) = told else { return };
         match message {

@@ -10,17 +10,26 @@ use super::exchanges::{Asker, Outgoing, failed};
 use super::signer::Signer;
 use super::state::{Later, Reply, State};
 use crate::wire::control::{FromKeeperControl, KeyOrder, ToKeeperControl, WrappedKey};
-use crate::wire::forwarder::{Exchanged, FromForwarder, Sent, ToForwarder, Webhook};
+use crate::wire::forwarder::{Exchanged, FromForwarder, Outcome, Sent, ToForwarder, Webhook};
 use crate::wire::frame::{self, FrameError, FrameReader};
 use crate::wire::keeper::{FromKeeper, Refusal, RefusalCode, ToKeeper};
 use crate::wire::pair;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// A line to the forwarder that is gone for so long is said to be, and then again, until the supervisor has made another: one that is
+/// started again has its fresh pair sooner, as a rule.
+const LOST_AFTER: Duration = Duration::from_millis(250);
 
 /// A line to another role, with a number that tells it from the ones before.
 struct Line {
     generation: u64,
     stream: UnixStream,
+}
+
+/// Who waits for what a line to the forwarder took with it, and how far it came.
+struct Lost {
+    webhooks: Vec<Asker>,
+    exchanges: Vec<(Asker, Outcome)>,
 }
 
 struct Keeper {
@@ -68,7 +77,7 @@ pub fn run(control: UnixStream) -> Result<(), String> {
 impl Keeper {
     /// Reads the supervisor's line until it ends; then the process ends with it.
     fn serve_supervisor(self: &Arc<Self>, control: &UnixStream) {
-        let mut generation = 0;
+        let (mut generation, mut forwarders) = (0, 0);
         while let Ok((message, fds)) = pair::receive::<ToKeeperControl>(control) {
             let stream = fds.into_iter().next().map(UnixStream::from);
             match (message, stream) {
@@ -78,7 +87,8 @@ impl Keeper {
                 }
                 (ToKeeperControl::ForwarderPair, Some(stream)) => {
                     generation += 1;
-                    self.take_forwarder(generation, stream);
+                    forwarders += 1;
+                    self.take_forwarder(generation, forwarders, stream);
                 }
                 (ToKeeperControl::Reload { tenants, exemptions, destinations }, _) => {
                     let reloaded = self.state().reload(tenants, exemptions, destinations);
@@ -237,17 +247,22 @@ impl Keeper {
         Some(FromKeeper::Refused(Refusal::of(RefusalCode::ForwarderDown)))
     }
 
-    fn take_forwarder(self: &Arc<Self>, generation: u64, stream: UnixStream) {
+    /// Takes a pair to the forwarder, of which so many were handed over with this one.
+    fn take_forwarder(self: &Arc<Self>, generation: u64, pairs: u64, stream: UnixStream) {
         let Ok(reading) = stream.try_clone() else { return };
-        let before = lock(&self.forwarder).replace(Line { generation, stream });
-        if before.is_some() {
-            self.lose_exchanges();
-        }
+        let mut forwarder = lock(&self.forwarder);
+        let lost = forwarder.replace(Line { generation, stream }).map(|_| self.lose_exchanges());
+        drop(forwarder);
+        lost.into_iter().for_each(|lost| self.answer_lost(lost));
         let keeper = Arc::clone(self);
-        std::thread::spawn(move || keeper.serve_forwarder(generation, reading));
+        std::thread::spawn(move || {
+            keeper.serve_forwarder(generation, reading);
+            keeper.ask_for_forwarder(pairs);
+        });
     }
 
-    fn serve_forwarder(self: Arc<Self>, generation: u64, stream: UnixStream) {
+    /// Reads the forwarder's line until it ends; whatever was with it then is lost.
+    fn serve_forwarder(&self, generation: u64, stream: UnixStream) {
         let mut reader = FrameReader::new(stream);
         while let Ok((number, answer)) = reader.read::<FromForwarder>() {
             match answer {
@@ -263,8 +278,20 @@ impl Keeper {
         let mut forwarder = lock(&self.forwarder);
         if forwarder.as_ref().is_some_and(|line| line.generation == generation) {
             *forwarder = None;
+            let lost = self.lose_exchanges();
             drop(forwarder);
-            self.lose_exchanges();
+            self.answer_lost(lost);
+        }
+    }
+
+    /// Tells the supervisor that the line ended, until there is another one: the forwarder may live, and then nobody else would.
+    fn ask_for_forwarder(&self, pairs: u64) {
+        loop {
+            std::thread::sleep(LOST_AFTER);
+            if lock(&self.forwarder).is_some() {
+                return;
+            }
+            self.tell_supervisor(&FromKeeperControl::ForwarderLineEnded(pairs));
         }
     }
 
@@ -281,13 +308,17 @@ impl Keeper {
         }
     }
 
-    fn lose_exchanges(&self) {
-        let webhooks = self.state().exchanges.lose_webhooks();
-        for asker in webhooks {
+    /// Takes all that was with a forwarder whose line ended. Its lock is held: what goes over the next line is not among them.
+    fn lose_exchanges(&self) -> Lost {
+        let exchanges = &mut self.state().exchanges;
+        Lost { webhooks: exchanges.lose_webhooks(), exchanges: exchanges.lose_all() }
+    }
+
+    fn answer_lost(&self, lost: Lost) {
+        for asker in lost.webhooks {
             self.answer_later(asker, &FromKeeper::Refused(Refusal::of(RefusalCode::ForwarderDown)));
         }
-        let lost = self.state().exchanges.lose_all();
-        for (asker, outcome) in lost {
+        for (asker, outcome) in lost.exchanges {
             self.answer_later(asker, &FromKeeper::Outcome(Box::new(outcome)));
         }
     }

@@ -14,6 +14,7 @@ mod children;
 pub mod confine;
 mod inventory;
 pub mod key_store;
+mod line;
 mod ranges;
 pub mod role;
 pub mod serve;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::children::{Running, Said, Word};
 use super::confine::{Confinement, Role};
 use super::key_store::KeyStore;
+use super::line::Line;
 use super::settings::{self, Loaded};
 use crate::card::range::RangeRecord;
 use crate::clock::{Clock, SystemClock};
@@ -49,10 +50,12 @@ pub(super) struct Vault {
     pub(super) public_key: Option<[u8; 32]>,
     /// Answers to administrators' commands that arrived while something else was awaited.
     pub(super) answers: Vec<(u64, AdminAnswer)>,
-    /// Pairs to a keeper that the running edge was handed.
-    edge_pairs: u64,
-    /// The edge said that the last of them ended.
-    edge_line_ended: bool,
+    /// Between edge and keeper, as the edge tells of it.
+    keeper_line: Line,
+    /// Between keeper and forwarder, as the keeper tells of it.
+    forwarder_line: Line,
+    /// Between edge and courier, as the edge tells of it.
+    courier_line: Line,
     /// Whether the edge accepts connections; commands without a running vault need none.
     accepts: bool,
 }
@@ -91,8 +94,9 @@ impl Vault {
             courier: None,
             public_key: None,
             answers: Vec::new(),
-            edge_pairs: 0,
-            edge_line_ended: false,
+            keeper_line: Line::default(),
+            forwarder_line: Line::default(),
+            courier_line: Line::default(),
             accepts,
         };
         vault.start_keeper().await?;
@@ -136,8 +140,9 @@ impl Vault {
             Said::Keeper(FromKeeperControl::KeepCheckpoint { size, root }) => {
                 self.keep_checkpoint(size, &root)
             }
-            // Of a line before the last one nobody needs to be told.
-            Said::Edge(FromEdge::LineEnded(pairs)) => self.edge_line_ended = pairs == self.edge_pairs,
+            Said::Edge(FromEdge::KeeperLineEnded(pairs)) => self.keeper_line.end(pairs),
+            Said::Edge(FromEdge::CourierLineEnded(pairs)) => self.courier_line.end(pairs),
+            Said::Keeper(FromKeeperControl::ForwarderLineEnded(pairs)) => self.forwarder_line.end(pairs),
             Said::Edge(FromEdge::Admin(number, answer)) => self.answers.push((number, answer)),
             Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => self.public_key = public_key,
             Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) => {
@@ -175,14 +180,38 @@ impl Vault {
         }
     }
 
-    /// Makes the line between keeper and edge again, if it ended though both live; one that ended with a role is made with the next.
+    /// Makes each line again that ended though both of its ends live; one that ended with a role is made with the next.
     pub(super) fn mend(&mut self) {
-        if !std::mem::take(&mut self.edge_line_ended) || self.keeper.as_mut().is_none_or(Running::has_ended) {
+        if self.keeper_line.take_end() {
+            self.make_again(("edge", "keeper"), Role::Keeper, Self::pair_keeper_with_edge);
+        }
+        if self.forwarder_line.take_end() {
+            self.make_again(("keeper", "forwarder"), Role::Forwarder, Self::pair_keeper_with_forwarder);
+        }
+        if self.courier_line.take_end() {
+            self.make_again(("edge", "courier"), Role::Courier, Self::pair_edge_with_courier);
+        }
+    }
+
+    /// Makes a line again of which one end said that it ended, unless the other one's process did.
+    fn make_again(
+        &mut self,
+        (one, other): (&str, &str),
+        role: Role,
+        pair: fn(&mut Self) -> Result<(), String>,
+    ) {
+        let running = match role {
+            Role::Edge => &mut self.edge,
+            Role::Keeper => &mut self.keeper,
+            Role::Forwarder => &mut self.forwarder,
+            Role::Courier => &mut self.courier,
+        };
+        if running.as_mut().is_none_or(Running::has_ended) {
             return;
         }
-        tracing::warn!("the line between edge and keeper ended and is made again");
-        if let Err(sentence) = self.pair_keeper_with_edge() {
-            tracing::error!(reason = %sentence, "the line between edge and keeper could not be made again");
+        tracing::warn!("the line between {one} and {other} ended and is made again");
+        if let Err(reason) = pair(self) {
+            tracing::error!(reason, "the line between {one} and {other} could not be made again");
         }
     }
 
@@ -336,6 +365,7 @@ impl Vault {
             .tell(&ToKeeperControl::Start(Box::new(settings)), &[])
             .map_err(|_| "the keeper does not listen".to_owned())?;
         self.keeper = Some(keeper);
+        self.forwarder_line.reset();
         self.await_keeper_ready().await?;
         if self.ranges.is_empty() { Ok(()) } else { self.tell_ranges().await }
     }
@@ -366,6 +396,7 @@ impl Vault {
         })
         .await?;
         let keeper = self.keeper.as_ref().ok_or("the keeper is not running")?;
+        self.forwarder_line.hand();
         keeper
             .hand(&ToKeeperControl::ForwarderPair, &ours)
             .map_err(|_| "the keeper does not listen".to_owned())
@@ -417,22 +448,25 @@ impl Vault {
         edge.tell(&ToEdge::Start(Box::new(settings)), &fds)
             .map_err(|_| "the edge does not listen".to_owned())?;
         self.edge = Some(edge);
-        (self.edge_pairs, self.edge_line_ended) = (1, false);
+        self.keeper_line.begin();
+        self.courier_line.begin();
         self.await_from(Role::Edge, |said| matches!(said, Said::Edge(FromEdge::Ready)).then_some(())).await
     }
 
-    fn pair_keeper_with_forwarder(&self) -> Result<(), String> {
+    fn pair_keeper_with_forwarder(&mut self) -> Result<(), String> {
         let (Some(keeper), Some(forwarder)) = (&self.keeper, &self.forwarder) else { return Ok(()) };
         let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
+        self.forwarder_line.hand();
         forwarder
             .hand(&ToForwarderControl::KeeperPair, &theirs)
             .and_then(|()| keeper.hand(&ToKeeperControl::ForwarderPair, &ours))
             .map_err(|_| "keeper and forwarder could not be paired".to_owned())
     }
 
-    fn pair_edge_with_courier(&self) -> Result<(), String> {
+    fn pair_edge_with_courier(&mut self) -> Result<(), String> {
         let (Some(edge), Some(courier)) = (&self.edge, &self.courier) else { return Ok(()) };
         let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
+        self.courier_line.hand();
         courier
             .hand(&ToCourierControl::EdgePair, &theirs)
             .and_then(|()| edge.hand(&ToEdge::CourierPair, &ours))
@@ -442,8 +476,7 @@ impl Vault {
     fn pair_keeper_with_edge(&mut self) -> Result<(), String> {
         let (Some(keeper), Some(edge)) = (&self.keeper, &self.edge) else { return Ok(()) };
         let (ours, theirs) = pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
-        self.edge_pairs += 1;
-        self.edge_line_ended = false;
+        self.keeper_line.hand();
         keeper
             .hand(&ToKeeperControl::EdgePair, &ours)
             .and_then(|()| edge.hand(&ToEdge::KeeperPair, &theirs))

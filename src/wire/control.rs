@@ -37,7 +37,9 @@ pub enum FromEdge {
     /// An answer to [`ToEdge::Admin`].
     Admin(u64, AdminAnswer),
     /// The line to the keeper ended: of so many pairs, counted from the first, none is left.
-    LineEnded(u64),
+    KeeperLineEnded(u64),
+    /// The same of the line to the courier.
+    CourierLineEnded(u64),
     /// Could not start.
     Failed(String),
 }
@@ -256,6 +258,8 @@ pub enum FromKeeperControl {
         /// Root, hex.
         root: String,
     },
+    /// The line to the forwarder ended: of so many pairs, counted from the first, none is left.
+    ForwarderLineEnded(u64),
     /// Could not start or carry out; the sentence names no secret.
     Failed(String),
 }

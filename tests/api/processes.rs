@@ -1,16 +1,13 @@
 //! The vault as processes: what is killed comes back, what is reloaded drops nothing, what must not run does not.
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use cardvault::card::tenant::Mode;
 use cardvault::supervisor::admin::AdminRequest;
 use cardvault::tools::client::Payload;
 use cardvault::wire::control::{AdminAnswer, PrincipalOrder};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, Shutdown, shutdown, sockopt};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::common::{
@@ -49,52 +46,67 @@ async fn what_was_acknowledged_is_there_whichever_process_is_killed() {
     assert_eq!(code, 0, "{said}");
 }
 
-/// The edge's end of its line to the keeper: a pair that the supervisor made, as its own line is, and not that one. None where this
-/// test may not look into a process that gave up being looked into.
-fn keeper_line(vault: &Vault) -> Option<OwnedFd> {
-    let edge = vault.process("edge");
-    let own = fs::read_link(format!("/proc/{edge}/fd/0")).ok()?;
-    let process = pidfd_open(Pid::from_raw(edge.cast_signed()).unwrap(), PidfdFlags::empty()).unwrap();
-    let supervisor = vault.supervisor().cast_signed();
-    for entry in fs::read_dir(format!("/proc/{edge}/fd")).ok()?.flatten() {
-        let Ok(what) = fs::read_link(entry.path()) else { continue };
-        if what == own || !what.to_string_lossy().starts_with("socket:") {
-            continue;
-        }
-        let number = entry.file_name().to_str().unwrap().parse().unwrap();
-        let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?;
-        let is_local = sockopt::socket_domain(&socket).unwrap() == AddressFamily::UNIX;
-        let is_made = || sockopt::socket_peercred(&socket).unwrap().pid.as_raw_nonzero().get() == supervisor;
-        // The other end of a line to a role that does not run is gone.
-        let is_live = || {
-            let mut now = [PollFd::new(&socket, PollFlags::empty())];
-            poll(&mut now, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
-            !now[0].revents().contains(PollFlags::HUP)
-        };
-        if is_local && is_made() && is_live() {
-            return Some(socket);
-        }
-    }
-    panic!("the edge has no line to the keeper");
-}
-
 #[tokio::test]
 async fn a_line_that_breaks_while_both_ends_live_is_made_again() {
     let vault = Vault::start();
     vault.tenant("acme", Mode::Test);
-    let client = vault.application("billing", "acme", &BILLING);
+    let scopes: Vec<&str> = BILLING.into_iter().chain(["charges:create", "charges:read"]).collect();
+    let client = vault.application("billing", "acme", &scopes);
+    let made_again = |line: &str| vault.log().matches(&format!("{line} ended and is made again")).count();
     store(&client, "k-0", &card("4242424242424242", "c-1")).await;
     let before = vault.processes();
     for n in 1..=3 {
-        let Some(line) = keeper_line(&vault) else { return };
-        shutdown(&line, Shutdown::Both).unwrap();
-        drop(line);
-        wait_for("a fresh line", || (vault.log().matches("is made again").count() >= n).then_some(()));
+        if !vault.break_line_of("edge") {
+            return;
+        }
+        wait_for("a fresh line", || (made_again("edge and keeper") >= n).then_some(()));
         vault.wait_until_ready();
         store(&client, &format!("k-{n}"), &card(&numbers::volume(n.try_into().unwrap()), "c-1")).await;
     }
+    // The other side of the keeper, each time with a charge that its processor answers after two seconds.
+    let charge = async |invoice: &str, number: &str, wait: &str| {
+        let token = store(&client, invoice, &card(number, "c-1")).await["id"].clone();
+        let sale = json!({
+            "token": token, "amount": 1250, "currency": "USD", "invoice": invoice, "initiator": "customer",
+            "destination": "sandbox",
+        });
+        let head = [("idempotency-key", invoice), ("prefer", wait)];
+        let answer = client.request("POST", "/v1/charges", &head, &sale).await.unwrap();
+        assert!(matches!(answer.status, 201 | 202), "{}", text(&answer));
+        answer.json()
+    };
+    let mut slow = Vec::new();
+    for n in 1..=2 {
+        let number = numbers::complete(&format!("468738{n:06}970"));
+        slow.push(charge(&format!("slow-{n}"), &number, "respond-async").await);
+        // It has left: what becomes of it is known to the processor alone.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(vault.break_line_of("forwarder"));
+        wait_for("a fresh line", || (made_again("keeper and forwarder") >= n).then_some(()));
+        let next = charge(&format!("next-{n}"), &numbers::volume(10 + n as u64), "wait=20").await;
+        assert_eq!(next["status"], "approved", "{next}");
+    }
+    for charge in slow {
+        let path = format!("/v1/charges/{}", charge["id"].as_str().unwrap());
+        let mut now = charge;
+        for _ in 0..600 {
+            if now["status"] == "approved" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            now = client.get(&path).await.unwrap().json();
+        }
+        let attempt = &now["attempts"][0];
+        assert_eq!((&now["status"], &attempt["status"]), (&json!("approved"), &json!("approved")), "{now}");
+    }
+    let ledger = fs::read_to_string(vault.beside("ledger.ndjson")).unwrap();
+    let sales = ledger.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut sold: Vec<_> = sales.map(|sale| sale["invoice"].as_str().unwrap().to_owned()).collect();
+    sold.sort();
+    assert_eq!(sold, ["next-1", "next-2", "slow-1", "slow-2"]);
     assert_eq!(vault.processes(), before);
-    assert_eq!(vault.log().matches("is made again").count(), 3);
+    assert_eq!([made_again("edge and keeper"), made_again("keeper and forwarder")], [3, 2]);
+    assert_eq!(made_again("edge and courier"), 0);
 }
 
 #[tokio::test]

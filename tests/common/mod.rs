@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) mod disk;
+mod lines;
 pub(crate) mod numbers;
 
 /// The binary under test.

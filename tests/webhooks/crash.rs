@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::common::wait_for;
 use crate::desk::{Desk, VISA, word};
 use crate::receiver::Behaviour;
 
@@ -14,13 +15,24 @@ async fn whatever_is_killed_each_event_arrives_with_one_id() {
     let (_, secret) = desk.endpoint("/hook", &["charge.approved"]).await;
     let token = desk.token("t", VISA).await;
     let mut charged = Vec::new();
-    for (round, role) in ["courier", "edge", "keeper", "supervisor"].into_iter().enumerate() {
+    for (round, role) in ["courier", "edge", "keeper", "supervisor", "line"].into_iter().enumerate() {
         // Nothing is taken until all of them wait or are on their way.
         desk.receiver.behave("/hook", if round % 2 == 0 { Behaviour::Close } else { Behaviour::Answer(500) });
         for n in 0..CHARGES {
             charged.push(word(&desk.charge(&token, &format!("inv-{round}-{n}")).await, "id").to_owned());
         }
-        if role == "supervisor" {
+        if role == "line" {
+            // Nobody dies, and what is on its way is answered to nobody.
+            desk.receiver.behave("/hook", Behaviour::Hang);
+            let before = (desk.vault.processes(), desk.receiver.at("/hook").len());
+            desk.arrived("/hook", |all| all.len() > before.1).await;
+            if desk.vault.break_line_of("courier") {
+                wait_for("a fresh line", || {
+                    desk.vault.log().contains("edge and courier ended and is made again").then_some(())
+                });
+            }
+            assert_eq!(desk.vault.processes(), before.0);
+        } else if role == "supervisor" {
             desk.vault.kill();
             desk.vault.serve();
             desk.reconnect();
