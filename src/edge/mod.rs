@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::Notify;
 
 use self::charge::Charges;
@@ -50,7 +50,7 @@ pub use process::run;
 /// Denials that are written as events of their own in a second; what is above is counted in the next.
 const DENIALS_PER_SECOND_MAX: std::num::NonZeroU32 = std::num::NonZeroU32::new(200).unwrap();
 
-/// Webhooks that are looked at in a second: anybody may send some, and who is refused sends again.
+/// Webhooks of one destination that are looked at in a second: anybody may send some, and who is refused sends again.
 const WEBHOOKS_PER_SECOND_MAX: std::num::NonZeroU32 = std::num::NonZeroU32::new(1000).unwrap();
 
 /// What every handler works with.
@@ -79,7 +79,8 @@ pub struct Edge {
     pub important: Notify,
     working: working::Keys,
     denials: DefaultDirectRateLimiter,
-    processor_webhooks: DefaultDirectRateLimiter,
+    /// By destination: a flood at one holds up no other's. Only names that are configured come in.
+    processor_webhooks: DefaultKeyedRateLimiter<String>,
     denials_unlogged: AtomicU64,
     recovered: AtomicBool,
 }
@@ -104,7 +105,7 @@ impl Edge {
             important: Notify::new(),
             working: working::Keys::default(),
             denials: RateLimiter::direct(Quota::per_second(DENIALS_PER_SECOND_MAX)),
-            processor_webhooks: RateLimiter::direct(Quota::per_second(WEBHOOKS_PER_SECOND_MAX)),
+            processor_webhooks: RateLimiter::keyed(Quota::per_second(WEBHOOKS_PER_SECOND_MAX)),
             denials_unlogged: AtomicU64::new(0),
             recovered: AtomicBool::new(false),
         }

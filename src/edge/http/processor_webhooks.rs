@@ -35,12 +35,12 @@ pub(super) async fn receive(
     path: PathIds,
     WebhookBody(headers, body): WebhookBody,
 ) -> Result<Response, Problem> {
-    if app.processor_webhooks.check().is_err() {
-        return Err(Problem::of(Code::RateLimited).retry_after(1));
-    }
     let destinations = app.directory.destinations();
     let to = destinations.iter().find(|to| to.name == path.text("destination") && to.takes_webhooks);
     let to = to.ok_or_else(|| Problem::of(Code::NotFound))?;
+    if app.processor_webhooks.check_key(&to.name).is_err() {
+        return Err(Problem::of(Code::RateLimited).retry_after(1));
+    }
     if !app.is_recovered() {
         return Err(Problem::of(Code::NotReady));
     }

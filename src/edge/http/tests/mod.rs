@@ -25,12 +25,13 @@ use crate::edge::scope::Scope;
 use crate::edge::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::edge::store::{Change, PrincipalKind, PrincipalRow, RowChange, TenantRow};
 use crate::edge::{App, Edge};
-use crate::wire::control::{Limits, TenantInfo};
+use crate::wire::control::{DestinationInfo, Limits, TenantInfo};
 use crate::wire::frame::{self, FrameReader};
 use crate::wire::keeper::{Digested, FromKeeper, Refusal, RefusalCode, Seal, SealAs, Sealed, ToKeeper};
 use crate::wire::pair::make_pair;
 
 mod exports;
+mod processor_webhooks;
 mod refusals;
 mod resolutions;
 mod runs;
@@ -212,6 +213,34 @@ fn card(number: &str, more: &str) -> String {
     format!(
         r#"{{"card":{{"number":"{number}","exp_month":12,"exp_year":2030}},"billing":{{"zip":"10001"}}{more}}}"#
     )
+}
+
+/// A destination of this name, and a connector of the same.
+fn destination(name: &str) -> DestinationInfo {
+    DestinationInfo {
+        name: name.to_owned(),
+        connector: name.to_owned(),
+        connector_version: [7; 32],
+        mode: Mode::Test,
+        idempotency: "replay".to_owned(),
+        idempotency_later: "replay".to_owned(),
+        idempotency_seconds: 1_000,
+        can_look_up: true,
+        settle_seconds: 5,
+        timeout_seconds: 30,
+        can_verify: true,
+        smallest_amounts: std::collections::BTreeMap::new(),
+        undo_sale: None,
+        undo_authorize: None,
+        captures_once: false,
+        takes_webhooks: false,
+        authorization_hours: 168,
+        merchant_hours: std::collections::BTreeMap::new(),
+        network_codes: false,
+        refund_needs_card: false,
+        until_seconds: None,
+        refunds_capture: false,
+    }
 }
 
 /// Answers like a keeper, without keys: envelopes hold what they were given, so nothing here says anything about sealing.

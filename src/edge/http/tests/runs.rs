@@ -8,10 +8,8 @@ use axum::http::Method;
 use hyper::body::Frame;
 use serde_json::{Value, json};
 
-use super::{Got, Vault, card};
-use crate::card::tenant::Mode;
+use super::{Got, Vault, card, destination};
 use crate::edge::charge::runs;
-use crate::wire::control::DestinationInfo;
 
 const LINES: usize = 10;
 const QUERY: &str = "lines=10&sum=USD:55&validate_only=true";
@@ -39,31 +37,7 @@ impl HttpBody for Broken {
 }
 
 async fn token(vault: &Vault) -> String {
-    let to = DestinationInfo {
-        name: "acquirer".to_owned(),
-        connector: "acquirer".to_owned(),
-        connector_version: [7; 32],
-        mode: Mode::Test,
-        idempotency: "replay".to_owned(),
-        idempotency_later: "replay".to_owned(),
-        idempotency_seconds: 1_000,
-        can_look_up: true,
-        settle_seconds: 5,
-        timeout_seconds: 30,
-        can_verify: true,
-        smallest_amounts: std::collections::BTreeMap::new(),
-        undo_sale: None,
-        undo_authorize: None,
-        captures_once: false,
-        takes_webhooks: false,
-        authorization_hours: 168,
-        merchant_hours: std::collections::BTreeMap::new(),
-        network_codes: false,
-        refund_needs_card: false,
-        until_seconds: None,
-        refunds_capture: false,
-    };
-    vault.app.directory.set_destinations(vec![to]);
+    vault.app.directory.set_destinations(vec![destination("acquirer")]);
     vault.create("billing", "t-1", &card("4242424242424242", "")).await.id()
 }
 
