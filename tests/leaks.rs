@@ -7,6 +7,8 @@
 #[expect(dead_code, reason = "the tests of the API use the rest")]
 mod common;
 
+#[path = "common/adyen.rs"]
+mod adyen;
 #[path = "leaks/disk.rs"]
 mod disk;
 #[path = "leaks/forwards.rs"]
@@ -15,8 +17,13 @@ mod forwards;
 mod lines;
 #[path = "leaks/processors.rs"]
 mod processors;
+#[path = "webhooks/receiver.rs"]
+#[expect(dead_code, reason = "the tests of webhooks use the rest")]
+mod receiver;
 #[path = "leaks/seeker.rs"]
 mod seeker;
+#[path = "leaks/told.rs"]
+mod told;
 
 use std::time::{Duration, Instant};
 
@@ -27,14 +34,22 @@ use serde_json::json;
 use common::{BILLING, Vault, events, numbers, order, store, text};
 use seeker::{Found, Seeker, seek_processes};
 
-const CHARGES: [&str; 5] =
-    ["charges:create", "charges:read", "charges:capture", "charges:refund", "forwards:create"];
+const CHARGES: [&str; 7] = [
+    "charges:create",
+    "charges:read",
+    "charges:capture",
+    "charges:refund",
+    "forwards:create",
+    "webhooks:read",
+    "webhooks:manage",
+];
 /// Four digits, and in quotation marks: three alone would be found anywhere.
 const CODE: &str = "7394";
 const ZIP: &str = "QX7-ZKW9";
-/// A word that every process but the forwarder is told, and one that the forwarder is: a search that misses them is none.
+/// A word that every process but forwarder and courier is told, and one that each of them is: a search that misses them is none.
 const TENANT: &str = "acme-the-tenant";
 const DESTINATION: &str = "stripe_sandbox";
+const TRUST: &str = "-----BEGIN CERTIFICATE";
 
 /// The keeper holds rendered bytes and codes for five seconds at most, and looks for what is older every second (contracts.md).
 const HELD_MAX: Duration = Duration::from_millis(6_500);
@@ -305,6 +320,7 @@ async fn no_number_code_or_zip_is_left_anywhere() {
     });
     processors::add_destinations(&vault);
     forwards::add_destination(&vault);
+    let receiver = told::add(&vault);
     vault.serve();
     vault.tenant(TENANT, Mode::Test);
     let scopes: Vec<&str> = BILLING.into_iter().chain(CHARGES).collect();
@@ -312,6 +328,7 @@ async fn no_number_code_or_zip_is_left_anywhere() {
     let client = vault.client(&credential);
     let assessor = vault.assessor();
     let (mut canaries, mut answers) = (Canaries::default(), Answers::default());
+    let endpoint = told::drive_endpoints(&client, &receiver, &mut canaries, &mut answers).await;
     drive_tokens(&client, &mut canaries, &mut answers).await;
     processors::drive_charges(&client, &mut canaries, &mut answers).await;
     processors::drive_updates(&client, &mut canaries, &mut answers).await;
@@ -323,11 +340,14 @@ async fn no_number_code_or_zip_is_left_anywhere() {
     // The connections of before were closed while those were silent.
     let client = vault.client(&credential);
     processors::drive_last_answer(&client, &mut canaries, &mut answers).await;
+    told::drive_processor(&client, &mut canaries, &mut answers).await;
     let last_card = Instant::now();
+    let told = told::all_that_was_told(&client, &receiver, &endpoint).await;
     let seeker = Seeker::new(&canaries);
     let log_of_events = serde_json::to_vec(&events(&assessor).await).unwrap();
     let mut found = Found::new();
-    seek_processes(&vault, &seeker, &["edge", "supervisor"], "open connections", &mut found);
+    seeker.seek("webhooks", &told, &mut found);
+    seek_processes(&vault, &seeker, &["edge", "supervisor", "courier"], "open connections", &mut found);
     // A search takes long on a busy machine, and a connection that is silent as long is closed: each has connections of its own.
     processors::wait_until_nothing_is_sent(&vault.client(&credential)).await;
     tokio::time::sleep(HELD_MAX.saturating_sub(last_card.elapsed())).await;
@@ -335,7 +355,7 @@ async fn no_number_code_or_zip_is_left_anywhere() {
     drop((client, assessor));
     // The ends of the connections have arrived.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let all = ["edge", "supervisor", "keeper", "forwarder"];
+    let all = ["edge", "supervisor", "keeper", "forwarder", "courier"];
     seek_processes(&vault, &seeker, &all, "closed connections", &mut found);
     seeker.seek("audit log", &log_of_events, &mut found);
     seek_what_was_written(&vault, &seeker, &answers, &mut found);

@@ -9,6 +9,8 @@
     reason = "a test: what fails here fails it"
 )]
 
+#[path = "../common/adyen.rs"]
+mod adyen;
 mod agreements;
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests, which use the rest")]

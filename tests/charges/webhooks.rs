@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cardvault::tools::client::{Answer, Payload};
-use ring::hmac;
 use serde_json::{Value, json};
 
+use crate::adyen;
 use crate::common::{Vault, count_of, events, text};
 use crate::desk::{Desk, VISA, behaving, refusal, word};
 
@@ -24,20 +24,13 @@ fn open(tells: bool) -> Desk {
     let mut vault = Vault::make(|config| {
         let sandbox = config.split("[destination.sandbox]").nth(1).unwrap();
         let endpoint = sandbox.lines().find(|line| line.starts_with("endpoint")).unwrap().to_owned();
-        let one = |name: &str, key: &str, next: &str| {
-            format!(
-                "\n[destination.{name}]\nconnector = \"adyen\"\nmode = \"test\"\n{endpoint}\ntrust = \"tls/ca.pem\"\n\
-                 credentials.basic_auth = \"credentials/adyen_basic\"\n\
-                 credentials.merchant_account = \"credentials/adyen_account\"\n\
-                 credentials.webhook_hmac_key = \"credentials/{key}\"\n{next}\n"
-            )
-        };
+        let one = |name: &str, key: &str, more: &str| adyen::destination(name, &endpoint, key, more);
         let next = "next_credentials.webhook_hmac_key = \"credentials/adyen_hmac_next\"";
         let both = one("adyen", "adyen_hmac", next) + &one("adyen_other", "adyen_hmac_other", "");
         config.replace("api = \"127.0.0.1:0\"", &format!("api = \"127.0.0.1:{port}\"")) + &both
     });
     let secret = std::fs::read_to_string(vault.path("credentials/sandbox_secret_key")).unwrap();
-    let basic = data_encoding::BASE64.encode(format!("ws@Company.test:{}", secret.trim()).as_bytes());
+    let basic = adyen::basic_auth(&secret);
     for (name, text) in [
         ("adyen_basic", basic.as_str()),
         ("adyen_account", "TestMerchant"),
@@ -135,12 +128,7 @@ struct Hook {
 impl Hook {
     /// That `event` went well, about this attempt.
     fn of(event: &str, attempt: &str, amount: i64) -> Self {
-        let item = json!({
-            "additionalData": {}, "amount": { "value": amount, "currency": "USD" }, "eventCode": event,
-            "merchantAccountCode": "TestMerchant", "merchantReference": attempt, "originalReference": "",
-            "pspReference": "PSPOFAWEBHOOK", "reason": "", "success": "true",
-        });
-        Self { item, key: KEY, to: "adyen" }
+        Self { item: adyen::item(event, attempt, amount), key: KEY, to: "adyen" }
     }
 
     /// Of this payment: its id at the processor stands in every modification.
@@ -159,26 +147,7 @@ impl Hook {
     }
 
     fn body(&self) -> Value {
-        let text = |pointer: &str| match self.item.pointer(pointer) {
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-            None => String::new(),
-        };
-        let signed = [
-            "/pspReference",
-            "/originalReference",
-            "/merchantAccountCode",
-            "/merchantReference",
-            "/amount/value",
-            "/amount/currency",
-            "/eventCode",
-            "/success",
-        ];
-        let key = data_encoding::HEXUPPER_PERMISSIVE.decode(self.key.as_bytes()).unwrap();
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), signed.map(text).join(":").as_bytes());
-        let mut item = self.item.clone();
-        item["additionalData"]["hmacSignature"] = data_encoding::BASE64.encode(tag.as_ref()).into();
-        json!({ "live": "false", "notificationItems": [{ "NotificationRequestItem": item }] })
+        adyen::webhook(self.item.clone(), self.key)
     }
 
     async fn send(&self, desk: &Desk) -> Answer {

@@ -7,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use cardvault::tools::search::Search;
 
 use crate::common::Vault;
-use crate::{CODE, Canaries, DESTINATION, TENANT, ZIP};
+use crate::{CODE, Canaries, DESTINATION, TENANT, TRUST, ZIP};
 
 /// What was found where, by case and form; the key of the map is the place.
 pub(crate) type Found = BTreeMap<String, Vec<String>>;
@@ -51,7 +51,11 @@ impl Seeker {
     fn seek_memory(&self, role: &str, pid: u32, when: &str, found: &mut Found) {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
         let mut memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-        let known = if role == "forwarder" { DESTINATION } else { TENANT };
+        let known = match role {
+            "forwarder" => DESTINATION,
+            "courier" => TRUST,
+            _ => TENANT,
+        };
         let mut is_known = false;
         for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|p| p.starts_with("rw"))) {
             let (range, name) =
