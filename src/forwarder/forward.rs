@@ -12,10 +12,7 @@ use super::scrub::Scrubber;
 use crate::forwarding::body::{Body, Encoding, Filled};
 use crate::forwarding::json::{Json, Leaf};
 use crate::forwarding::spec::Rules;
-use crate::wire::forwarder::Forwarded;
-
-/// A header's value holds no more.
-const HEADER_BYTES_MAX: usize = 1024;
+use crate::wire::forwarder::{FORWARDED_HEADER_BYTES_MAX, Forwarded};
 
 /// Redacts an answer; with a fault of one that is not given back. A large answer takes a while, so it is done beside the exchanges.
 pub(super) async fn read(
@@ -43,7 +40,9 @@ fn redact(rules: &Rules, scrubber: &Scrubber, got: Got) -> Forwarded {
     for name in [CONTENT_TYPE.as_str()].into_iter().chain(wanted) {
         let value = got.headers.get(name).map(hyper::header::HeaderValue::as_bytes);
         let is_new = headers.iter().all(|(known, _): &(String, String)| known != name);
-        if let Some(value) = value.filter(|value| is_new && value.len() <= HEADER_BYTES_MAX) {
+        if let Some(value) =
+            value.filter(|value| is_new && value.len() <= FORWARDED_HEADER_BYTES_MAX as usize)
+        {
             let text = String::from_utf8_lossy(value).into_owned();
             headers.push((name.to_owned(), scrubber.redact(text, true)));
         }

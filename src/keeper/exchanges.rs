@@ -11,8 +11,9 @@ use crate::wire::keeper::{KNOWN_BYTES_MAX, KNOWN_MAX, Known, PAGE_MAX};
 
 /// Outcomes that are remembered for an edge that does not come.
 const OUTCOMES_MAX: usize = 8192;
-/// Bytes of them. All outcomes of charges that are remembered take a quarter of it; of forwards' longest answers it takes some 250.
-const OUTCOMES_BYTES_MAX: usize = 64 << 20;
+/// Bytes of them: of charges some 16 MiB, and of forwards twice the 64 MiB that an edge lets be on its way, as one may die and leave as
+/// much to the next. Only a redaction that writes much longer what it redacts, or edges that die before they have taken it up, come past it.
+const OUTCOMES_BYTES_MAX: usize = 160 << 20;
 /// Our word for a forward whose answer was let go of.
 const ANSWER_DROPPED: &str = "answer_dropped";
 
@@ -59,9 +60,10 @@ pub(super) struct Exchanges {
 
 /// Outcomes that no edge has acknowledged, bounded in number and bytes.
 ///
-/// Where the bytes are too many, the answers to forwards go first, that of the oldest id first: its forward is told as sent and
-/// `unknown`, which it would be without us too, and is never sent again. Where they are too many still, or too many in number, the
-/// oldest ids go. That loses no charge: one whose outcome is not here becomes `unknown`, and its processor is asked for it.
+/// The edge refuses forwards for whose answers there would be no room. Where the bytes are too many all the same, the answers to forwards
+/// go first, that of the oldest id first: its forward is told as sent and `unknown`, which it would be without us too, and is never sent
+/// again. Where they are too many still, or too many in number, the oldest ids go. That loses no charge: one whose outcome is not here
+/// becomes `unknown`, and its processor is asked for it.
 #[derive(Default)]
 struct Outcomes {
     /// With the bytes that each takes.
@@ -288,10 +290,11 @@ mod tests {
 
     #[test]
     fn what_is_held_is_bounded_and_the_oldest_answers_of_forwards_go_first() {
+        const LAST: u16 = 700;
         let mut exchanges = Exchanges::default();
         let charge = failed(attempt(0), Sent::Maybe, "timeout");
         exchanges.kept.insert(attempt(0), charge.clone());
-        (1..=300).for_each(|number| exchanges.kept.insert(attempt(number), forward(number)));
+        (1..=LAST).for_each(|number| exchanges.kept.insert(attempt(number), forward(number)));
         assert!(exchanges.kept.bytes <= OUTCOMES_BYTES_MAX);
         let outcome = |exchanges: &Exchanges, number| match &exchanges.known(&[attempt(number)])[..] {
             [Known::Outcome(outcome)] => (**outcome).clone(),
@@ -303,10 +306,10 @@ mod tests {
             (oldest.sent, oldest.forwarded, oldest.error.as_deref()),
             (Sent::Yes, None, Some(ANSWER_DROPPED))
         );
-        assert_eq!(outcome(&exchanges, 300), forward(300));
+        assert_eq!(outcome(&exchanges, LAST), forward(LAST));
         let sum: usize = exchanges.kept.all.values().map(|(outcome, _)| frame::bytes_of(outcome)).sum();
         assert_eq!(exchanges.kept.bytes, sum);
-        let all: Vec<AttemptId> = (0..=300).map(attempt).collect();
+        let all: Vec<AttemptId> = (0..=LAST).map(attempt).collect();
         exchanges.acknowledge(&all);
         assert_eq!(
             (exchanges.kept.bytes, exchanges.kept.all.len(), exchanges.kept.forwarded.len()),

@@ -16,6 +16,7 @@ use crate::wire::control::{
     CourierHost, CourierSettings, Destination, DestinationInfo, EdgeReload, ForwardInfo, ForwardTo,
     TenantInfo,
 };
+use crate::wire::forwarder::FORWARDED_HEADER_BYTES_MAX;
 use crate::wire::keeper::Verb;
 
 /// Where Debian and most others keep the machine's trusted certificates.
@@ -60,6 +61,14 @@ fn load_forward(config: &Config, name: &str, from: &ForwardConfig) -> Result<Loa
         }
         Err(format!("credentials.{field}: the file holds no line of visible characters"))
     });
+    // The content type goes back as well.
+    let headers = u32::try_from(spec.answer_headers.len() + 1).unwrap_or(u32::MAX);
+    let head_bytes_max = headers.saturating_mul(FORWARDED_HEADER_BYTES_MAX);
+    let info = ForwardInfo {
+        name: name.to_owned(),
+        mode: from.mode,
+        answer_bytes_max: spec.answer_bytes_max.saturating_add(head_bytes_max),
+    };
     let kept = Destination {
         name: name.to_owned(),
         connector: String::new(),
@@ -78,7 +87,7 @@ fn load_forward(config: &Config, name: &str, from: &ForwardConfig) -> Result<Loa
         endpoint,
     };
     let ports = vec![port_of(&kept.endpoint)?];
-    Ok(Loaded { kept, info: Info::Forward(ForwardInfo { name: name.to_owned(), mode: from.mode }), ports })
+    Ok(Loaded { kept, info: Info::Forward(info), ports })
 }
 
 fn port_of(endpoint: &str) -> Result<u16, String> {

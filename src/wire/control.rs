@@ -392,6 +392,8 @@ pub struct ForwardInfo {
     pub name: String,
     /// Which tenants may use it.
     pub mode: Mode,
+    /// Bytes that an answer takes at most, with the headers that go back, as it arrives.
+    pub answer_bytes_max: u32,
 }
 
 /// To the forwarder. `Start` and `KeeperPair` carry the keeper pair.

@@ -13,6 +13,9 @@ use crate::connector::UpdateKind;
 /// However long a processor asks to be left alone: after this it is asked again.
 pub const RETRY_AFTER_SECONDS_MAX: u32 = 3_600;
 
+/// A header of an answer to a forward that is longer does not go back.
+pub const FORWARDED_HEADER_BYTES_MAX: u32 = 1024;
+
 /// A question to the forwarder.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToForwarder {

@@ -62,7 +62,7 @@ pub use limits::add_up;
 pub use recover::recover;
 pub use refundable::check_erase;
 pub use retries::{run as run_retries, stop as stop_retries, wake};
-pub(in crate::edge) use send::{accounted, acknowledge, discard, release};
+pub(in crate::edge) use send::{accounted, discard, release};
 pub use settle::{Resolution, Word as ResolutionWord, settle};
 pub(in crate::edge) use show::log_read;
 pub use show::{charge, charges, refund, refunds};

@@ -1,6 +1,6 @@
 //! A forward, from the caller's body to the answer; and its look-up.
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::send::{self, Claim, Draft};
 use super::{Error, Made};
@@ -9,6 +9,7 @@ use crate::edge::App;
 use crate::edge::audit::catalogue;
 use crate::edge::charge::{self, Hold};
 use crate::edge::directory::Caller;
+use crate::edge::keeper::KeeperError;
 use crate::edge::store::{
     CardRow, CommitError, ForwardRow, ForwardStatus, Outbound, StoreError, StoredAnswer, StoredIdempotency,
 };
@@ -58,7 +59,8 @@ async fn begin(app: &App, caller: &Caller, read: ForwardRead, hold: Hold) -> Res
         return replay(app, &claim, stored).await;
     }
     let card = charge::chargeable(app.store.card(tenant, token).await?)?;
-    let draft = draft(app, caller, &card, &read)?;
+    let room = room(app, &read.destination)?;
+    let draft = Draft { room, ..draft(app, caller, &card, &read)? };
     let (begun, has_begun) = oneshot::channel();
     let task = tokio::spawn(send::run(app.clone(), draft, (claim.clone(), guard), begun));
     match has_begun.await.unwrap_or(Err(Error::BrokenOff)) {
@@ -71,6 +73,13 @@ async fn begin(app: &App, caller: &Caller, read: ForwardRead, hold: Hold) -> Res
         Err(Error::Commit(CommitError::NotFound)) => Err(Error::TokenErased { scrubbed_at: None }),
         Err(error) => Err(error),
     }
+}
+
+/// Room for the answer of a destination; one that is not known here any more has none to give.
+fn room(app: &App, destination: &str) -> Result<Option<OwnedSemaphorePermit>, Error> {
+    let forwards = app.directory.forwards();
+    let Some(to) = forwards.iter().find(|to| to.name == destination) else { return Ok(None) };
+    app.forwards.room.take(to.answer_bytes_max).map(Some).ok_or(Error::Keeper(KeeperError::Busy))
 }
 
 fn draft(app: &App, caller: &Caller, card: &CardRow, read: &ForwardRead) -> Result<Draft, Error> {
@@ -107,7 +116,7 @@ fn draft(app: &App, caller: &Caller, card: &CardRow, read: &ForwardRead) -> Resu
         attempt: AttemptId(id.0),
         event,
     });
-    Ok(Draft { row, prepare, keys, actor: caller.actor(), origin: caller.origin() })
+    Ok(Draft { row, prepare, keys, actor: caller.actor(), origin: caller.origin(), room: None })
 }
 
 /// What would be sent. It shows what a read of the card shows, and is logged as one.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::send::{self, lost};
-use super::{Error, lock};
+use super::{Error, acknowledge, lock};
 use crate::card::id::AttemptId;
 use crate::edge::App;
 use crate::edge::audit::event::{Actor, Origin};
@@ -61,7 +61,7 @@ async fn end(app: &App, row: ForwardRow, outcome: &Outcome) {
     let by = (Actor::System("resolver".to_owned()), Origin::default());
     send::record(app, row, outcome, by).await;
     lock(&app.forwards.awaited).remove(&outcome.attempt);
-    crate::edge::charge::acknowledge(app, vec![outcome.attempt], Vec::new());
+    acknowledge(app, outcome.attempt, Vec::new(), None);
 }
 
 async fn wait_for(app: &App, row: ForwardRow) {

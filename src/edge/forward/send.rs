@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::Error;
+use super::{Error, acknowledge};
 use crate::card::id::{AttemptId, EventId, Token};
 use crate::card::tenant::TenantId;
 use crate::edge::App;
@@ -41,6 +41,8 @@ pub(super) struct Draft {
     pub(super) keys: Vec<u32>,
     pub(super) actor: Actor,
     pub(super) origin: Origin,
+    /// For its answer, until the keeper need not hold that any more.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 /// Prepares, commits, sends, records. `begun` hears of the first change.
@@ -50,7 +52,7 @@ pub(super) async fn run(
     (claim, guard): (Claim, Working),
     begun: oneshot::Sender<Result<ForwardRow, Error>>,
 ) -> Option<ForwardRow> {
-    let Draft { mut row, prepare, keys, actor, origin } = draft;
+    let Draft { mut row, prepare, keys, actor, origin, room } = draft;
     let (attempt, event) = (prepare.attempt, prepare.event);
     let of = (row.tenant, row.token, attempt);
     let prepared = charge::accounted(&app, of, app.keeper.prepare_forward(prepare).await).await;
@@ -77,7 +79,7 @@ pub(super) async fn run(
     drop(begun.send(Ok(row.clone())));
     let outcome = charge::release(&app, prepared.held, grant, attempt).await;
     let row = record(&app, row, &outcome, (actor, origin)).await;
-    charge::acknowledge(&app, vec![attempt], vec![event]);
+    acknowledge(&app, attempt, vec![event], room);
     drop(guard);
     Some(row)
 }

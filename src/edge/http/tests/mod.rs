@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use super::routes;
 use crate::card::brand::Brand;
 use crate::card::expiry::Expiry;
+use crate::card::id::{AttemptId, Token};
 use crate::card::sealed::{FORMAT_V1, SealedField};
 use crate::card::tenant::{Mode, TenantId};
 use crate::card::truncated::TruncatedPan;
@@ -26,11 +27,15 @@ use crate::edge::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::edge::store::{Change, PrincipalKind, PrincipalRow, RowChange, TenantRow};
 use crate::edge::{App, Edge};
 use crate::wire::control::{DestinationInfo, Limits, TenantInfo};
+use crate::wire::forwarder::{Forwarded, Outcome, Sent};
 use crate::wire::frame::{self, FrameReader};
-use crate::wire::keeper::{Digested, FromKeeper, Refusal, RefusalCode, Seal, SealAs, Sealed, ToKeeper};
+use crate::wire::keeper::{
+    Digested, ForwardRead, FromKeeper, Prepared, Refusal, RefusalCode, Seal, SealAs, Sealed, ToKeeper,
+};
 use crate::wire::pair::make_pair;
 
 mod exports;
+mod forwards;
 mod processor_webhooks;
 mod refusals;
 mod resolutions;
@@ -246,6 +251,7 @@ fn destination(name: &str) -> DestinationInfo {
 /// Answers like a keeper, without keys: envelopes hold what they were given, so nothing here says anything about sealing.
 fn stand_in(pair: &UnixStream, clock: &ManualClock) {
     let mut reader = FrameReader::new(pair.try_clone().unwrap());
+    let mut forwarding = None;
     while let Ok((id, ask)) = reader.read::<ToKeeper>() {
         let answer = match ask {
             ToKeeper::Seal(seal) => match stand_in_seal(&seal, clock) {
@@ -268,11 +274,36 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
                 FromKeeper::Digested(digests(&parts))
             }
             ToKeeper::WebhookSecret(ask) => FromKeeper::WebhookSecret(format!("whsec_{}", ask.generation)),
+            ToKeeper::ReadForward(ask) => {
+                let body: Value = serde_json::from_slice(&ask.body).unwrap();
+                let parts =
+                    [ask.route.as_bytes(), ask.idempotency_key.as_bytes(), &ask.body].map(<[u8]>::to_vec);
+                FromKeeper::ForwardRead(Box::new(ForwardRead {
+                    held: 1,
+                    token: Token::parse(body["token"].as_str().unwrap()),
+                    destination: "echo".to_owned(),
+                    method: "POST".to_owned(),
+                    path: "/".to_owned(),
+                    dry_run: false,
+                    digests: digests(&parts),
+                }))
+            }
+            ToKeeper::PrepareForward(ask) => {
+                forwarding = Some(ask.attempt);
+                FromKeeper::Prepared(Box::new(Prepared {
+                    held: 2,
+                    mac: [0; 32],
+                    connector_version: [0; 32],
+                    opening: None,
+                    once_only: true,
+                }))
+            }
+            ToKeeper::Release { .. } => FromKeeper::Outcome(Box::new(answered(forwarding.unwrap()))),
+            ToKeeper::Acknowledge { .. } => FromKeeper::Done,
             ToKeeper::SignWebhook(_) => FromKeeper::WebhookSigned("v1,x".to_owned()),
             ToKeeper::Hello
             | ToKeeper::ReadCharge(_)
             | ToKeeper::Prepare(_)
-            | ToKeeper::Release { .. }
             | ToKeeper::Discard { .. }
             | ToKeeper::LookUp(_)
             | ToKeeper::ReadWebhook(_)
@@ -281,13 +312,25 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
             | ToKeeper::Openings { .. }
             | ToKeeper::Outcomes { .. }
             | ToKeeper::Known(_)
-            | ToKeeper::Acknowledge { .. }
-            | ToKeeper::ReadForward(_)
             | ToKeeper::ShowForward(_)
-            | ToKeeper::PrepareForward(_)
             | ToKeeper::ExpireBy(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
         };
         frame::write(&mut &*pair, id, &answer).unwrap();
+    }
+}
+
+/// The outcome of a forward whose destination answered.
+fn answered(attempt: AttemptId) -> Outcome {
+    let forwarded = Forwarded { http_status: 200, headers: Vec::new(), is_json: true, body: "{}".to_owned() };
+    Outcome {
+        attempt,
+        sent: Sent::Yes,
+        answer: None,
+        error: None,
+        credentials_changed: false,
+        card_update: None,
+        upstream_us: 1,
+        forwarded: Some(Box::new(forwarded)),
     }
 }
 
