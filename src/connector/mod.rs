@@ -254,6 +254,12 @@ impl Connector {
         self.op(Operation::Refund).is_some_and(|refund| refund.of_capture)
     }
 
+    /// Whether what is done to a payment later, or some of it, cannot be rendered without the processor's id of the payment.
+    pub fn later_needs_transaction(&self) -> bool {
+        let later = [Operation::Capture, Operation::Refund, Operation::Void];
+        later.into_iter().filter_map(|operation| self.op(operation)).any(op::Op::needs_transaction)
+    }
+
     /// How long after sending a look-up that finds nothing proves nothing; `None` if there is no look-up.
     pub const fn settle(&self) -> Option<Duration> {
         self.settle

@@ -6,7 +6,7 @@ use super::document::{Entry, Section, strings};
 use super::fault::{Faults, suggest};
 use super::fields::Fields;
 use super::leaf::{Known, Leaf};
-use super::names::{NAMES, Name, Secret};
+use super::names::{NAMES, Name, Plain, Secret};
 use super::path::Path;
 use super::render::Header;
 use super::rules::{Test, read_test};
@@ -169,12 +169,21 @@ impl Op {
 
     /// Whether it cannot be rendered without the card.
     pub(super) fn needs_card(&self) -> bool {
-        let is_of_card = |leaf: &Leaf| leaf.needed().any(Name::is_of_card);
-        self.requires.iter().any(|name| name.is_of_card())
-            || is_of_card(&self.path)
-            || self.query.iter().any(|pair| is_of_card(&pair.leaf))
-            || self.headers.iter().any(|header| is_of_card(&header.value))
-            || self.body.any_leaf(&is_of_card)
+        self.needs(Name::is_of_card)
+    }
+
+    /// Whether it cannot be rendered without the processor's id of the transaction that it changes.
+    pub(super) fn needs_transaction(&self) -> bool {
+        self.needs(|name| matches!(name, Name::Plain(Plain::PrevTransaction)))
+    }
+
+    fn needs(&self, is_one: impl Fn(Name) -> bool) -> bool {
+        let holds = |leaf: &Leaf| leaf.needed().any(&is_one);
+        self.requires.iter().any(|name| is_one(*name))
+            || holds(&self.path)
+            || self.query.iter().any(|pair| holds(&pair.leaf))
+            || self.headers.iter().any(|header| holds(&header.value))
+            || self.body.any_leaf(&holds)
     }
 
     /// Whether its request carries the idempotency key: a question needs none.

@@ -131,6 +131,7 @@ fn load_destination(config: &Config, name: &str, from: &DestinationConfig) -> Re
         captures_once: connector.captures_once(),
         refund_needs_card: connector.refund_needs_card(),
         refunds_capture: connector.refunds_capture(),
+        later_needs_transaction: connector.later_needs_transaction(),
         takes_webhooks: takes_webhooks(from, &connector),
         authorization_hours,
         merchant_hours,

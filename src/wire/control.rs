@@ -193,6 +193,8 @@ pub struct DestinationInfo {
     pub refund_needs_card: bool,
     /// Whether a refund of a captured authorization names the capture, not the authorization.
     pub refunds_capture: bool,
+    /// Whether a capture, refund or void needs the processor's id of the payment.
+    pub later_needs_transaction: bool,
     /// Whether it takes webhooks: its connector reads them, and the operator gave the key that they are signed with.
     pub takes_webhooks: bool,
     /// How long an authorization holds, in hours.

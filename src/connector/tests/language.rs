@@ -496,6 +496,16 @@ fn a_refund_that_cannot_be_written_without_the_card_is_found() {
     assert!(!builtin("stripe").unwrap().refund_needs_card());
 }
 
+#[test]
+fn what_is_done_later_names_the_payment_by_the_processors_id_or_by_ours() {
+    let text = builtin_text("sandbox");
+    assert!(Connector::parse("sandbox.toml", &text).unwrap().later_needs_transaction());
+    let ours = text.replace("{prev.transaction}", "{prev.attempt}");
+    assert!(!Connector::parse("sandbox.toml", &ours).unwrap().later_needs_transaction());
+    let void_only = ours.replacen("[op.void]\n", "[op.void]\nheader.X-Of = \"{prev.transaction}\"\n", 1);
+    assert!(Connector::parse("sandbox.toml", &void_only).unwrap().later_needs_transaction());
+}
+
 /// Bounds of the loader: a hostile file is refused, not worked through.
 #[test]
 fn a_hostile_file_is_refused() {

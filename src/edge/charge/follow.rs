@@ -15,6 +15,8 @@ use crate::edge::store::{ChargeRow, CommitError, Operation, OperationKind};
 use crate::edge::working::Working;
 use crate::wire::keeper::{Digest, Prepare, RefusalCode, StoredCredential, Verb};
 
+/// What the keeper names when a request needs the processor's id of the payment and there is none: no caller can send it.
+const PREVIOUS_TRANSACTION: &str = "prev.transaction";
 /// How often an operation starts again when another change of the charge came first.
 const TRIES_MAX: u32 = 8;
 
@@ -105,6 +107,12 @@ pub async fn follow(
             Err(Error::Commit(CommitError::Conflict)) => {}
             Err(Error::Commit(CommitError::KeyTaken(stored))) => {
                 return create::replay(app, &claim, *stored).await;
+            }
+            Err(Error::Keeper(KeeperError::Refused(refusal)))
+                if refusal.code == RefusalCode::RequiredByConnector
+                    && refusal.param.as_deref() == Some(PREVIOUS_TRANSACTION) =>
+            {
+                return Err(Error::TransactionUnknown);
             }
             Err(Error::Keeper(KeeperError::Refused(refusal)))
                 if !with_card && refusal.code == RefusalCode::RequiredByConnector =>

@@ -22,6 +22,10 @@ pub const HOLD_NOT_RELEASED: &str = "hold_not_released";
 /// The code of a charge that was found approved after an undo of it had left, of which nobody knows what became.
 const UNDO_OPEN: &str = "undo_open";
 
+/// The error of an attempt that a person settled as approved without the processor's id of it, where nothing can be done to the payment
+/// later without; the code of its charge.
+pub const TRANSACTION_UNKNOWN: &str = "transaction_unknown";
+
 /// The error of an attempt of which its processor told that it did not hold after all.
 const REVERSED: &str = "reversed";
 /// The error of an attempt that its processor does not have, long after it must.
@@ -410,7 +414,7 @@ pub fn restate(charge: &mut ChargeRow) {
             reversal_status(open, (ChargeStatus::Voided, UNDO_OPEN))
         }
         ChargeStatus::Authorized if voided || closed || captured >= charge.amount_authorized => {
-            (ChargeStatus::Approved, None)
+            (ChargeStatus::Approved, lacks_transaction(first))
         }
         ChargeStatus::Unknown | ChargeStatus::Manual if voided => (ChargeStatus::Voided, None),
         ChargeStatus::Failed if voided && was_unknown(first) => (ChargeStatus::Voided, None),
@@ -421,10 +425,9 @@ pub fn restate(charge: &mut ChargeRow) {
         status @ (ChargeStatus::Declined | ChargeStatus::Failed | ChargeStatus::Unknown) => {
             (status, why(first))
         }
+        status @ (ChargeStatus::Authorized | ChargeStatus::Approved) => (status, lacks_transaction(first)),
         status @ (ChargeStatus::Processing
         | ChargeStatus::Pending
-        | ChargeStatus::Authorized
-        | ChargeStatus::Approved
         | ChargeStatus::Voided
         | ChargeStatus::Manual) => (status, None),
     };
@@ -518,6 +521,12 @@ const fn is_hold(operation: &Operation) -> bool {
 fn why(operation: &Operation) -> Option<String> {
     let attempt = operation.attempts.last()?;
     attempt.processor_code.clone().or_else(|| attempt.error.clone())
+}
+
+/// What stands and cannot be captured, refunded or voided from here says so.
+fn lacks_transaction(operation: &Operation) -> Option<String> {
+    let error = operation.attempts.last().and_then(|attempt| attempt.error.clone());
+    error.filter(|error| error == TRANSACTION_UNKNOWN)
 }
 
 /// The amounts of what callers asked for.

@@ -177,6 +177,9 @@ pub enum Error {
     /// The charge does not stand where this can be done.
     #[error("the charge does not stand where this can be done")]
     State,
+    /// The processor's id of the payment is not known, and nothing can be done to the payment without it.
+    #[error("the processor's id of the payment is not known")]
+    TransactionUnknown,
     /// More than is left.
     #[error("the amount is more than is left")]
     AmountTooLarge,

@@ -509,6 +509,7 @@ pub(super) fn is_passing(error: &Error) -> bool {
         | Error::UploadCut
         | Error::UploadDiffers
         | Error::State
+        | Error::TransactionUnknown
         | Error::RefundsNeedCard { .. }
         | Error::AmountTooLarge
         | Error::AmountInvalid
@@ -542,35 +543,16 @@ pub(super) fn spawn(app: &App, charge: ChargeRow) {
 mod tests {
     use super::*;
     use crate::card::id::IdBytes;
-    use crate::card::tenant::Mode;
     use crate::wire::keeper::Verb;
 
     const NOW: Time = Time::from_micros(1_800_000_000_000_000);
 
     fn to(idempotency: &str, can_look_up: bool) -> DestinationInfo {
         DestinationInfo {
-            refund_needs_card: false,
-            name: "acquirer".to_owned(),
-            connector: "acquirer".to_owned(),
-            connector_version: [7; 32],
-            mode: Mode::Test,
             idempotency: idempotency.to_owned(),
             idempotency_later: idempotency.to_owned(),
-            idempotency_seconds: 1_000,
             can_look_up,
-            settle_seconds: 5,
-            timeout_seconds: 30,
-            network_codes: false,
-            until_seconds: None,
-            can_verify: true,
-            smallest_amounts: std::collections::BTreeMap::new(),
-            undo_sale: Some(Verb::Void),
-            undo_authorize: Some(Verb::Void),
-            captures_once: false,
-            refunds_capture: false,
-            takes_webhooks: false,
-            authorization_hours: 168,
-            merchant_hours: std::collections::BTreeMap::new(),
+            ..super::super::tests::destination()
         }
     }
 

@@ -1,5 +1,5 @@
 //! A person settles what could not be found out: with a word on what became of it and a reason. Only what is `manual`, or `unknown` for
-//! longer than its processor needs to know it.
+//! longer than its processor needs to know it. By the same verb the processor's id of a payment that stands can be added later.
 
 use super::machine;
 use super::send::{By, Claim, count, event_about};
@@ -11,7 +11,7 @@ use crate::edge::audit::event::Facts;
 use crate::edge::directory::Caller;
 use crate::edge::keeper::PROCESSOR_SECONDS_MAX;
 use crate::edge::store::{
-    AttemptState, Change, ChargeRow, ChargeStatus, CommitError, Operation, OperationKind, RowChange,
+    Attempt, AttemptState, Change, ChargeRow, ChargeStatus, CommitError, Operation, OperationKind, RowChange,
 };
 use crate::edge::working::Working;
 use crate::wire::control::DestinationInfo;
@@ -84,7 +84,7 @@ pub async fn settle(
         }
         let now = app.clock.now();
         let hold_seconds = super::terms::hold_seconds(app, &charge).await;
-        let next = settled(&charge, said, (now, hold_seconds, settle_seconds(app, &charge)))?;
+        let next = settled(&charge, said, terms(app, &charge, (now, hold_seconds)))?;
         let mut event = event_about(app, &next, catalogue::CHARGE_RESOLVE, &by)?;
         event.facts = Facts { note: Some(answer::status_word(next.status).to_owned()), ..Facts::default() };
         let change = Change {
@@ -105,9 +105,23 @@ pub async fn settle(
     Err(CommitError::Conflict.into())
 }
 
-fn settle_seconds(app: &App, charge: &ChargeRow) -> i64 {
+/// What settling goes by, besides the word.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    now: Time,
+    /// How long such an authorization holds.
+    hold_seconds: i64,
+    /// How long what is unknown stays the machine's.
+    unknown_seconds: i64,
+    /// Whether nothing can be done to the payment later without the processor's id of it.
+    needs_transaction: bool,
+}
+
+fn terms(app: &App, charge: &ChargeRow, (now, hold_seconds): (Time, i64)) -> Terms {
     let destinations = app.directory.destinations();
-    unknown_seconds(destinations.iter().find(|to| to.name == charge.destination))
+    let to = destinations.iter().find(|to| to.name == charge.destination);
+    let needs_transaction = to.is_some_and(|to| to.later_needs_transaction);
+    Terms { now, hold_seconds, unknown_seconds: unknown_seconds(to), needs_transaction }
 }
 
 /// What is unknown may be settled by hand when the processor must know it, and never while a send of it may be under way: that takes
@@ -118,13 +132,13 @@ fn unknown_seconds(to: Option<&DestinationInfo>) -> i64 {
 }
 
 /// The charge as a person says that it is.
-fn settled(
-    charge: &ChargeRow,
-    said: &Resolution,
-    (now, hold_seconds, settle_seconds): (Time, i64, i64),
-) -> Result<ChargeRow, Error> {
+fn settled(charge: &ChargeRow, said: &Resolution, terms: Terms) -> Result<ChargeRow, Error> {
     let mut next = charge.clone();
-    let at = operation_meant(charge, said.operation.as_deref(), (now, settle_seconds))?;
+    let now = terms.now;
+    let at = match operation_meant(charge, said.operation.as_deref(), (now, terms.unknown_seconds)) {
+        Err(Error::State) => return with_transaction(charge, said, now),
+        meant => meant?,
+    };
     if at > 0 && charge.amount_offered.is_some() && said.outcome == Word::Approved && said.operation.is_none()
     {
         // A part that was to be given back and could not be: it is kept.
@@ -160,24 +174,54 @@ fn settled(
     let attempt = operation.attempts.last_mut().ok_or(Error::State)?;
     attempt.state = state;
     attempt.finished_at = Some(now);
-    let is_voided = at == 0 && said.outcome == Word::Voided;
-    let error = if is_voided { machine::VOIDED_BY_HAND } else { SETTLED_BY_HAND };
-    attempt.error = Some(error.to_owned());
     attempt.message = Some(said.reason.trim().to_owned());
     attempt.processor_code = None;
     if said.transaction_id.is_some() {
         attempt.transaction_id.clone_from(&said.transaction_id);
     }
+    let lacks_transaction = terms.needs_transaction && attempt.transaction_id.is_none();
+    let error = match said.outcome {
+        Word::Voided if at == 0 => machine::VOIDED_BY_HAND,
+        // It stands, and nobody can capture, refund or void it from here before its id is added.
+        Word::Approved if at == 0 && kind != OperationKind::Verify && lacks_transaction => {
+            machine::TRANSACTION_UNKNOWN
+        }
+        Word::Approved | Word::Declined | Word::Voided => SETTLED_BY_HAND,
+    };
+    attempt.error = Some(error.to_owned());
     match (at, said.outcome) {
         (0, Word::Approved) => {
             next.amount_authorized = amount;
-            next.expires_at = (kind == OperationKind::Authorize).then(|| now.plus_seconds(hold_seconds));
+            let expires_at = now.plus_seconds(terms.hold_seconds);
+            next.expires_at = (kind == OperationKind::Authorize).then_some(expires_at);
         }
         // What undid it did so: that is known of the charge then as well.
         (1.., Word::Approved | Word::Voided) if undoes && !kept => machine::release_unknown(&mut next, now),
         (_, Word::Approved | Word::Declined | Word::Voided) => {}
     }
     retries::end(&mut next, SETTLED_BY_HAND);
+    next.revision = next.revision.saturating_add(1);
+    next.updated_at = next.updated_at.max(now);
+    Ok(next)
+}
+
+/// The charge with the processor's id of a payment, capture or refund that stands and had none. The word can only be `approved`:
+/// nothing else of it changes.
+fn with_transaction(charge: &ChargeRow, said: &Resolution, now: Time) -> Result<ChargeRow, Error> {
+    let id = said.transaction_id.as_ref().filter(|_| said.outcome == Word::Approved).ok_or(Error::State)?;
+    let mut next = charge.clone();
+    let is_meant = |operation: &Operation| said.operation.as_ref().is_none_or(|id| operation.id == *id);
+    let lacks =
+        |attempt: &Attempt| attempt.state == AttemptState::Approved && attempt.transaction_id.is_none();
+    let meant = next.operations.iter_mut().filter(|operation| is_meant(operation));
+    let attempt = meant.filter_map(|operation| operation.attempts.last_mut()).find(|attempt| lacks(attempt));
+    let attempt = attempt.ok_or(Error::State)?;
+    attempt.transaction_id = Some(id.clone());
+    if attempt.error.as_deref() == Some(machine::TRANSACTION_UNKNOWN) {
+        attempt.error = Some(SETTLED_BY_HAND.to_owned());
+        attempt.message = Some(said.reason.trim().to_owned());
+    }
+    machine::restate(&mut next);
     next.revision = next.revision.saturating_add(1);
     next.updated_at = next.updated_at.max(now);
     Ok(next)
@@ -234,7 +278,8 @@ mod tests {
             transaction_id: None,
             operation: operation.map(str::to_owned),
         };
-        settled(charge, &said, (charge.created_at.plus_seconds(LONG_AFTER), 1, 150))
+        let now = charge.created_at.plus_seconds(LONG_AFTER);
+        settled(charge, &said, Terms { now, hold_seconds: 1, unknown_seconds: 150, needs_transaction: true })
     }
 
     /// A sale that nobody knows of, and a void of it that left.

@@ -5,13 +5,15 @@ use proptest::prelude::*;
 use super::machine::{self, How, Learnt};
 use super::{Error, again, create, route, rules, schedule, send};
 use crate::card::id::{AgreementId, AttemptId, ChargeId, IdBytes, Token};
-use crate::card::tenant::TenantId;
+use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
 use crate::edge::store::{
     AgreementRow, AttemptState, ChargeRow, ChargeStatus, FirstPayment, Operation, OperationKind, Outbound,
     Plan, RetryState, RouteLeft,
 };
+use crate::wire::control::DestinationInfo;
 use crate::wire::forwarder::{Answer, Outcome, Sent, Verdict};
+use crate::wire::keeper::Verb;
 
 const NOW: Time = Time::from_micros(1_800_000_000_000_000);
 const AMOUNT: i64 = 1_000;
@@ -59,6 +61,35 @@ pub(in crate::edge) fn charge(kind: OperationKind, allow_partial: bool) -> Charg
         refund_needs_card: false,
         operations: vec![operation(kind, amount, 1)],
         plan: None,
+    }
+}
+
+/// The destination of [`charge`].
+pub(in crate::edge) fn destination() -> DestinationInfo {
+    DestinationInfo {
+        name: "acquirer".to_owned(),
+        connector: "acquirer".to_owned(),
+        connector_version: [7; 32],
+        mode: Mode::Test,
+        idempotency: "replay".to_owned(),
+        idempotency_later: "replay".to_owned(),
+        idempotency_seconds: 1_000,
+        can_look_up: true,
+        settle_seconds: 5,
+        timeout_seconds: 30,
+        network_codes: false,
+        until_seconds: None,
+        can_verify: true,
+        smallest_amounts: std::collections::BTreeMap::new(),
+        undo_sale: Some(Verb::Void),
+        undo_authorize: Some(Verb::Void),
+        captures_once: false,
+        refund_needs_card: false,
+        refunds_capture: false,
+        later_needs_transaction: true,
+        takes_webhooks: false,
+        authorization_hours: 168,
+        merchant_hours: std::collections::BTreeMap::new(),
     }
 }
 

@@ -101,6 +101,7 @@ codes! {
     AlreadyCharged "already_charged" 409 never, "The invoice and period are charged already.", "subject names the charge.";
     InFlight "in_flight" 409 soon, "The invoice and period are being charged.", "subject names the charge: read it.";
     ChargeState "charge_state" 409 never, "The charge does not stand where this can be done.", "Look at its status and amounts.";
+    TransactionUnknown "transaction_unknown" 409 never, "The processor's id of the payment is not known, and its processor takes this by that id only.", "Look it up in the processor's back office and add it with POST /v1/charges/{id}/resolve (outcome approved, processor_transaction_id), then do this again; or do it at the processor. Nothing was sent.";
     AmountInvalid "amount_invalid" 422 never, "The amount is not one that can be charged.", "A positive integer in minor units that the processor can express.";
     AmountTooLarge "amount_too_large" 422 never, "The amount is more than is left.", "Look at the charge's amounts.";
     CurrencyInvalid "currency_invalid" 422 never, "The currency is not known.", "Three letters of ISO 4217.";

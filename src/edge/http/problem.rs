@@ -359,6 +359,7 @@ impl From<charge::Error> for Problem {
             Error::UploadCut => Self::of(Code::UploadCut),
             Error::UploadDiffers => Self::of(Code::UploadDiffers),
             Error::State => Self::of(Code::ChargeState),
+            Error::TransactionUnknown => Self::of(Code::TransactionUnknown),
             Error::AmountTooLarge => Self::about(Code::AmountTooLarge, "amount"),
             Error::AmountInvalid => Self::about(Code::AmountInvalid, "amount"),
             Error::LogLagging => Self::of(Code::LogLagging),

@@ -66,6 +66,7 @@ impl Class {
             undo_authorize: Some(Verb::Void),
             captures_once: false,
             refunds_capture: false,
+            later_needs_transaction: true,
             refund_needs_card: false,
             takes_webhooks: false,
             authorization_hours: 168,

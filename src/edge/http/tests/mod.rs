@@ -222,30 +222,8 @@ fn card(number: &str, more: &str) -> String {
 
 /// A destination of this name, and a connector of the same.
 fn destination(name: &str) -> DestinationInfo {
-    DestinationInfo {
-        name: name.to_owned(),
-        connector: name.to_owned(),
-        connector_version: [7; 32],
-        mode: Mode::Test,
-        idempotency: "replay".to_owned(),
-        idempotency_later: "replay".to_owned(),
-        idempotency_seconds: 1_000,
-        can_look_up: true,
-        settle_seconds: 5,
-        timeout_seconds: 30,
-        can_verify: true,
-        smallest_amounts: std::collections::BTreeMap::new(),
-        undo_sale: None,
-        undo_authorize: None,
-        captures_once: false,
-        takes_webhooks: false,
-        authorization_hours: 168,
-        merchant_hours: std::collections::BTreeMap::new(),
-        network_codes: false,
-        refund_needs_card: false,
-        until_seconds: None,
-        refunds_capture: false,
-    }
+    let (name, connector) = (name.to_owned(), name.to_owned());
+    DestinationInfo { name, connector, ..crate::edge::charge::tests::destination() }
 }
 
 /// Answers like a keeper, without keys: envelopes hold what they were given, so nothing here says anything about sealing.
@@ -301,9 +279,12 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
             ToKeeper::Release { .. } => FromKeeper::Outcome(Box::new(answered(forwarding.unwrap()))),
             ToKeeper::Acknowledge { .. } => FromKeeper::Done,
             ToKeeper::SignWebhook(_) => FromKeeper::WebhookSigned("v1,x".to_owned()),
+            ToKeeper::Prepare(ask) => FromKeeper::Refused(match ask.previous_transaction {
+                None => Refusal::about(RefusalCode::RequiredByConnector, "prev.transaction"),
+                Some(_) => Refusal::of(RefusalCode::ForwarderDown),
+            }),
             ToKeeper::Hello
             | ToKeeper::ReadCharge(_)
-            | ToKeeper::Prepare(_)
             | ToKeeper::Discard { .. }
             | ToKeeper::LookUp(_)
             | ToKeeper::ReadWebhook(_)

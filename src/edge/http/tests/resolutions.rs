@@ -1,6 +1,7 @@
 //! What a person says of a charge that could not be found out: taken once, with a reason and an event, and only where nobody knows.
 
 use axum::http::Method;
+use serde_json::Value;
 
 use super::{Got, Vault, card};
 use crate::card::id::{AttemptId, ChargeId, Token};
@@ -9,6 +10,7 @@ use crate::edge::charge::tests;
 use crate::edge::store::{
     AttemptState, Change, ChargeRow, ChargeStatus, Operation, OperationKind, Outbound, RowChange,
 };
+use crate::wire::control::DestinationInfo;
 
 impl Vault {
     /// A charge whose own operation stands like this.
@@ -92,7 +94,8 @@ async fn only_what_nobody_knows_can_be_settled_by_hand() {
         (AttemptState::Failed, ChargeStatus::Failed),
     ];
     for (state, status) in states {
-        let charge = vault.stuck(OperationKind::Sale, state, status).await;
+        let mut charge = vault.stuck(OperationKind::Sale, state, status).await;
+        charge.operations[0].attempts[0].transaction_id = Some("pay_1".to_owned());
         vault.put(&charge).await;
         let refused = vault.resolve("person", &charge, "k", APPROVED).await;
         assert_eq!(refused.code(), (409, "charge_state"), "{status:?}");
@@ -130,6 +133,46 @@ async fn only_what_nobody_knows_can_be_settled_by_hand() {
     }
     assert_eq!(vault.resolve("reader", &manual, "k", APPROVED).await.code(), (403, "scope_missing"));
     assert_eq!(vault.resolve("other", &manual, "k", APPROVED).await.code(), (404, "charge_not_found"));
+}
+
+#[tokio::test]
+async fn what_is_approved_by_hand_without_its_id_says_so_and_takes_it_later() {
+    let vault = Vault::start().await;
+    vault.app.directory.set_destinations(vec![tests::destination()]);
+    let without = r#"{"outcome":"approved","reason":"seen on the statement"}"#;
+    for (kind, verb) in [(OperationKind::Sale, "refunds"), (OperationKind::Authorize, "void")] {
+        let charge = vault.stuck(kind, AttemptState::Manual, ChargeStatus::Manual).await;
+        vault.put(&charge).await;
+        let later = |key: &'static str| {
+            let path = format!("/v1/charges/{}/{verb}", charge.id);
+            vault.ask("person", Method::POST, &path).key(key).json("{}").send()
+        };
+        let settled = vault.resolve("person", &charge, "k", without).await;
+        assert_eq!(settled.body["code"], "transaction_unknown", "{}", settled.text);
+        assert_eq!(settled.body["attempts"][0]["error"], "transaction_unknown");
+        let refused = later("later").await;
+        assert_eq!(refused.code(), (409, "transaction_unknown"), "{}", refused.text);
+        assert_eq!((&refused.body["param"], &refused.body["outbound"]), (&Value::Null, &"not_sent".into()));
+        for body in [without, &APPROVED.replace("\"approved\"", "\"declined\"")] {
+            assert_eq!(vault.resolve("person", &charge, "no", body).await.code(), (409, "charge_state"));
+        }
+        let added = vault.resolve("person", &charge, "id", APPROVED).await;
+        assert_eq!((added.status, &added.body["code"]), (201, &Value::Null), "{}", added.text);
+        assert_eq!(added.body["processor_transaction_id"], "pay_77");
+        assert_eq!(added.body["message"], "seen in the processor's back office");
+        assert_eq!(added.body["status"], settled.body["status"]);
+        // With it the request is made; here nobody sends it.
+        assert_eq!(later("later").await.code(), (503, "forwarder_down"));
+        let another = APPROVED.replace("pay_77", "pay_78");
+        assert_eq!(vault.resolve("person", &charge, "two", &another).await.code(), (409, "charge_state"));
+    }
+    // Where what is done later goes by our own reference, nothing is missing.
+    let by_ours = DestinationInfo { later_needs_transaction: false, ..tests::destination() };
+    vault.app.directory.set_destinations(vec![by_ours]);
+    let charge = vault.stuck(OperationKind::Sale, AttemptState::Manual, ChargeStatus::Manual).await;
+    vault.put(&charge).await;
+    let settled = vault.resolve("person", &charge, "k", without).await;
+    assert_eq!(settled.body["code"], Value::Null, "{}", settled.text);
 }
 
 #[tokio::test]

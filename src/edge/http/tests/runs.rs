@@ -8,8 +8,8 @@ use axum::http::Method;
 use hyper::body::Frame;
 use serde_json::{Value, json};
 
-use super::{Got, Vault, card, destination};
-use crate::edge::charge::runs;
+use super::{Got, Vault, card};
+use crate::edge::charge::{runs, tests};
 
 const LINES: usize = 10;
 const QUERY: &str = "lines=10&sum=USD:55&validate_only=true";
@@ -37,7 +37,7 @@ impl HttpBody for Broken {
 }
 
 async fn token(vault: &Vault) -> String {
-    vault.app.directory.set_destinations(vec![destination("acquirer")]);
+    vault.app.directory.set_destinations(vec![tests::destination()]);
     vault.create("billing", "t-1", &card("4242424242424242", "")).await.id()
 }
 
