@@ -103,6 +103,8 @@ struct Memory {
     said_nothing: u32,
     /// The last resend that may be at work there.
     last_send: Option<LastSend>,
+    /// How many rounds were about it.
+    rounds: u32,
 }
 
 impl Memory {
@@ -175,11 +177,16 @@ pub(super) async fn run(app: &App, mut charge: ChargeRow, claim: Option<&Claim>)
             pending::watch(app, &charge);
             return charge;
         }
-        let is_pending = |(_, attempt): &(_, &Attempt)| attempt.state == AttemptState::Pending;
-        let open = waiting(&charge).min_by_key(is_pending);
+        // In turn, where several are open: what became of an undo says what became of the payment, and the other way round.
+        let turn = |(_, attempt): &(_, &Attempt)| {
+            let rounds = memory.get(&attempt.id).map_or(0, |known| known.rounds);
+            (rounds, attempt.state == AttemptState::Pending)
+        };
+        let open = waiting(&charge).min_by_key(turn);
         let open = open.map(|(operation, attempt)| (operation.clone(), attempt.clone()));
         let Some((operation, attempt)) = open else { return charge };
         let known = memory.entry(attempt.id).or_default();
+        known.rounds = known.rounds.saturating_add(1);
         charge = one_round(app, charge, (&operation, &attempt), known, (half_over, over), claim).await;
     }
     charge

@@ -136,7 +136,8 @@ impl Case {
 
     /// Whether there is such a thing.
     pub(super) fn exists(&self) -> bool {
-        let of_payments = matches!(self.reaction, Reaction::ApprovesPart | Reaction::TurnsUp);
+        let of_payments =
+            matches!(self.reaction, Reaction::ApprovesPart | Reaction::TurnsUp | Reaction::LosesUndo);
         !of_payments || matches!(self.under, Under::Sale | Under::Authorize)
     }
 

@@ -175,15 +175,17 @@ fn dying(plain: &[Case], steps: &BTreeMap<Token, usize>, classes: usize) -> Vec<
             .flat_map(|is_after| (0..steps[&case.token]).map(move |step| Death { step, is_after }))
             .collect::<Vec<_>>()
     };
-    for (turn, case) in plain.iter().enumerate() {
+    for case in plain {
         for (more, death) in ends(case).into_iter().enumerate() {
             let place = Class::ALL.iter().position(|class| *class == case.class).unwrap();
+            // Counted from the case itself, so that the classes take turns however many cases there are.
+            let turn = case.under as usize + case.reaction as usize;
             if (turn + more + place) % Class::ALL.len() >= classes {
                 continue;
             }
             let at = dying.len();
             let mut next = Case::new(case.under, case.class, case.reaction);
-            next.forgets = at % 2 == 0;
+            next.forgets = (place + usize::from(death.is_after)) % 2 == 0;
             next.once_only = at % 5 == 0;
             next.deaths = vec![death];
             // Some die again while they are found out about.

@@ -46,10 +46,12 @@ pub(super) enum Reaction {
     NeverTells,
     /// 500, and it was done; it answers what is asked for it only when an undo has left, and that gets lost on its way.
     TurnsUp,
+    /// It was done; nothing that is asked for it is ever answered, and its undo is done as well, and that answer gets lost.
+    LosesUndo,
 }
 
 impl Reaction {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Approves,
         Self::ApprovesPart,
         Self::Declines,
@@ -64,6 +66,7 @@ impl Reaction {
         Self::Refuses,
         Self::NeverTells,
         Self::TurnsUp,
+        Self::LosesUndo,
     ];
 }
 
@@ -224,6 +227,11 @@ impl World {
             }
             return self.enter(prepare, Reaction::LosesUndone, prepare.amount);
         }
+        let loses_undo =
+            |(verb, reaction): &(Verb, Reaction)| *reaction == Reaction::LosesUndo && *verb != prepare.verb;
+        if self.reactions.get(&prepare.token).is_some_and(loses_undo) {
+            return self.enter(prepare, Reaction::LosesDone, prepare.amount);
+        }
         self.enter(prepare, reaction, prepare.amount)
     }
 
@@ -244,7 +252,9 @@ impl World {
             Reaction::DeclinesLater => pending(id, Some(false)),
             Reaction::Holds => pending(id, None),
             Reaction::NotSent => (Truth::Nothing, silent(id, Sent::Not)),
-            Reaction::LosesDone | Reaction::NeverTells => (Truth::Approved(amount), silent(id, Sent::Maybe)),
+            Reaction::LosesDone | Reaction::NeverTells | Reaction::LosesUndo => {
+                (Truth::Approved(amount), silent(id, Sent::Maybe))
+            }
             Reaction::LosesUndone => (Truth::Nothing, silent(id, Sent::Maybe)),
             Reaction::BreaksDone | Reaction::TurnsUp => (Truth::Approved(amount), said(id, broken(id))),
             Reaction::BreaksUndone => (Truth::Nothing, said(id, broken(id))),
@@ -259,7 +269,7 @@ impl World {
             previous: prepare.previous_transaction.clone(),
             sends: u32::from(reaction != Reaction::NotSent),
             missed: false,
-            is_mute: matches!(reaction, Reaction::NeverTells | Reaction::TurnsUp),
+            is_mute: matches!(reaction, Reaction::NeverTells | Reaction::TurnsUp | Reaction::LosesUndo),
         };
         self.done.insert(id, done);
         self.set(id, truth);
