@@ -166,7 +166,8 @@ pub(super) async fn note(
         OperationKind::Capture | OperationKind::Refund | OperationKind::Void => false,
     };
     let attempt = first.attempts.iter().find(|attempt| attempt.id == outcome.attempt)?;
-    if !with_card || attempt.state != AttemptState::Declined {
+    // What a processor holds for review was not declined by the card's issuer.
+    if !with_card || attempt.state != AttemptState::Declined || answer.held_for_review {
         return None;
     }
     let card = charged_card(app, charge).await?;

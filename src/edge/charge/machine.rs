@@ -26,6 +26,11 @@ const UNDO_OPEN: &str = "undo_open";
 /// later without; the code of its charge.
 pub const TRANSACTION_UNKNOWN: &str = "transaction_unknown";
 
+/// The error of an attempt that its processor holds for review.
+pub(super) const HELD_FOR_REVIEW: &str = "held_for_review";
+/// The class of a check of a card that its processor does not vouch for.
+const RISK: &str = "risk";
+
 /// The error of an attempt of which its processor told that it did not hold after all.
 const REVERSED: &str = "reversed";
 /// The error of an attempt that its processor does not have, long after it must.
@@ -69,9 +74,9 @@ pub fn learn(charge: &ChargeRow, attempt: AttemptId, learnt: Learnt<'_>) -> Opti
     let mut next = charge.clone();
     let at = next.operations.iter().position(|o| o.attempts.iter().any(|a| a.id == attempt))?;
     let operation = next.operations.get_mut(at)?;
-    let (kind, undoes) = (operation.kind, is_undo(operation));
+    let (kind, undoes, checks) = (operation.kind, is_undo(operation), is_check(operation));
     let one = operation.attempts.iter_mut().find(|a| a.id == attempt)?;
-    let state = state_after(one, learnt)?;
+    let state = state_after(one, learnt, checks)?;
     write_attempt(one, state, learnt);
     if at == 0 && state == AttemptState::Approved {
         approve(&mut next, kind, learnt);
@@ -227,7 +232,10 @@ pub const fn is_settled(state: AttemptState) -> bool {
     }
 }
 
-fn state_after(attempt: &Attempt, learnt: Learnt<'_>) -> Option<AttemptState> {
+/// A check of a card that is held for review is declined: whoever asked cannot use the card before somebody has looked at it, which
+/// may take a month and is seen in no list where the check is of no money; and as it holds none, nothing is to be undone. A payment
+/// that is held waits (contracts.md), and so does a check that holds a small amount, until that is released.
+fn state_after(attempt: &Attempt, learnt: Learnt<'_>, checks: bool) -> Option<AttemptState> {
     if is_settled(attempt.state) {
         return None;
     }
@@ -249,6 +257,12 @@ fn state_after(attempt: &Attempt, learnt: Learnt<'_>) -> Option<AttemptState> {
             money_answer(answer)
         }),
     }
+    .map(|state| match state {
+        AttemptState::Pending if checks && answer.is_some_and(|answer| answer.held_for_review) => {
+            AttemptState::Declined
+        }
+        state => state,
+    })
     .filter(|state| *state != attempt.state)
 }
 
@@ -322,6 +336,12 @@ fn write_attempt(attempt: &mut Attempt, state: AttemptState, learnt: Learnt<'_>)
     attempt.processor_code.clone_from(&answer.processor_code);
     attempt.decline_class.clone_from(&answer.decline_class);
     attempt.message.clone_from(&answer.message);
+    if answer.held_for_review && matches!(state, AttemptState::Pending | AttemptState::Declined) {
+        attempt.error = Some(HELD_FOR_REVIEW.to_owned());
+        if state == AttemptState::Declined {
+            attempt.decline_class.get_or_insert_with(|| RISK.to_owned());
+        }
+    }
     // What is told by itself may go by the id of an event; the one that answered the request is the one to go on with.
     let keeps_id = learnt.how == How::Told && attempt.transaction_id.is_some();
     if answer.transaction_id.is_some() && !keeps_id {
@@ -516,6 +536,17 @@ fn operation_status(operation: &Operation) -> ChargeStatus {
 /// Whether a verification was made with a small amount, because the processor takes none of zero.
 const fn is_hold(operation: &Operation) -> bool {
     matches!(operation.kind, OperationKind::Verify) && operation.amount > 0
+}
+
+/// Whether it checks a card without money.
+const fn is_check(operation: &Operation) -> bool {
+    matches!(operation.kind, OperationKind::Verify) && operation.amount == 0
+}
+
+/// Whether a verification's small amount is held for review: it is released, as the card cannot be used before.
+pub fn is_held_hold(operation: &Operation) -> bool {
+    let last = operation.attempts.last();
+    is_hold(operation) && last.is_some_and(|attempt| attempt.error.as_deref() == Some(HELD_FOR_REVIEW))
 }
 
 fn why(operation: &Operation) -> Option<String> {

@@ -275,6 +275,9 @@ fn next_step(
     now: Time,
 ) -> Step {
     if attempt.state == AttemptState::Pending {
+        if machine::is_held_hold(operation) && !known.undone && undo::verb_of_undo(to, operation).is_some() {
+            return Step::Undo;
+        }
         return if to.can_look_up { Step::LookUp } else { Step::Wait };
     }
     if over {

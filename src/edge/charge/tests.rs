@@ -202,6 +202,38 @@ fn each_first_outcome_has_its_status_and_outbound() {
 }
 
 #[test]
+fn a_check_that_is_held_for_review_is_declined_and_a_hold_is_to_be_released() {
+    for verdict in [Verdict::Approved, Verdict::Pending] {
+        let held = || said(1, Answer { held_for_review: true, ..answer(verdict) });
+        let check = charge(OperationKind::Verify, false);
+        let declined = learn(&check, &held());
+        let attempt = &declined.operations[0].attempts[0];
+        assert_eq!(
+            (declined.status, declined.code.as_deref()),
+            (ChargeStatus::Declined, Some("held_for_review"))
+        );
+        assert_eq!(
+            (attempt.decline_class.as_deref(), machine::is_held_hold(&declined.operations[0])),
+            (Some("risk"), false)
+        );
+        // One that waits since before, and is looked up.
+        let waits = learn(&check, &said(1, answer(Verdict::Pending)));
+        assert_eq!(waits.status, ChargeStatus::Pending);
+        let found = learn_as(&waits, &held(), How::LookedUp { settled: true }).unwrap();
+        assert_eq!(found.status, ChargeStatus::Declined);
+        let mut hold = check;
+        (hold.amount, hold.operations[0].amount) = (100, 100);
+        let waits = learn(&hold, &held());
+        assert_eq!(waits.status, ChargeStatus::Pending);
+        assert!(machine::is_held_hold(&waits.operations[0]));
+        let released = learn(&then(&waits, OperationKind::Void, 100, 2), &said(2, answer(Verdict::Approved)));
+        assert_eq!((released.status, released.amount_authorized), (ChargeStatus::Voided, 0));
+        let sale = learn(&charge(OperationKind::Sale, false), &held());
+        assert_eq!((sale.status, machine::is_held_hold(&sale.operations[0])), (ChargeStatus::Pending, false));
+    }
+}
+
+#[test]
 fn amounts_follow_from_what_was_approved() {
     let sold = learn(&charge(OperationKind::Sale, false), &said(1, answer(Verdict::Approved)));
     assert_eq!((sold.amount_authorized, sold.amount_captured, sold.expires_at), (AMOUNT, AMOUNT, None));

@@ -144,13 +144,24 @@ impl Case {
     /// Whether it is not final before a month of silence: nobody says it, or nobody can be asked.
     pub(super) fn waits(&self) -> bool {
         let is_later = matches!(self.reaction, Reaction::ApprovesLater | Reaction::DeclinesLater);
-        self.reaction == Reaction::Holds || (is_later && self.class == Class::Blind)
+        self.is_held() || (is_later && self.class == Class::Blind)
+    }
+
+    /// Whether it waits for a review; a check of a card does not, unless it holds an amount and nobody can learn whether that is
+    /// released.
+    fn is_held(&self) -> bool {
+        let waits = match self.under {
+            Under::Verify => false,
+            Under::Hold => self.class == Class::Blind,
+            Under::Sale | Under::Authorize | Under::Capture | Under::Refund | Under::Void => true,
+        };
+        self.reaction == Reaction::Holds && waits
     }
 
     /// Whether nobody may ever learn what became of it: then a person must.
     pub(super) fn may_be_manual(&self) -> bool {
-        let is_mute = matches!(self.reaction, Reaction::NeverTells | Reaction::TurnsUp | Reaction::Holds);
-        is_mute || self.class == Class::Blind
+        let is_mute = matches!(self.reaction, Reaction::NeverTells | Reaction::TurnsUp);
+        is_mute || self.is_held() || self.class == Class::Blind
     }
 
     pub(super) fn body(&self) -> Value {

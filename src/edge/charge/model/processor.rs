@@ -28,7 +28,7 @@ pub(super) enum Reaction {
     /// Says it when it is asked for it.
     ApprovesLater,
     DeclinesLater,
-    /// Never says it.
+    /// Holds it for review, which never ends.
     Holds,
     /// Nothing left for it.
     NotSent,
@@ -248,9 +248,12 @@ impl World {
                 (Truth::Approved(amount / 2), said(id, part))
             }
             Reaction::Declines => (Truth::Declined, said(id, verdict(Verdict::Declined, id))),
-            Reaction::ApprovesLater => pending(id, Some(true)),
-            Reaction::DeclinesLater => pending(id, Some(false)),
-            Reaction::Holds => pending(id, None),
+            Reaction::ApprovesLater => pending(id, true),
+            Reaction::DeclinesLater => pending(id, false),
+            Reaction::Holds => {
+                let held = Truth::Pending { approves: None };
+                (held, said(id, answer_of(held, (id, amount))))
+            }
             Reaction::NotSent => (Truth::Nothing, silent(id, Sent::Not)),
             Reaction::LosesDone | Reaction::NeverTells | Reaction::LosesUndo => {
                 (Truth::Approved(amount), silent(id, Sent::Maybe))
@@ -308,7 +311,7 @@ impl World {
                 done.missed = true;
                 said(id, verdict(Verdict::NotFound, id))
             }
-            Truth::Pending { approves: None } => said(id, verdict(Verdict::Pending, id)),
+            Truth::Pending { approves: None } => said(id, answer_of(done.truth, (id, asked))),
             Truth::Pending { approves: Some(true) } => {
                 let amount = done.asked;
                 self.set(id, Truth::Approved(amount));
@@ -418,8 +421,8 @@ fn broken(attempt: AttemptId) -> Answer {
     Answer { unknown: true, http_status: 500, transaction_id: None, ..verdict(Verdict::Error, attempt) }
 }
 
-fn pending(attempt: AttemptId, approves: Option<bool>) -> (Truth, Outcome) {
-    (Truth::Pending { approves }, said(attempt, verdict(Verdict::Pending, attempt)))
+fn pending(attempt: AttemptId, approves: bool) -> (Truth, Outcome) {
+    (Truth::Pending { approves: Some(approves) }, said(attempt, verdict(Verdict::Pending, attempt)))
 }
 
 fn answer_of(truth: Truth, (attempt, asked): (AttemptId, i64)) -> Answer {
@@ -429,7 +432,9 @@ fn answer_of(truth: Truth, (attempt, asked): (AttemptId, i64)) -> Answer {
         }
         Truth::Approved(_) => verdict(Verdict::Approved, attempt),
         Truth::Declined => verdict(Verdict::Declined, attempt),
-        Truth::Pending { .. } => verdict(Verdict::Pending, attempt),
+        Truth::Pending { approves } => {
+            Answer { held_for_review: approves.is_none(), ..verdict(Verdict::Pending, attempt) }
+        }
         Truth::Nothing => verdict(Verdict::NotFound, attempt),
     }
 }
