@@ -31,6 +31,9 @@ pub(super) const HELD_FOR_REVIEW: &str = "held_for_review";
 /// The class of a check of a card that its processor does not vouch for.
 const RISK: &str = "risk";
 
+/// The error of an attempt that was refused before anybody looked into it: credential, network, rate.
+const AT_THE_DOOR: &str = "refused_at_the_door";
+
 /// The error of an attempt of which its processor told that it did not hold after all.
 const REVERSED: &str = "reversed";
 /// The error of an attempt that its processor does not have, long after it must.
@@ -197,7 +200,7 @@ pub fn has_open_undo(charge: &ChargeRow) -> bool {
 /// because nobody knew of the payment, once it is known. Sent again, either would undo what was found to stand, or do what was undone.
 pub fn may_be_sent_again(charge: &ChargeRow, operation: &Operation) -> bool {
     let Some((first, rest)) = charge.operations.split_first() else { return false };
-    let has_left = |a: &Attempt| a.state != AttemptState::Failed || a.outbound != Outbound::NotSent;
+    let has_left = |a: &Attempt| a.state != AttemptState::Failed || !was_not_taken(a);
     if first.id == operation.id {
         return !rest.iter().any(|o| is_undo(o) && o.attempts.iter().any(has_left));
     }
@@ -331,6 +334,9 @@ fn write_attempt(attempt: &mut Attempt, state: AttemptState, learnt: Learnt<'_>)
         How::Sent | How::Resent => {
             attempt.outbound = sent;
             attempt.upstream_us = Some(outcome.upstream_us);
+            if state == AttemptState::Failed && is_at_the_door(answer) {
+                attempt.error = Some(AT_THE_DOOR.to_owned());
+            }
         }
     }
     attempt.processor_code.clone_from(&answer.processor_code);
@@ -492,8 +498,13 @@ fn last_undo(operations: &[Operation]) -> Option<ChargeStatus> {
     last_that_left(operations).map(|operation| operation.status)
 }
 
+/// Whether an attempt that failed certainly got no further than its processor's door: then it can be made again as another.
+fn was_not_taken(attempt: &Attempt) -> bool {
+    attempt.outbound == Outbound::NotSent || attempt.error.as_deref() == Some(AT_THE_DOOR)
+}
+
 fn last_that_left(operations: &[Operation]) -> Option<&Operation> {
-    let never_was = |a: &Attempt| a.outbound == Outbound::NotSent || a.error.as_deref() == Some(NOT_FOUND);
+    let never_was = |a: &Attempt| was_not_taken(a) || a.error.as_deref() == Some(NOT_FOUND);
     let left = |operation: &&Operation| {
         operation.attempts.last().is_none_or(|a| a.state != AttemptState::Failed || !never_was(a))
     };

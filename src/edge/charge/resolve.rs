@@ -463,7 +463,8 @@ async fn undo_unknown(
     };
     match undone {
         Ok(charge) => {
-            known.undone = true;
+            // What was refused at the door is made again.
+            known.undone = machine::is_undoing(&charge);
             charge
         }
         Err(error) => {

@@ -278,6 +278,13 @@ fn a_part_that_nobody_wanted_is_given_back_and_reported_declined() {
     let not_left = learn(&voiding, &silent(2, Sent::Not));
     assert_eq!(not_left.status, ChargeStatus::Processing);
     assert!(machine::needs_reversal(&not_left));
+    // Refused before anybody looked into it: it is made again.
+    for http_status in [401, 403, 429] {
+        let refused = learn(&voiding, &said(2, Answer { http_status, ..answer(Verdict::Error) }));
+        assert_eq!(refused.status, ChargeStatus::Processing);
+        assert!(machine::needs_reversal(&refused));
+    }
+    assert_eq!(learn(&voiding, &said(2, answer(Verdict::Error))).status, ChargeStatus::Manual);
     assert_eq!(learn(&voiding, &said(2, answer(Verdict::Declined))).status, ChargeStatus::Manual);
     let done = learn(&voiding, &said(2, answer(Verdict::Approved)));
     assert_eq!((done.status, done.code.as_deref()), (ChargeStatus::Declined, Some("partial_approval")));
