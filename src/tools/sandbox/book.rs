@@ -412,8 +412,13 @@ impl Book {
         entry.fault = met.fault;
         entry.fault_at = met.at.filter(|_| met.fault != Fault::None);
         entry.lasting = met.lasting && met.fault != Fault::None;
-        entry.unresolvable =
-            outside::is_unresolvable(request, entry.kind, met, rules.idempotency, self.is_told);
+        entry.unresolvable = outside::is_unresolvable(
+            request,
+            (entry.kind, entry.status),
+            met,
+            rules.idempotency,
+            self.is_told,
+        );
         let (entry, place) = self.append(entry)?;
         Ok(Done { place, entry: Some(entry), met, replayed: false })
     }

@@ -4,14 +4,20 @@
 
 use super::book::Request;
 use super::faults::Met;
-use super::ledger::{Kind, Wire};
+use super::ledger::{Kind, Status, Wire};
 use super::rules::Class;
 
-/// Whether nobody can learn what became of this operation.
-pub(super) fn is_unresolvable(request: &Request, kind: Kind, met: Met, class: Class, is_told: bool) -> bool {
+/// Whether nobody can learn what became of this operation. What was not done is told by no webhook.
+pub(super) fn is_unresolvable(
+    request: &Request,
+    (kind, status): (Kind, Status),
+    met: Met,
+    class: Class,
+    is_told: bool,
+) -> bool {
     !met.fault.is_decisive()
         && !learns_by_repeating(request, met, class)
-        && !learns_by_looking(request, kind, class, is_told)
+        && !learns_by_looking(request, kind, class, is_told && status != Status::Error)
 }
 
 /// The same request under the same key has the answer, unless the key's answer is the fault, or the request carried a

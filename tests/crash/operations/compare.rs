@@ -23,8 +23,10 @@ pub(super) struct Figures {
     pub(super) doubled: Vec<String>,
     /// Done on one side only, or of other amounts.
     pub(super) lost: Vec<String>,
-    /// Operations that were left to a person, or are to be.
-    pub(super) manual: Vec<String>,
+    /// Charges that were left to a person, or are to be.
+    pub(super) manual: usize,
+    /// Those of them of which the ledger does not say that nobody can learn the outcome.
+    pub(super) given_up: Vec<String>,
     /// Operations of which the ledger says that nobody can learn the outcome.
     pub(super) unresolvable: HashSet<String>,
 }
@@ -47,6 +49,55 @@ fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value[name].as_array().map_or(&[], Vec::as_slice)
 }
 
+/// What the ledger knows, by reference and by key.
+#[derive(Default)]
+pub(super) struct Marks {
+    /// Of what nobody can learn the outcome.
+    unresolvable: HashSet<String>,
+    all: HashSet<String>,
+}
+
+impl Marks {
+    pub(super) fn of(ledger: &[Value]) -> Self {
+        let mut marks = Self::default();
+        for entry in ledger {
+            let names = [word(entry, "reference"), word(entry, "idempotency_key")];
+            for name in names.into_iter().filter(|name| !name.is_empty()) {
+                marks.all.insert(name.to_owned());
+                if entry["unresolvable"] == true {
+                    marks.unresolvable.insert(name.to_owned());
+                }
+            }
+        }
+        marks
+    }
+
+    /// Whether nobody can learn what became of an attempt. What never came to a processor that tells only what it did leaves nothing
+    /// in the ledger, and nobody can learn that, unless it can be sent again.
+    pub(super) fn has(&self, lane: Lane, attempt: &Value) -> bool {
+        let id = word(attempt, "id");
+        let names = [id.to_owned(), AttemptId::parse(id).unwrap().reference()];
+        let never_came = lane == Lane::Told && attempt["tries"] == 1;
+        names.iter().any(|name| self.unresolvable.contains(name))
+            || (never_came && !names.iter().any(|name| self.all.contains(name)))
+    }
+}
+
+/// Whether it is not known what became of an attempt.
+pub(super) fn is_open(attempt: &Value) -> bool {
+    matches!(word(attempt, "status"), "sending" | "unknown" | "pending" | "manual")
+}
+
+/// Whether the ledger says of all that is not known of a charge that nobody can learn it. What undoes a payment that nobody knows of
+/// cannot be named to the processor.
+fn is_explained(lane: Lane, charge: &Value, marks: &Marks) -> bool {
+    let open: Vec<&Value> = list(charge, "attempts").iter().filter(|attempt| is_open(attempt)).collect();
+    let is_undo = |attempt: &Value| matches!(word(attempt, "operation"), "void" | "refund");
+    let is_payment_marked = open.iter().any(|attempt| !is_undo(attempt) && marks.has(lane, attempt));
+    let is_one = |attempt: &&&Value| marks.has(lane, attempt) || (is_undo(attempt) && is_payment_marked);
+    !open.is_empty() && open.iter().filter(|attempt| !is_one(attempt)).count() == 0
+}
+
 /// Compares both sides, lane by lane.
 pub(super) fn compare(charges: &[(Lane, Value)], ledger: &[Value]) -> BTreeMap<Lane, Figures> {
     let mut index = Ledger { payments: HashMap::new(), children: HashMap::new() };
@@ -59,12 +110,12 @@ pub(super) fn compare(charges: &[(Lane, Value)], ledger: &[Value]) -> BTreeMap<L
     }
     let mut all: BTreeMap<Lane, Figures> =
         Lane::ALL.into_iter().map(|lane| (lane, Figures::default())).collect();
-    let mut known = HashSet::new();
+    let (mut known, marks) = (HashSet::new(), Marks::of(ledger));
     for (lane, charge) in charges {
         let figures = all.get_mut(lane).unwrap();
         let payments = payments_of(charge, *lane, &index);
         known.extend(payments.iter().map(|payment| (word(payment, "wire"), word(payment, "id"))));
-        one(figures, *lane, charge, &payments, &index);
+        one(figures, *lane, charge, &payments, (&index, &marks));
     }
     for entry in ledger {
         let lane = Lane::ALL.into_iter().find(|lane| lane.wire() == word(entry, "wire")).unwrap();
@@ -105,7 +156,13 @@ fn payments_of<'a>(charge: &Value, lane: Lane, ledger: &Ledger<'a>) -> Vec<&'a V
         .collect()
 }
 
-fn one(figures: &mut Figures, lane: Lane, charge: &Value, payments: &[&Value], ledger: &Ledger<'_>) {
+fn one(
+    figures: &mut Figures,
+    lane: Lane,
+    charge: &Value,
+    payments: &[&Value],
+    (ledger, marks): (&Ledger<'_>, &Marks),
+) {
     figures.charges += 1;
     let children = |payment: &Value, kind: &str| -> Vec<&Value> {
         let all = ledger.children.get(&(lane.wire(), word(payment, "id")));
@@ -128,15 +185,15 @@ fn one(figures: &mut Figures, lane: Lane, charge: &Value, payments: &[&Value], l
     figures.refunded += refunded;
 
     let about = |what: &str| format!("{what}: {charge}\n  ledger: {payments:?} {captures:?} {refunds:?}");
-    let open = list(charge, "attempts")
-        .iter()
-        .filter(|attempt| matches!(word(attempt, "status"), "sending" | "unknown" | "pending" | "manual"));
-    let open: Vec<String> = open.map(|attempt| format!("{attempt}")).collect();
+    let is_open = list(charge, "attempts").iter().any(is_open);
     if live.len() > 1 {
         figures.doubled.push(about("more than one payment"));
     }
-    if !open.is_empty() || word(charge, "status") == "manual" {
-        figures.manual.push(about(&open.join(" ")));
+    if is_open || word(charge, "status") == "manual" {
+        figures.manual += 1;
+        if !is_explained(lane, charge, marks) {
+            figures.given_up.push(about("not known"));
+        }
         return;
     }
     // What undid a part that nobody wanted is on both sides of the ledger, and in the charge as a reversal.

@@ -27,8 +27,8 @@ const SCOPES: [&str; 8] = [
 ];
 /// The sandbox refuses connections by chance, also of those who set it up.
 const TRIES_MAX: usize = 200;
-/// Every fault of the sandbox but those that take minutes or megabytes: a card asks for these.
-const FAULTS: [&str; 18] = [
+/// Every fault of the sandbox.
+const FAULTS: [&str; 24] = [
     "refuse",
     "reset_before",
     "reset",
@@ -45,9 +45,17 @@ const FAULTS: [&str; 18] = [
     "delay",
     "length_long",
     "length_short",
+    "pan_echo",
     "pan_echo_500",
     "redirect",
+    "redirect_307",
+    "unauthorized",
+    "hang",
+    "slow_drip",
+    "huge",
 ];
+/// The key that Adyen's webhooks are signed with, in hex.
+const WEBHOOK_KEY: &str = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
 
 pub(super) struct Place {
     pub(super) vault: Vault,
@@ -56,9 +64,11 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// A vault whose destinations are the sandbox in four wire forms, each with its own class.
+    /// A vault whose destinations are the sandbox in five wire forms, each with its own class.
     pub(super) async fn open() -> Self {
-        let mut vault = Vault::make(with_lanes);
+        // The processor that tells must know where, also while the vault is down.
+        let api = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut vault = Vault::make(|config| with_lanes(&config, api));
         for lane in Lane::ALL {
             let directory = vault.path("connectors");
             std::fs::create_dir_all(&directory).unwrap();
@@ -66,11 +76,22 @@ impl Place {
         }
         let secret = std::fs::read_to_string(vault.path("credentials/sandbox_secret_key")).unwrap();
         let basic = data_encoding::BASE64.encode(format!("shop:{}", secret.trim()).as_bytes());
-        for (name, text) in [("shop", "SHOP"), ("basic", basic.as_str())] {
+        for (name, text) in [("shop", "SHOP"), ("basic", basic.as_str()), ("webhook", WEBHOOK_KEY)] {
             let path = vault.path(&format!("credentials/{name}"));
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
+        let port = std::fs::read_to_string(vault.beside("sandbox.port")).unwrap().trim().parse().unwrap();
+        let flags = [
+            (
+                "--adyen-webhook-url",
+                format!("https://127.0.0.1:{api}/v1/webhooks/{}", Lane::Told.destination()),
+            ),
+            ("--adyen-webhook-ca", vault.path("tls/ca.pem").display().to_string()),
+            ("--adyen-webhook-hmac-key-file", vault.path("credentials/webhook").display().to_string()),
+        ];
+        vault.stop_sandbox();
+        vault.start_sandbox_with(port, &flags.map(|(flag, value)| [flag.to_owned(), value]).concat());
         vault.serve();
         vault.tenant("acme", Mode::Test);
         let credential = vault.principal(order("invoicing", Some("acme"), &SCOPES));
@@ -197,7 +218,8 @@ fn is_number(bytes: &[u8]) -> bool {
 }
 
 /// The configuration with a destination for each lane.
-fn with_lanes(config: String) -> String {
+fn with_lanes(config: &str, api: u16) -> String {
+    let config = config.replace("api = \"127.0.0.1:0\"", &format!("api = \"127.0.0.1:{api}\""));
     let endpoint = config.lines().find(|line| line.starts_with("endpoint = ")).unwrap().to_owned();
     let mut all = format!("{config}\n[connectors]\ndirectory = \"connectors\"\n");
     for lane in Lane::ALL {
@@ -209,6 +231,11 @@ fn with_lanes(config: String) -> String {
             Lane::None => {
                 "credentials.login_id = \"credentials/shop\"\n\
                  credentials.transaction_key = \"credentials/sandbox_secret_key\""
+            }
+            Lane::Told => {
+                "credentials.basic_auth = \"credentials/basic\"\n\
+                 credentials.merchant_account = \"credentials/shop\"\n\
+                 credentials.webhook_hmac_key = \"credentials/webhook\""
             }
         };
         let name = lane.destination();
@@ -224,7 +251,7 @@ fn with_lanes(config: String) -> String {
 fn connector(lane: Lane) -> String {
     let own = match lane {
         Lane::SuccessOnly => "sandbox",
-        Lane::Replay | Lane::NaturalKey | Lane::None => lane.destination(),
+        Lane::Replay | Lane::NaturalKey | Lane::None | Lane::Told => lane.destination(),
     };
     let lines = cardvault::connector::builtin_text(own).unwrap().lines().map(|line| {
         let name = line.split(' ').next().unwrap_or_default();
@@ -233,7 +260,7 @@ fn connector(lane: Lane) -> String {
             ("settle_s", _) => "settle_s = 2".to_owned(),
             ("name", Lane::SuccessOnly) => format!("name = \"{}\"", lane.destination()),
             ("kind", Lane::SuccessOnly) if line.starts_with("kind = \"") => {
-                format!("kind = \"{}\"", lane.class())
+                "kind = \"success-only\"".to_owned()
             }
             _ => line.to_owned(),
         }

@@ -97,6 +97,9 @@ fn webhooks_are_signed_and_told_until_they_are_taken() {
     pending["paymentMethod"]["number"] = number(0, 1, Behaviour::Pending).into();
     assert!(sandbox.post("/v71/payments", "k", &pending).is_none());
     assert_eq!(unresolvable(&sandbox, "adyen", "r"), 0, "the webhook will tell");
+    sandbox.script(&json!({ "fault": "drop", "count": 1, "charges": false }));
+    assert!(sandbox.post("/v71/payments", "n", &with_cvc("n")).is_none());
+    assert_eq!(unresolvable(&sandbox, "adyen", "n"), 1, "no webhook tells of what was not done");
     sandbox.advance(6);
     let (first, again) = (heard.recv_timeout(PATIENCE).unwrap(), heard.recv_timeout(PATIENCE).unwrap());
     assert_eq!(first, again, "what was not taken is told again");
