@@ -260,11 +260,9 @@ fn state_after(attempt: &Attempt, learnt: Learnt<'_>, checks: bool) -> Option<At
             money_answer(answer)
         }),
     }
-    .map(|state| match state {
-        AttemptState::Pending if checks && answer.is_some_and(|answer| answer.held_for_review) => {
-            AttemptState::Declined
-        }
-        state => state,
+    .map(|state| {
+        let is_held = checks && answer.is_some_and(|answer| answer.held_for_review);
+        if is_held && state == AttemptState::Pending { AttemptState::Declined } else { state }
     })
     .filter(|state| *state != attempt.state)
 }
