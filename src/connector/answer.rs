@@ -37,7 +37,7 @@ pub struct Mapped {
     pub transaction_id: Option<String>,
     /// The network's id, whole and unchanged: at most 255 characters or not at all.
     pub network_transaction_id: Option<String>,
-    /// Mastercard's transaction link id, whole and unchanged: at most 255 characters or not at all.
+    /// Mastercard's transaction link id, unchanged: at most 22 characters or not at all.
     pub transaction_link_id: Option<String>,
     /// The address check.
     pub avs: Avs,
@@ -73,6 +73,8 @@ const CODE_CHARS_MAX: usize = 64;
 const MESSAGE_CHARS_MAX: usize = 1000;
 const ID_CHARS_MAX: usize = 255;
 const SHORT_CHARS_MAX: usize = 32;
+/// By its rules: <https://docs.stripe.com/payments/cards/mastercard-tlid>.
+const LINK_ID_CHARS_MAX: usize = 22;
 
 /// Maps one answer. Whatever the bytes are, the result is one of the outcomes.
 pub(super) fn map(
@@ -225,7 +227,7 @@ pub(super) fn facts(
         message: said.or_else(|| verdict.message.as_deref().map(str::to_owned)),
         transaction_id: text(Fact::TransactionId).and_then(whole),
         network_transaction_id: text(Fact::NetworkTransactionId).and_then(whole),
-        transaction_link_id: text(Fact::TransactionLinkId).and_then(whole),
+        transaction_link_id: text(Fact::TransactionLinkId).filter(|id| is_link_id(id)),
         avs: Avs {
             raw: text(Fact::AvsRaw).map(|t| bounded(&t, CODE_CHARS_MAX)),
             zip: text(Fact::AvsZip).and_then(|t| ZipCheck::parse(&t)),
@@ -240,6 +242,12 @@ pub(super) fn facts(
 /// Cut to a length; a control character becomes a space, so that no log line or terminal is broken by it.
 fn bounded(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Some processors tell what other networks say in the place of Mastercard's transaction link id: that is longer.
+fn is_link_id(text: &str) -> bool {
+    text.len() <= LINK_ID_CHARS_MAX
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// An id is kept whole or not at all: a cut one would name nothing, or something else.

@@ -370,6 +370,71 @@ fn a_braintree_sale_takes_two_requests() {
     assert_eq!(braintree.smallest_amounts().find(|(code, _)| *code == "USD"), Some(("USD", 100)));
 }
 
+/// Mastercard's transaction link id as the processors tell it, and as the merchant's next charge brings it back where there is a field.
+#[test]
+fn the_transaction_link_id_comes_out_and_goes_in_unchanged() {
+    const TLID: &str = "e7R9d3L2-Q9vS6pP1_WzEh";
+    let answers = [
+        (
+            "adyen",
+            json!({ "pspReference": "P1", "resultCode": "Authorised", "additionalData": { "transactionLinkId": TLID } }),
+        ),
+        (
+            "stripe",
+            json!({ "id": "pi_1", "object": "payment_intent", "status": "succeeded", "latest_charge": {
+            "payment_method_details": { "card": { "transaction_link_id": TLID } } } }),
+        ),
+        (
+            "checkout",
+            json!({ "id": "pay_1", "approved": true, "status": "Authorized", "response_code": "10000",
+            "processing": { "scheme_transaction_link_id": TLID } }),
+        ),
+        (
+            "cybersource",
+            json!({ "id": "1", "status": "AUTHORIZED", "issuerInformation": { "transactionInformation": TLID } }),
+        ),
+        (
+            "braintree",
+            json!({ "data": { "authorizeCreditCard": { "transaction": { "id": "t1", "status": "AUTHORIZED",
+            "statusHistory": [{ "status": "AUTHORIZED", "processorResponse": { "legacyCode": "1000",
+                "mastercardTransactionLinkId": TLID } }] } } } }),
+        ),
+    ];
+    for (name, answer) in &answers {
+        let connector = builtin(name).unwrap();
+        let mapped = |answer: &str| connector.map(Operation::Authorize, 200, answer.as_bytes());
+        let told = mapped(&answer.to_string());
+        assert_eq!(
+            (told.outcome, told.transaction_link_id.as_deref()),
+            (Outcome::Approved, Some(TLID)),
+            "{name}"
+        );
+        // What another network says in its place is none.
+        let other = mapped(&answer.to_string().replace(TLID, "0123456789012345678901234567 "));
+        assert_eq!((other.outcome, other.transaction_link_id), (Outcome::Approved, None), "{name}");
+    }
+    let stored = StoredCredential { tlid: Some(TLID), ..merchant().stored_credential.unwrap() };
+    let by_hand = StoredCredential { initiator: Initiator::Customer, ..stored };
+    let card = |brand| sale().card.map(|card| Card { brand: Some(brand), ..card });
+    let of = |name, stored, brand| {
+        let values = Values { stored_credential: Some(stored), card: card(brand), ..sale() };
+        let sent = sent(name, Operation::Sale, &values);
+        let place = if name == "adyen" {
+            &sent["additionalData"]["transactionLinkId"]
+        } else {
+            &sent["issuerInformation"]
+        };
+        place.clone()
+    };
+    assert_eq!(of("adyen", stored, "mastercard"), TLID);
+    assert_eq!(of("cybersource", stored, "mastercard"), json!({ "transactionInformation": TLID }));
+    for name in ["adyen", "cybersource"] {
+        assert_eq!(of(name, by_hand, "mastercard"), Value::Null, "{name}");
+        assert_eq!(of(name, merchant().stored_credential.unwrap(), "mastercard"), Value::Null, "{name}");
+    }
+    assert_eq!(of("cybersource", stored, "discover"), Value::Null);
+}
+
 #[test]
 fn braintree_agreements() {
     let of = |operation, values| {

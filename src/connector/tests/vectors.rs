@@ -147,7 +147,7 @@ fn values(charge: &Value) -> Values<'_> {
         initiator: Initiator::parse(words[1].as_str().unwrap()).unwrap(),
         reason: Reason::parse(words[2].as_str().unwrap()).unwrap(),
         ntid: text("ntid"),
-        tlid: None,
+        tlid: text("tlid"),
         original_amount: None,
         previous: text("previous"),
     });

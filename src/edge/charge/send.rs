@@ -411,7 +411,10 @@ async fn update_agreement(app: &App, charge: &ChargeRow, outcome: &Outcome, by: 
     let stops =
         state == Some(AttemptState::Declined) && declines::stops_agreement(app, &charge.destination, answer);
     let approved = state == Some(AttemptState::Approved) && charge.initiator == "customer";
-    if !stops && !approved {
+    // Whoever has the first payment's no more begins with that of the earliest one since, as Mastercard recommends
+    // (https://docs.stripe.com/payments/cards/mastercard-tlid).
+    let links = state == Some(AttemptState::Approved) && answer.transaction_link_id.is_some();
+    if !stops && !approved && !links {
         return;
     }
     let Ok(rows) = app.store.agreements(charge.tenant, charge.token).await else { return };
@@ -430,13 +433,15 @@ async fn update_agreement(app: &App, charge: &ChargeRow, outcome: &Outcome, by: 
         row.first_payments.clear();
         row.network_transaction_id.clone_from(&answer.network_transaction_id);
         row.transaction_link_id.clone_from(&answer.transaction_link_id);
-    } else if row.network_transaction_id.is_none() && answer.network_transaction_id.is_some() {
-        row.network_transaction_id.clone_from(&answer.network_transaction_id);
-        if answer.transaction_link_id.is_some() {
+    } else {
+        if approved && row.network_transaction_id.is_none() && answer.network_transaction_id.is_some() {
+            row.network_transaction_id.clone_from(&answer.network_transaction_id);
+        }
+        if row.transaction_link_id.is_none() {
             row.transaction_link_id.clone_from(&answer.transaction_link_id);
         }
     }
-    if !stops && let Some(transaction) = &answer.transaction_id {
+    if approved && let Some(transaction) = &answer.transaction_id {
         row.first_payments.entry(charge.destination.clone()).or_insert_with(|| FirstPayment {
             transaction_id: transaction.clone(),
             amount: charge.amount,
