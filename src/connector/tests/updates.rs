@@ -1,6 +1,6 @@
 //! `[card_update]`: what an answer says of the card itself, and that nothing prints it.
 
-use super::super::{CardUpdate, Connector, Mapped, Operation, UpdateKind, builtin};
+use super::super::{CardUpdate, Connector, Mapped, Operation, Outcome, UpdateKind, builtin};
 
 /// A connector that reads an updater's word.
 const TOLD: &str = r#"name = "told"
@@ -173,6 +173,34 @@ fn a_person_is_told_what_a_connector_reads() {
     let adyen = lines("adyen").unwrap();
     assert!(adyen.contains("a new expiry") && !adyen.contains("number, which"), "{adyen}");
     assert_eq!(lines("stripe"), None);
+}
+
+#[test]
+fn worldpay_names_the_card_that_was_charged() {
+    let answer = |updater: &str| {
+        format!(
+            r#"<?xml version="1.0" encoding="UTF-8"?><!DOCTYPE paymentService PUBLIC "-//WorldPay//DTD WorldPay PaymentService v1//EN" "http://dtd.worldpay.com/paymentService_v1.dtd">
+            <paymentService version="1.4" merchantCode="M"><reply><orderStatus orderCode="o-1"><payment><paymentMethod>VISA-SSL</paymentMethod>
+            <amount value="5000" currencyCode="GBP" exponent="2" debitCreditIndicator="credit"/><lastEvent>AUTHORISED</lastEvent>
+            {updater}</payment></orderStatus></reply></paymentService>"#
+        )
+    };
+    let old = r#"<originalCard><paymentMethod>VISA_CREDIT-SSL</paymentMethod><cardNumber>4444333322221111</cardNumber><expiryDate><date month="01" year="2027"/></expiryDate></originalCard>"#;
+    let new = format!(
+        r#"<newCard><paymentMethod>VISA_CREDIT-SSL</paymentMethod><cardNumber>{NEW}</cardNumber><expiryDate><date month="03" year="2031"/></expiryDate></newCard>"#
+    );
+    for (updater, expected) in [
+        (
+            format!("<accountUpdater>{old}{new}</accountUpdater>"),
+            Some((UpdateKind::Updated, Some(NEW.to_owned()), Some((3, 2031)))),
+        ),
+        (format!("<accountUpdater>{old}</accountUpdater>"), None),
+        (String::new(), None),
+    ] {
+        let mapped = builtin("worldpay").unwrap().map(Operation::Authorize, 200, answer(&updater).as_bytes());
+        assert_eq!(mapped.outcome, Outcome::Approved);
+        assert_eq!(facts(mapped.card_update), expected);
+    }
 }
 
 /// As the vendor's own client has it in its tests, under the present name of the schema.
