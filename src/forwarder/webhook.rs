@@ -10,7 +10,7 @@ use super::scrub::{Field, Scrubber};
 use crate::card::stray;
 use crate::clock::{Clock, SystemClock};
 use crate::connector::{self, Delivery, Mapped, Word};
-use crate::wire::forwarder::{Notification, Says, Stated, Webhook, WebhookRead};
+use crate::wire::forwarder::{Dispute, Notification, Says, Stated, Webhook, WebhookRead};
 
 /// What was not an answer to a request of ours has no status; nothing went wrong with it.
 const HTTP_STATUS: u16 = 200;
@@ -75,6 +75,10 @@ const fn says(says: connector::Says) -> Says {
     match says {
         connector::Says::Approved | connector::Says::Declined | connector::Says::Pending => Says::Answer,
         connector::Says::Reversed => Says::Reversed,
+        connector::Says::DisputeOpened => Says::Disputed(Dispute::Opened),
+        connector::Says::ChargedBack => Says::Disputed(Dispute::ChargedBack),
+        connector::Says::ChargebackReversed => Says::Disputed(Dispute::Reversed),
+        connector::Says::ChargedBackAgain => Says::Disputed(Dispute::ChargedBackAgain),
         connector::Says::Noted => Says::Noted,
         connector::Says::Ignored => Says::Ignored,
     }

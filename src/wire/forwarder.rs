@@ -96,10 +96,25 @@ pub enum Says {
     Answer,
     /// What was approved did not hold.
     Reversed,
+    /// Its cardholder disputes the payment.
+    Disputed(Dispute),
     /// Something that a person should know of.
     Noted,
     /// Nothing of ours.
     Ignored,
+}
+
+/// How far a dispute of a payment went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dispute {
+    /// No money was taken back yet.
+    Opened,
+    /// The issuer took the money back.
+    ChargedBack,
+    /// That money came back.
+    Reversed,
+    /// The issuer took the money back for a second time.
+    ChargedBackAgain,
 }
 
 /// The amount that a notification names.

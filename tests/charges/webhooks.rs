@@ -314,13 +314,23 @@ async fn what_did_not_hold_after_all_is_a_person_s() {
     // The old news that it was done does not bring it back.
     of("REFUND").is_taken(&desk).await;
     assert_eq!(desk.get(&format!("/v1/charges/{id}")).await, now);
-    // What the issuer takes back is told in the log, and changes nothing here; it names the payment only.
-    let chargeback = Hook::of("CHARGEBACK", "", 1250).about(&sold);
-    chargeback.is_taken(&desk).await;
-    assert_eq!(desk.get(&format!("/v1/charges/{id}")).await, now);
+    // What the issuer takes back is kept with the charge, which stands as before; it names the payment only.
+    let dispute = |event: &str| Hook::of(event, "", 1250).about(&sold).with("reason", "Not as described");
+    for event in ["NOTIFICATION_OF_CHARGEBACK", "CHARGEBACK", "CHARGEBACK", "PREARBITRATION_LOST"] {
+        dispute(event).is_taken(&desk).await;
+    }
+    let mut disputed = desk.get(&format!("/v1/charges/{id}")).await;
+    let told = disputed.as_object_mut().unwrap().remove("disputes").unwrap();
+    let told: Vec<_> =
+        told.as_array().unwrap().iter().map(|one| (&one["status"], &one["amount"], &one["code"])).collect();
+    let why = json!("Not as described");
+    assert_eq!(told, [(&json!("opened"), &json!(1250), &why), (&json!("charged_back"), &json!(1250), &why)]);
+    disputed["updated_at"] = now["updated_at"].clone();
+    assert_eq!(disputed, now);
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let all = events(&assessor).await;
     let noted = |event: &&Value| event["action"] == "webhook.unapplied" && event["facts"]["note"] == "noted";
     let noted: Vec<&Value> = all.iter().filter(noted).collect();
     assert_eq!((noted.len(), &noted[0]["target"]["id"]), (1, &id.as_str().into()), "{all:#?}");
+    assert_eq!(count_of(&all, "charge.dispute"), 2);
 }

@@ -210,6 +210,7 @@ pub(crate) fn make_charge(card: &CardRow, invoice: &str, status: ChargeStatus) -
                 resent_at: None,
             }],
         }],
+        disputes: Vec::new(),
         plan: None,
     }
 }

@@ -162,7 +162,11 @@ fn each_event_of_adyen_says_what_it_means() {
         ("REFUNDED_REVERSED", "true", Says::Reversed, Some(Operation::Refund)),
         ("CANCELLATION", "true", Says::Approved, Some(Operation::Void)),
         ("CANCELLATION", "false", Says::Declined, Some(Operation::Void)),
-        ("CHARGEBACK", "true", Says::Noted, Some(Operation::Sale)),
+        ("NOTIFICATION_OF_CHARGEBACK", "true", Says::DisputeOpened, Some(Operation::Sale)),
+        ("CHARGEBACK", "true", Says::ChargedBack, Some(Operation::Sale)),
+        ("CHARGEBACK_REVERSED", "true", Says::ChargebackReversed, Some(Operation::Sale)),
+        ("SECOND_CHARGEBACK", "true", Says::ChargedBackAgain, Some(Operation::Sale)),
+        ("PREARBITRATION_LOST", "true", Says::Noted, Some(Operation::Sale)),
         ("REPORT_AVAILABLE", "true", Says::Ignored, None),
         ("AN_EVENT_OF_TOMORROW", "true", Says::Ignored, None),
     ] {

@@ -23,6 +23,14 @@ words! {
         Pending = "pending",
         /// What was approved did not hold after all.
         Reversed = "reversed",
+        /// The cardholder disputes a payment; no money was taken back yet.
+        DisputeOpened = "dispute_opened",
+        /// The issuer took the money of a payment back.
+        ChargedBack = "charged_back",
+        /// The money that a chargeback took came back.
+        ChargebackReversed = "chargeback_reversed",
+        /// The issuer took the money back for a second time.
+        ChargedBackAgain = "charged_back_again",
         /// Something that a person should know of and that changes no operation.
         Noted = "noted",
         /// Nothing of ours.
@@ -56,7 +64,13 @@ impl Event {
             Says::Approved => Outcome::Approved,
             Says::Declined => Outcome::Declined,
             Says::Pending => Outcome::Pending,
-            Says::Reversed | Says::Noted | Says::Ignored => {
+            Says::Reversed
+            | Says::DisputeOpened
+            | Says::ChargedBack
+            | Says::ChargebackReversed
+            | Says::ChargedBackAgain
+            | Says::Noted
+            | Says::Ignored => {
                 return Verdict { message: self.message.clone(), ..Verdict::UNKNOWN };
             }
         };

@@ -197,7 +197,13 @@ impl Webhook {
         let of = |event: &&Event| match event.says {
             Says::Approved | Says::Declined => !reversed,
             Says::Reversed => reversed,
-            Says::Pending | Says::Noted | Says::Ignored => false,
+            Says::Pending
+            | Says::DisputeOpened
+            | Says::ChargedBack
+            | Says::ChargebackReversed
+            | Says::ChargedBackAgain
+            | Says::Noted
+            | Says::Ignored => false,
         };
         let told: Vec<Operation> = self.events.iter().filter(of).flat_map(|event| event.of.clone()).collect();
         Operation::ALL.iter().copied().filter(|operation| told.contains(operation)).collect()

@@ -43,6 +43,7 @@ actions! {
     CARD_UPDATE_REFUSED "card.update_refused" [1] "What an account updater said of a card was not stored; the outcome says why, `note` is the destination, `attempt` the charge's.";
     CHARGE_CAPTURE "charge.capture" [1] "A capture of an authorization was sent, or is about to be.";
     CHARGE_CREATE "charge.create" [1] "A charge was taken, to be sent later.";
+    CHARGE_DISPUTE "charge.dispute" [1] "A processor told of a dispute of a charge; `note` says how far it went. The charge stands as before.";
     CHARGE_LIST "charge.list" [1] "Charges were listed; `count` says how many.";
     CHARGE_OUTCOME "charge.outcome" [1] "What became of a charge, or of one of its attempts.";
     CHARGE_READ "charge.read" [1] "A charge was read.";

@@ -10,8 +10,8 @@ use super::machine;
 use crate::card::id::{AgreementId, AttemptId, ChargeId, RunId, Token};
 use crate::clock::Time;
 use crate::edge::store::{
-    Attempt, AttemptState, ChargeRow, ChargeStatus, NetworkRule, Operation, OperationKind, Outbound, Retries,
-    RetryState,
+    Attempt, AttemptState, ChargeRow, ChargeStatus, DisputeRow, NetworkRule, Operation, OperationKind,
+    Outbound, Retries, RetryState,
 };
 
 /// The word for a status.
@@ -134,6 +134,9 @@ pub struct ChargeAnswer<'a> {
     attempts: Vec<AttemptAnswer<'a>>,
     captures: Vec<Part<'a>>,
     refunds: Vec<Part<'a>>,
+    /// What the processor told of disputes, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    disputes: Vec<Dispute<'a>>,
     customer: Option<&'a str>,
     description: Option<&'a str>,
     metadata: &'a BTreeMap<String, String>,
@@ -203,6 +206,17 @@ struct AttemptAnswer<'a> {
     #[serde(serialize_with = "display_some")]
     finished_at: Option<Time>,
     upstream_ms: Option<f64>,
+}
+
+/// What a processor told of a dispute; the charge's status and amounts do not follow it.
+#[derive(Serialize)]
+struct Dispute<'a> {
+    status: &'static str,
+    amount: Option<i64>,
+    code: Option<&'a str>,
+    processor_transaction_id: Option<&'a str>,
+    #[serde(serialize_with = "display")]
+    at: Time,
 }
 
 /// A capture or refund inside its charge.
@@ -293,6 +307,7 @@ impl<'a> ChargeAnswer<'a> {
             attempts: attempts.flat_map(AttemptAnswer::all).collect(),
             captures: Part::all(charge, OperationKind::Capture),
             refunds: Part::all(charge, OperationKind::Refund),
+            disputes: charge.disputes.iter().map(Dispute::of).collect(),
             customer: charge.customer.as_deref(),
             description: charge.description.as_deref(),
             metadata: &charge.metadata,
@@ -399,6 +414,18 @@ impl<'a> Rule<'a> {
             retry: &rule.retry,
             retry_after: rule.retry_after,
             condition: rule.condition.as_deref(),
+        }
+    }
+}
+
+impl<'a> Dispute<'a> {
+    fn of(dispute: &'a DisputeRow) -> Self {
+        Self {
+            status: dispute.status.word(),
+            amount: dispute.amount,
+            code: dispute.code.as_deref(),
+            processor_transaction_id: dispute.transaction_id.as_deref(),
+            at: dispute.at,
         }
     }
 }

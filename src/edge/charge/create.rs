@@ -567,6 +567,7 @@ fn draft(
         expires_at: None,
         refund_needs_card: to.refund_needs_card && !verification,
         operations: vec![operation],
+        disputes: Vec::new(),
         plan: None,
     };
     Ok(Draft { charge, attempt, prepare, keys, slot: None, taken: None })

@@ -8,7 +8,7 @@ use super::route;
 use crate::card::id::AttemptId;
 use crate::clock::Time;
 use crate::edge::store::{
-    Attempt, AttemptState, ChargeRow, ChargeStatus, Operation, OperationKind, Outbound,
+    Attempt, AttemptState, ChargeRow, ChargeStatus, DisputeRow, Operation, OperationKind, Outbound,
 };
 use crate::wire::forwarder::{Answer, Outcome, Sent, Verdict};
 
@@ -42,6 +42,9 @@ const NOT_FOUND: &str = "not_found";
 const VOIDED: &str = "voided";
 /// The error of an attempt of which a person says that it was undone.
 pub(super) const VOIDED_BY_HAND: &str = "voided_by_hand";
+
+/// A dispute has a handful of steps.
+const DISPUTES_MAX: usize = 20;
 
 /// By which way something was learnt of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +141,19 @@ pub fn reversed(charge: &ChargeRow, attempt: AttemptId, answer: &Answer, now: Ti
     one.message.clone_from(&answer.message);
     one.finished_at = Some(now);
     restate(&mut next);
+    moved(&mut next, now);
+    Some(next)
+}
+
+/// The charge with what its processor told of a dispute of it; `None` if that was told before, or too much was.
+pub fn disputed(charge: &ChargeRow, dispute: DisputeRow) -> Option<ChargeRow> {
+    let is_same = |known: &DisputeRow| DisputeRow { at: dispute.at, ..known.clone() } == dispute;
+    if charge.disputes.iter().any(is_same) || charge.disputes.len() >= DISPUTES_MAX {
+        return None;
+    }
+    let mut next = charge.clone();
+    let now = dispute.at;
+    next.disputes.push(dispute);
     moved(&mut next, now);
     Some(next)
 }

@@ -8,8 +8,8 @@ use crate::card::id::{AgreementId, AttemptId, ChargeId, IdBytes, Token};
 use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
 use crate::edge::store::{
-    AgreementRow, AttemptState, ChargeRow, ChargeStatus, FirstPayment, Operation, OperationKind, Outbound,
-    Plan, RetryState, RouteLeft,
+    AgreementRow, AttemptState, ChargeRow, ChargeStatus, DisputeRow, DisputeStatus, FirstPayment, Operation,
+    OperationKind, Outbound, Plan, RetryState, RouteLeft,
 };
 use crate::wire::control::DestinationInfo;
 use crate::wire::forwarder::{Answer, Outcome, Sent, Verdict};
@@ -60,6 +60,7 @@ pub(in crate::edge) fn charge(kind: OperationKind, allow_partial: bool) -> Charg
         expires_at: None,
         refund_needs_card: false,
         operations: vec![operation(kind, amount, 1)],
+        disputes: Vec::new(),
         plan: None,
     }
 }
@@ -248,6 +249,25 @@ fn amounts_follow_from_what_was_approved() {
     assert_eq!((back.status, back.amount_refunded), (ChargeStatus::Approved, 250));
     let refused = learn(&then(&back, OperationKind::Refund, 750, 5), &said(5, answer(Verdict::Declined)));
     assert_eq!((refused.status, refused.amount_refunded), (ChargeStatus::Approved, 250));
+}
+
+#[test]
+fn a_dispute_is_kept_once_and_changes_nothing_else() {
+    let sold = learn(&charge(OperationKind::Sale, false), &said(1, answer(Verdict::Approved)));
+    let dispute = |status, seconds| DisputeRow {
+        status,
+        amount: Some(AMOUNT),
+        code: Some("4853".to_owned()),
+        transaction_id: Some("dp_1".to_owned()),
+        at: NOW.plus_seconds(seconds),
+    };
+    let opened = machine::disputed(&sold, dispute(DisputeStatus::Opened, 1)).unwrap();
+    let taken = machine::disputed(&opened, dispute(DisputeStatus::ChargedBack, 2)).unwrap();
+    assert_eq!(machine::disputed(&taken, dispute(DisputeStatus::Opened, 3)), None, "told again");
+    let words: Vec<_> = taken.disputes.iter().map(|dispute| dispute.status.word()).collect();
+    assert_eq!(words, ["opened", "charged_back"]);
+    assert_eq!((taken.status, taken.amount_captured), (sold.status, sold.amount_captured));
+    assert_eq!((taken.revision, taken.updated_at), (sold.revision + 2, NOW.plus_seconds(2)));
 }
 
 #[test]

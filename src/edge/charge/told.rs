@@ -2,7 +2,7 @@
 //!
 //! An attempt is found by its own reference or by the processor's id of it; what only names the payment is believed if a single
 //! operation of that kind can be meant. Nothing that is settled is changed by it, but one thing: an approval that the processor says
-//! did not hold is a person's from then on.
+//! did not hold is a person's from then on. What it tells of disputes is kept with the charge, which stands as before.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -18,10 +18,11 @@ use crate::edge::App;
 use crate::edge::audit::catalogue;
 use crate::edge::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
 use crate::edge::store::{
-    Attempt, AttemptState, ChargeFilter, ChargeRow, Operation, OperationKind, StoreError,
+    Attempt, AttemptState, Change, ChargeFilter, ChargeRow, DisputeRow, DisputeStatus, Operation,
+    OperationKind, RowChange, StoreError,
 };
 use crate::wire::control::DestinationInfo;
-use crate::wire::forwarder::{Notification, Outcome, Says, Sent, Stated, Verdict};
+use crate::wire::forwarder::{Dispute, Notification, Outcome, Says, Sent, Stated, Verdict};
 use crate::wire::keeper::Verb;
 
 /// The answer to the request itself says more, and is on its way; a processor waits ten seconds for ours.
@@ -103,6 +104,9 @@ pub async fn told(app: &App, to: &DestinationInfo, one: &Notification) -> Result
         }
         return Ok(Became::Unmatched);
     };
+    if let Says::Disputed(dispute) = one.says {
+        return Ok(note_dispute(app, charge, dispute, one).await);
+    }
     let Some(attempt) = found else { return Ok(without_attempt(app, &charge, one)) };
     let began = tokio::time::Instant::now();
     while is_sending(&charge, attempt) && began.elapsed() < SENDING_WAIT {
@@ -116,7 +120,43 @@ pub async fn told(app: &App, to: &DestinationInfo, one: &Notification) -> Result
             tell(app, about(app, &charge, Some(attempt), "noted"));
             Ok(Became::Noted)
         }
-        Says::Ignored => Ok(Became::Ignored),
+        Says::Disputed(_) | Says::Ignored => Ok(Became::Ignored),
+    }
+}
+
+/// Keeps what is told of a dispute of a charge, once.
+async fn note_dispute(app: &App, mut charge: ChargeRow, dispute: Dispute, one: &Notification) -> Became {
+    loop {
+        let row = DisputeRow {
+            status: match dispute {
+                Dispute::Opened => DisputeStatus::Opened,
+                Dispute::ChargedBack => DisputeStatus::ChargedBack,
+                Dispute::Reversed => DisputeStatus::Reversed,
+                Dispute::ChargedBackAgain => DisputeStatus::ChargedBackAgain,
+            },
+            amount: match &one.stated {
+                Stated::Amount(minor, currency) if *currency == charge.currency => Some(*minor),
+                Stated::Amount(..) | Stated::Nothing | Stated::Unclear => None,
+            },
+            code: one.answer.processor_code.clone().filter(|code| !code.is_empty()),
+            transaction_id: one.answer.transaction_id.clone(),
+            at: app.clock.now(),
+        };
+        let status = row.status.word();
+        let Some(next) = machine::disputed(&charge, row) else { return Became::Known };
+        if let Ok(mut event) = event_about(app, &next, catalogue::CHARGE_DISPUTE, &by()) {
+            event.facts = Facts { note: Some(status.to_owned()), ..Facts::default() };
+            let change = Change {
+                rows: vec![RowChange::PutCharge(Box::new(next))],
+                events: vec![event],
+                idempotency: None,
+            };
+            if app.store.commit(change).await.is_ok() {
+                return Became::Applied;
+            }
+        }
+        tokio::time::sleep(SENDING_LOOK).await;
+        charge = super::create::as_it_stands(app, charge).await;
     }
 }
 
@@ -188,7 +228,7 @@ fn pick(charge: &ChargeRow, to: &str, one: &Notification) -> Option<AttemptId> {
     let can_be = |(operation, attempt): &&(&Operation, &Attempt)| {
         let stands = match one.says {
             Says::Reversed => attempt.state == AttemptState::Approved,
-            Says::Answer | Says::Noted | Says::Ignored => {
+            Says::Answer | Says::Disputed(_) | Says::Noted | Says::Ignored => {
                 attempt.transaction_id.is_none() && !machine::is_settled(attempt.state)
             }
         };

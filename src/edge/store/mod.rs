@@ -31,9 +31,9 @@ pub use invoice_runs::{
 };
 pub use plan::{Bar, DeclineRow, NetworkRule, Plan, Retries, RetryState, RouteLeft};
 pub use rows::{
-    AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, FirstPayment,
-    ForwardAnswer, ForwardRow, ForwardStatus, Installation, Operation, OperationKind, Outbound,
-    PrincipalKind, PrincipalRow, TenantRow,
+    AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, DisputeRow,
+    DisputeStatus, FirstPayment, ForwardAnswer, ForwardRow, ForwardStatus, Installation, Operation,
+    OperationKind, Outbound, PrincipalKind, PrincipalRow, TenantRow,
 };
 
 /// What a store call gives back later.

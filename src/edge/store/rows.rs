@@ -278,9 +278,54 @@ pub struct ChargeRow {
     pub refund_needs_card: bool,
     /// The operations, oldest first.
     pub operations: Vec<Operation>,
+    /// What its processor told of disputes, in the order in which it did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disputes: Vec<DisputeRow>,
     /// What is still to be tried: boxed, as few charges have more than one attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Box<Plan>>,
+}
+
+/// What a processor told of a dispute of a charge. Status and amounts of the charge do not follow it: that money moves between the
+/// processor and the merchant's account, and was no operation of the vault's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisputeRow {
+    /// How far it went.
+    pub status: DisputeStatus,
+    /// What it is about, in minor units of the charge's currency; none where another currency or none was named.
+    pub amount: Option<i64>,
+    /// The processor's word for why.
+    pub code: Option<String>,
+    /// The processor's id of it.
+    pub transaction_id: Option<String>,
+    /// When it was told.
+    pub at: Time,
+}
+
+/// How far a dispute went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DisputeStatus {
+    /// The cardholder disputes the charge; no money was taken back yet.
+    Opened,
+    /// The issuer took the money back.
+    ChargedBack,
+    /// That money came back.
+    Reversed,
+    /// The issuer took the money back for a second time.
+    ChargedBackAgain,
+}
+
+impl DisputeStatus {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::ChargedBack => "charged_back",
+            Self::Reversed => "reversed",
+            Self::ChargedBackAgain => "charged_back_again",
+        }
+    }
 }
 
 impl ChargeRow {

@@ -15,12 +15,13 @@ use crate::card::tenant::TenantId;
 use crate::clock::Time;
 
 /// All events, in the order of listings. `prefix.*` subscribes to all with that prefix, `*` to all.
-pub const KINDS: [&str; 24] = [
+pub const KINDS: [&str; 25] = [
     "agreement.ended",
     "charge.approved",
     "charge.authorized",
     "charge.captured",
     "charge.declined",
+    "charge.disputed",
     "charge.failed",
     "charge.manual",
     "charge.pending",
@@ -260,6 +261,19 @@ impl Notice {
         if let Some(kind) = kind {
             let object = ("charge", charge.id.to_string());
             told.push(Self { kind, object, sequence, data: charge_data(charge) });
+        }
+        let disputes = before.map_or(0, |before| before.disputes.len());
+        if let Some(dispute) = charge.disputes.get(disputes..).and_then(<[_]>::last) {
+            let mut data = charge_data(charge);
+            data["dispute"] = json!({
+                "status": dispute.status.word(),
+                "amount": dispute.amount,
+                "code": dispute.code,
+                "processor_transaction_id": dispute.transaction_id,
+                "at": dispute.at.to_string(),
+            });
+            let object = ("charge", charge.id.to_string());
+            told.push(Self { kind: "charge.disputed".to_owned(), object, sequence, data });
         }
         for refund in charge.operations.iter().filter(|one| one.kind == OperationKind::Refund && !one.undoes)
         {
