@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    AgreementRow, CardRow, CardStatus, ChargeRow, ChargeStatus, Operation, OperationKind, Outbound, RunRow,
+    AgreementRow, CardRow, CardStatus, ChargeRow, ChargeStatus, DisputeRow, Operation, OperationKind,
+    Outbound, RunRow,
 };
 use crate::card::id::{EndpointId, NoticeId, Token};
 use crate::card::tenant::TenantId;
@@ -262,16 +263,12 @@ impl Notice {
             let object = ("charge", charge.id.to_string());
             told.push(Self { kind, object, sequence, data: charge_data(charge) });
         }
-        let disputes = before.map_or(0, |before| before.disputes.len());
-        if let Some(dispute) = charge.disputes.get(disputes..).and_then(<[_]>::last) {
+        if charge.disputes.len() > before.map_or(0, |before| before.disputes.len()) {
             let mut data = charge_data(charge);
-            data["dispute"] = json!({
-                "status": dispute.status.word(),
-                "amount": dispute.amount,
-                "code": dispute.code,
-                "processor_transaction_id": dispute.transaction_id,
-                "at": dispute.at.to_string(),
-            });
+            if let Some(fields) = data.as_object_mut() {
+                let all = charge.disputes.iter().map(dispute_data).collect();
+                fields.insert("disputes".to_owned(), all);
+            }
             let object = ("charge", charge.id.to_string());
             told.push(Self { kind: "charge.disputed".to_owned(), object, sequence, data });
         }
@@ -413,6 +410,16 @@ fn charge_data(charge: &ChargeRow) -> Value {
     })
 }
 
+fn dispute_data(dispute: &DisputeRow) -> Value {
+    json!({
+        "status": dispute.status.word(),
+        "amount": dispute.amount,
+        "code": dispute.code,
+        "processor_transaction_id": dispute.transaction_id,
+        "at": dispute.at.to_string(),
+    })
+}
+
 fn refund_data(charge: &ChargeRow, refund: &Operation) -> Value {
     let last = refund.attempts.last();
     json!({
@@ -448,6 +455,26 @@ pub struct Expiring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::charge::tests::charge;
+    use crate::edge::store::DisputeStatus;
+
+    #[test]
+    fn a_dispute_is_told_when_it_is_news() {
+        let before = charge(OperationKind::Sale, false);
+        let mut disputed = before.clone();
+        disputed.disputes.push(DisputeRow {
+            status: DisputeStatus::ChargedBack,
+            amount: Some(1_000),
+            code: None,
+            transaction_id: Some("dp_1".to_owned()),
+            at: before.created_at,
+        });
+        let told = Notice::of_charge(Some(&before), &disputed);
+        assert_eq!(told.iter().map(|one| one.kind.as_str()).collect::<Vec<_>>(), ["charge.disputed"]);
+        assert_eq!(told[0].data["disputes"][0]["status"], "charged_back");
+        assert_eq!(told[0].data["amount_captured"], before.amount_captured);
+        assert!(Notice::of_charge(Some(&disputed), &disputed).is_empty());
+    }
 
     #[test]
     fn a_subscription_takes_a_name_a_prefix_or_all() {

@@ -84,9 +84,10 @@ fn the_same_card_amount_and_invoice_are_refused_for_two_minutes() {
     assert_eq!(Family::NetJson.code(&other_form), "11");
     let other = net_xml(&net_sale_xml("other", APPROVED));
     assert_eq!(Family::NetXml.code(&send(&sandbox, &other)), "1");
-    sandbox.advance(119);
+    // Well inside of it, however slow the machine is.
+    sandbox.advance(100);
     assert_eq!(Family::NetXml.code(&send(&sandbox, &body)), "11");
-    sandbox.advance(2);
+    sandbox.advance(21);
     assert_eq!(Family::NetXml.code(&send(&sandbox, &body)), "1");
     // A request may widen its window, or close it.
     let window = |seconds: u32| {
