@@ -32,7 +32,7 @@ pub struct CardDigest {
 /// Every card of the database at `path`: its directory, or the file itself. Nothing is written.
 pub fn card_digests(path: &Path) -> Result<CardDigests, OpenError> {
     let file = if path.is_dir() { schema::file_in(path) } else { path.to_owned() };
-    let conn = schema::open_reader(&file)?;
+    let conn = schema::open_reader(&file, schema::CACHE_KIB_ALONE)?;
     schema::check(&conn)?;
     Ok(CardDigests { conn, after: None, rows: Vec::new().into_iter() })
 }

@@ -218,14 +218,14 @@ pub(super) fn to_i64(number: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::card::id::IdBytes;
     use crate::edge::audit::event::{Actor, EventOutcome, Origin, Target};
 
     const NOW: Time = Time::from_micros(1_700_000_000_000_000);
 
-    fn draft(number: u32, tenant: Option<u32>) -> EventDraft {
+    pub(in crate::edge::store::sqlite) fn draft(number: u32, tenant: Option<u32>) -> EventDraft {
         let mut id = [7; 18];
         id[..4].copy_from_slice(&number.to_be_bytes());
         EventDraft {

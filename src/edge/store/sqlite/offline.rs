@@ -23,7 +23,7 @@ impl OfflineLog {
     pub fn open(path: &Path) -> io::Result<Self> {
         let unreadable = |_| io::Error::from(io::ErrorKind::InvalidData);
         let file = if path.is_dir() { schema::file_in(path) } else { path.to_owned() };
-        let conn = schema::open_reader(&file).map_err(unreadable)?;
+        let conn = schema::open_reader(&file, schema::CACHE_KIB_ALONE).map_err(unreadable)?;
         schema::check(&conn).map_err(unreadable)?;
         Ok(Self { conn, cards: Some(card_digests(&file).map_err(unreadable)?) })
     }

@@ -1,7 +1,7 @@
 //! Reads beside the writer: a few connections, each read one short transaction, in the thread that asks.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 
 use rusqlite::{Connection, OptionalExtension};
 use serde::de::DeserializeOwned;
@@ -24,8 +24,11 @@ use crate::edge::store::{
     StoreError, StoredEvent, StoredIdempotency,
 };
 
-/// Connections kept open; as many threads read at once here.
-const POOL_MAX: usize = 4;
+/// What each connection that is kept open may cache, in KiB; as many threads read at once here. A reader takes the first that is
+/// free: nearly all reads meet the large cache, and two middling ones would hold the same pages twice.
+const CACHES_KIB: [i64; 4] = [8_192, 1_024, 512, 512];
+/// The same of a connection that is opened for one read.
+const CACHE_KIB_LEAST: i64 = 256;
 /// Rows of a listing that the index leads to and that are looked at together.
 const CANDIDATES: usize = 256;
 /// Rows of a listing without an index that are looked at together: two or three milliseconds, in which the writer may wait.
@@ -36,18 +39,22 @@ pub(super) struct Readers {
     common: Arc<Common>,
 }
 
-/// The connections that rest, and the gate that each read passes.
+/// The connections, each in its place while it rests, and the gate that each read passes.
 #[derive(Default)]
 pub(super) struct Pool {
-    resting: Mutex<Vec<Reader>>,
+    places: [Mutex<Option<Reader>>; CACHES_KIB.len()],
     gate: RwLock<()>,
 }
 
 impl Pool {
     /// Ends the transactions of readers that rest: under them the write-ahead log can neither be copied whole nor begin again.
     pub(super) fn let_go(&self) {
-        // One that fails to is closed, which ends its transaction too.
-        self.resting().retain_mut(|reader| reader.let_go().is_ok());
+        for mut place in self.places.iter().filter_map(unless_taken) {
+            // One that fails to is closed, which ends its transaction too.
+            if place.as_mut().is_some_and(|reader| reader.let_go().is_err()) {
+                *place = None;
+            }
+        }
     }
 
     /// Waits for the reads that are under way, and holds up new ones for as long as the guard lives: to empty the log takes
@@ -56,20 +63,29 @@ impl Pool {
         self.gate.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn resting(&self) -> MutexGuard<'_, Vec<Reader>> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The first place that nobody reads at, and what may be cached there.
+    fn free_place(&self) -> Option<(MutexGuard<'_, Option<Reader>>, i64)> {
+        self.places.iter().zip(CACHES_KIB).find_map(|(place, cache)| Some((unless_taken(place)?, cache)))
+    }
+}
+
+fn unless_taken<T>(place: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match place.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 
 /// A connection, and what it sees.
 struct Reader {
     conn: Connection,
-    /// Open on the database as it was after so many commits; `None` between transactions.
+    /// Open on the rows as they were after so many commits that changed some; `None` between transactions.
     snapshot: Option<u64>,
 }
 
 impl Reader {
-    /// Begins to see the database as it is after `commits`, unless it does already.
+    /// Begins to see the rows as they are after `commits`, unless it does already.
     fn see(&mut self, commits: u64) -> rusqlite::Result<()> {
         if self.snapshot != Some(commits) {
             self.let_go()?;
@@ -101,9 +117,10 @@ impl Readers {
     }
 
     /// A read of rows alone, without the index. To begin and to end a transaction takes half as long as to read a card, so
-    /// the transaction stays open until something else is committed, or the write-ahead log is to begin again.
+    /// the transaction stays open until rows are changed, or the write-ahead log is to begin again. Events alone end none: with
+    /// each transaction the page cache begins anew, and where many read, nearly all commits are the events of reads.
     fn with_rows<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadError>) -> Result<T, StoreError> {
-        let commits = self.common.figures.commits.load(Ordering::Acquire);
+        let commits = self.common.figures.row_commits.load(Ordering::Acquire);
         self.pass(|reader| reader.see(commits), read)
     }
 
@@ -115,20 +132,20 @@ impl Readers {
     ) -> Result<T, StoreError> {
         let pool = &self.common.pool;
         let _open = pool.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let resting = pool.resting().pop();
-        let mut reader = match resting {
+        let (mut place, cache) = pool.free_place().unzip();
+        // Out of its place while it reads: one whose read fails, or panics, does not go back.
+        let mut reader = match place.as_mut().and_then(|place| place.take()) {
             Some(reader) => reader,
             None => {
-                let conn =
-                    schema::open_reader(&self.common.file).map_err(|_| StoreError::Unavailable("io"))?;
+                let conn = schema::open_reader(&self.common.file, cache.unwrap_or(CACHE_KIB_LEAST))
+                    .map_err(|_| StoreError::Unavailable("io"))?;
                 Reader { conn, snapshot: None }
             }
         };
         prepare(&mut reader).map_err(ReadError::from)?;
         let answer = read(&reader.conn)?;
-        let mut resting = pool.resting();
-        if resting.len() < POOL_MAX {
-            resting.push(reader);
+        if let Some(mut place) = place {
+            *place = Some(reader);
         }
         Ok(answer)
     }
@@ -469,24 +486,30 @@ fn tree_error(error: TreeError<rusqlite::Error>) -> ReadError {
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::card::tenant::Mode;
+    use crate::clock::{Clock as _, SystemClock};
     use crate::edge::store::sqlite::{SqliteOptions, SqliteStore};
-    use crate::edge::store::{ChargeStatus, Store};
+    use crate::edge::store::{Change, ChargeStatus, RowChange, Store, TenantRow};
 
     const ROWS: u32 = 2_500;
 
-    #[test]
-    fn a_long_listing_lets_the_writer_in_every_thousand_rows() {
-        let directory = tempfile::tempdir().unwrap();
+    fn open(directory: &tempfile::TempDir) -> SqliteStore {
         let options = SqliteOptions {
             directory: directory.path().to_owned(),
             node: "n1".to_owned(),
             clock: Arc::new(SystemClock),
             pages_max: None,
         };
-        let store = SqliteStore::open(options).unwrap();
+        SqliteStore::open(options).unwrap()
+    }
+
+    #[test]
+    fn a_long_listing_lets_the_writer_in_every_thousand_rows() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
         let mut conn = Connection::open(&store.common.file).unwrap();
         let rows = conn.transaction().unwrap();
         for number in 0..ROWS {
@@ -508,5 +531,41 @@ mod tests {
             assert!(store.common.pool.gate.try_write().is_ok(), "the gate is held");
         };
         assert_eq!((turns, page.rows.len(), page.more), (2, 0, false));
+    }
+
+    /// The snapshots of the connections that rest, and how many there are.
+    fn snapshots(store: &SqliteStore) -> Vec<u64> {
+        let places = store.common.pool.places.iter().filter_map(unless_taken);
+        places.filter_map(|place| place.as_ref()?.snapshot).collect()
+    }
+
+    #[tokio::test]
+    async fn events_alone_leave_readers_their_snapshot_and_rows_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        let (tenant, token) = (TenantId(1), Token(IdBytes([0; 18])));
+        let commits = || store.common.figures.commits.load(Ordering::Relaxed);
+        let read = async || {
+            assert!(store.card(tenant, token).await.unwrap().is_none());
+            snapshots(&store)
+        };
+        let first = read().await;
+        assert_eq!(first.len(), 1);
+        let before = commits();
+        store.append_events(vec![log::tests::draft(1, Some(1))]).unwrap();
+        while commits() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(read().await, first);
+        let tenant = TenantRow {
+            id: tenant,
+            name: "one".into(),
+            mode: Mode::Test,
+            disabled: false,
+            created_at: store.common.clock.now(),
+        };
+        let rows = vec![RowChange::PutTenant(tenant)];
+        store.commit(Change { rows, ..Change::default() }).await.unwrap();
+        assert!(read().await > first);
     }
 }

@@ -25,6 +25,8 @@ const MIGRATIONS: [(&str, &str); 10] = [
     ("0010_webhooks", include_str!("migrations/0010_webhooks.sql")),
 ];
 const STATEMENTS_CACHED: usize = 64;
+/// What a reader that is the only one may cache.
+pub(super) const CACHE_KIB_ALONE: i64 = 2_048;
 
 /// Why a store did not open.
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +88,9 @@ pub(super) fn open_checkpointer(file: &Path) -> Result<Connection, OpenError> {
 }
 
 /// Opens for reading.
-pub(super) fn open_reader(file: &Path) -> Result<Connection, OpenError> {
+pub(super) fn open_reader(file: &Path, cache_kib: i64) -> Result<Connection, OpenError> {
     let conn = open_existing(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    set_pragmas(&conn, 2_048)?;
+    set_pragmas(&conn, cache_kib)?;
     conn.pragma_update(None, "query_only", true)?;
     Ok(conn)
 }

@@ -72,6 +72,8 @@ impl Common {
 pub(super) struct Figures {
     pub(super) writable: AtomicBool,
     pub(super) commits: AtomicU64,
+    /// Those of the commits that changed rows, and not only the log.
+    pub(super) row_commits: AtomicU64,
     pub(super) changes: AtomicU64,
     pub(super) commit_micros: AtomicU64,
     pub(super) scrub_waiting: AtomicU64,
@@ -82,7 +84,8 @@ pub(super) struct Figures {
 impl Figures {
     fn count(&self, done: &Done, begun: Instant) {
         let changes = done.answers.iter().filter(|answer| answer.is_ok()).count();
-        self.commits.fetch_add(1, Ordering::Release);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.row_commits.fetch_add(u64::from(done.rows), Ordering::Release);
         self.changes.fetch_add(u64::try_from(changes).unwrap_or(0), Ordering::Relaxed);
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.commit_micros.fetch_add(micros, Ordering::Relaxed);
@@ -134,6 +137,8 @@ impl Open {
 struct Done {
     /// One for each job.
     answers: Vec<Result<Committed, CommitError>>,
+    /// Whether anything but the log may have changed.
+    rows: bool,
     erased: u64,
     /// Notices of webhooks.
     told: u64,
@@ -258,7 +263,9 @@ impl Open {
         savepoints: bool,
     ) -> rusqlite::Result<Option<Done>> {
         self.run("begin immediate")?;
-        let mut done = Done { answers: Vec::with_capacity(jobs.len()), erased: 0, told: 0 };
+        // A change that was refused wrote nothing; to look at the rows once too often costs little.
+        let rows = !jobs.is_empty() || !self.scrubbed.is_empty();
+        let mut done = Done { answers: Vec::with_capacity(jobs.len()), rows, erased: 0, told: 0 };
         for job in jobs {
             match job {
                 Job::Change(change, _) => {
