@@ -1,12 +1,14 @@
 //! The audit log's part of the database: leaves in segments, and the tree's finished tiles.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::apply::Salt;
 use super::schema::OpenError;
-use super::segment::{self, Length, Pending};
+use super::segment::{self, Length, Lying, Pending};
+use super::span::{self, OpenSpan, Places};
 use crate::attest::merkle::{Hash, leaf_hash};
 use crate::card::id::EventId;
 use crate::card::tenant::TenantId;
@@ -20,6 +22,7 @@ use crate::edge::store::StoredEvent;
 pub(super) struct Log {
     chain: Chain,
     pending: Pending,
+    span: OpenSpan,
     tiles: Vec<Tile>,
     /// The place of the first pending leaf.
     written: u64,
@@ -36,13 +39,8 @@ impl Log {
     /// Takes up the log where it ends.
     pub(super) fn load(conn: &Connection, node: &str) -> Result<Self, OpenError> {
         let written = size(conn)?;
-        let last = last_leaf(conn, None)?;
-        let mut statement = conn.prepare(include_str!("sql/log_tenants_last.sql"))?;
-        let tenants = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<u32>, _>>()?;
-        let mut of_tenants = Vec::with_capacity(tenants.len());
-        for tenant in tenants {
-            of_tenants.extend(last_leaf(conn, Some(TenantId(tenant)))?);
-        }
+        let last = last_leaf(conn)?;
+        let of_tenants = last_leaves_of_tenants(conn)?.into_values();
         let restored = Chain::restore(node, written, last.as_deref(), of_tenants, &StoredNodes(conn));
         let chain = restored.map_err(|error| match error {
             RestoreError::Tree(TreeError::Nodes(error)) => OpenError::Database(error),
@@ -50,7 +48,8 @@ impl Log {
             RestoreError::Leaf(_) => OpenError::Corrupt("leaf"),
             RestoreError::NotTheEnd => OpenError::Corrupt("end of the log, or it is another node's"),
         })?;
-        Ok(Self { chain, pending: Pending::default(), tiles: Vec::new(), written })
+        let span = OpenSpan::load(conn)?;
+        Ok(Self { chain, pending: Pending::default(), span, tiles: Vec::new(), written })
     }
 
     pub(super) fn mark(&self) -> Mark {
@@ -97,7 +96,7 @@ impl Log {
 
     /// Writes what was appended, inside the open transaction and before its end.
     pub(super) fn flush(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        self.pending.write(conn, self.written)?;
+        self.pending.write(conn, self.written, &mut self.span)?;
         for tile in self.tiles.drain(..) {
             let mut put = conn.prepare_cached(include_str!("sql/tile_put.sql"))?;
             put.execute((tile.level, to_i64(tile.index), tile.hash))?;
@@ -106,20 +105,34 @@ impl Log {
     }
 }
 
-/// The last leaf of the log, or of one tenant's part of it.
-fn last_leaf(conn: &Connection, of: Option<TenantId>) -> rusqlite::Result<Option<Vec<u8>>> {
-    let last = |row: &rusqlite::Row<'_>| {
-        let events = segment::events_of(row)?.filter(|event| of.is_none() || event.tenant == of);
-        Ok(events.last().map(|event| event.leaf.to_vec()))
-    };
-    let found = match of {
-        None => conn.query_row(include_str!("sql/segment_last.sql"), [], last),
-        // From beyond every place on, which is the tenant's last segment.
-        Some(tenant) => {
-            conn.query_row(include_str!("sql/segments_of_tenant.sql"), (i64::MAX, tenant.0), last)
+/// The last leaf of the log.
+fn last_leaf(conn: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
+    let last = |row: &rusqlite::Row<'_>| Ok(segment::events_of(row)?.last().map(|event| event.leaf.to_vec()));
+    Ok(conn.query_row(include_str!("sql/segment_last.sql"), [], last).optional()?.flatten())
+}
+
+/// The last leaf of each tenant's part of the log.
+fn last_leaves_of_tenants(conn: &Connection) -> rusqlite::Result<BTreeMap<TenantId, Vec<u8>>> {
+    let end = span::end(conn)?;
+    let mut last = BTreeMap::new();
+    for (tenant, first) in span::last_of_tenants(conn)? {
+        let mut statement = conn.prepare_cached(include_str!("sql/segments_of_tenant_back.sql"))?;
+        let mut rows = statement.query((segment::in_heads(Some(tenant)), first, end))?;
+        while let Some(row) = rows.next()? {
+            let of_tenant = segment::events_of(row)?.filter(|event| event.tenant == Some(tenant));
+            if let Some(event) = of_tenant.last() {
+                last.insert(tenant, event.leaf.to_vec());
+                break;
+            }
         }
-    };
-    Ok(found.optional()?.flatten())
+    }
+    each_row(conn, end, |row| {
+        for event in segment::events_of(row)? {
+            last.extend(event.tenant.map(|tenant| (tenant, event.leaf.to_vec())));
+        }
+        Ok::<_, rusqlite::Error>(ControlFlow::Continue(()))
+    })?;
+    Ok(last)
 }
 
 /// How many leaves are stored.
@@ -135,34 +148,53 @@ pub(super) fn events(
     from: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
-    let sql = match tenant {
-        None => include_str!("sql/segments_from.sql"),
-        Some(_) => include_str!("sql/segments_of_tenant.sql"),
-    };
-    let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = match tenant {
-        None => statement.query((to_i64(from),))?,
-        Some(tenant) => statement.query((to_i64(from), tenant.0))?,
-    };
     let mut out = Vec::new();
-    while let Some(row) = rows.next()? {
-        let asked = segment::events_of(row)?
-            .filter(|event| event.seq >= from && (tenant.is_none() || event.tenant == tenant));
-        out.extend(asked.take(limit - out.len()).map(|event| event.to_stored()));
-        if out.len() >= limit {
-            break;
+    let mut take = |event: Lying<'_>| {
+        if event.seq >= from && out.len() < limit {
+            out.push(event.to_stored());
         }
+        if out.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    match tenant {
+        None => {
+            let each =
+                |row: &Row<'_>| segment::events_of(row).map(|mut events| events.try_for_each(&mut take));
+            each_row(conn, to_i64(from), each)?;
+        }
+        Some(tenant) => span::each_of_tenant(conn, tenant, to_i64(from), |places| {
+            each_of_tenant(conn, tenant, (places, from), &mut take)
+        })?,
     }
     Ok(out)
+}
+
+/// Gives the events of a tenant at these places, in order: those of the segment that holds `from`, and of what follows it.
+fn each_of_tenant(
+    conn: &Connection,
+    tenant: TenantId,
+    ((first, next), from): (Places, u64),
+    mut each: impl FnMut(Lying<'_>) -> ControlFlow<()>,
+) -> rusqlite::Result<ControlFlow<()>> {
+    let mut statement = conn.prepare_cached(include_str!("sql/segments_of_tenant.sql"))?;
+    let mut rows = statement.query((segment::in_heads(Some(tenant)), first, next, to_i64(from)))?;
+    while let Some(row) = rows.next()? {
+        let mut events = segment::events_of(row)?.filter(|event| event.tenant == Some(tenant));
+        if events.try_for_each(&mut each).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 /// An event by its id.
 pub(super) fn event(conn: &Connection, id: EventId) -> rusqlite::Result<Option<StoredEvent>> {
     let mut statement = conn.prepare_cached(include_str!("sql/segments_of_id.sql"))?;
-    let mut rows = statement.query((id.bytes(),))?;
-    while let Some(row) = rows.next()? {
-        if let Some(event) = segment::events_of(row)?.find(|event| event.id == id) {
-            return Ok(Some(event.to_stored()));
+    for (first, next) in span::of_id(conn, id)? {
+        let mut rows = statement.query((id.bytes(), first, next))?;
+        while let Some(row) = rows.next()? {
+            if let Some(event) = segment::events_of(row)?.find(|event| event.id == id) {
+                return Ok(Some(event.to_stored()));
+            }
         }
     }
     Ok(None)
@@ -174,16 +206,30 @@ pub(super) fn each_leaf<E: From<rusqlite::Error>>(
     range: Range<u64>,
     mut each: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut statement = conn.prepare_cached(include_str!("sql/segments_from.sql"))?;
-    let mut rows = statement.query((to_i64(range.start),))?;
-    while let Some(row) = rows.next()? {
+    each_row(conn, to_i64(range.start), |row| {
         for event in segment::events_of(row)? {
             if event.seq >= range.end {
-                return Ok(());
+                return Ok(ControlFlow::Break(()));
             }
             if event.seq >= range.start {
                 each(event.leaf)?;
             }
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+}
+
+/// Gives the segments from the one that holds this place on.
+fn each_row<E: From<rusqlite::Error>>(
+    conn: &Connection,
+    from: i64,
+    mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, E>,
+) -> Result<(), E> {
+    let mut statement = conn.prepare_cached(include_str!("sql/segments_from.sql"))?;
+    let mut rows = statement.query((from,))?;
+    while let Some(row) = rows.next()? {
+        if each(row)?.is_break() {
+            break;
         }
     }
     Ok(())
@@ -254,6 +300,7 @@ pub(super) mod tests {
     const FIRST: [&str; 2] =
         [include_str!("migrations/0001_first.sql"), include_str!("migrations/0002_installation.sql")];
     const SEGMENTS: &str = include_str!("migrations/0003_log_segments.sql");
+    const SPANS: &str = include_str!("migrations/0011_log_spans.sql");
 
     /// Everything that is asked of a log, against what was appended.
     fn check(conn: &Connection, appended: &[EventDraft]) {
@@ -276,12 +323,13 @@ pub(super) mod tests {
             assert_eq!((found.seq, found.tenant), (seq, draft.tenant));
         }
         assert_eq!(event(conn, draft(1_000_000, None).id).unwrap(), None);
-        assert_eq!(StoredNodes(conn).leaf_hashes(250..260).unwrap().len(), 10);
+        let hashes = StoredNodes(conn).leaf_hashes(size.saturating_sub(10)..size).unwrap();
+        assert_eq!(hashes.len() as u64, size.min(10));
     }
 
     #[test]
     fn a_large_commit_is_read_back_event_by_event() {
-        let conn = database(&[FIRST[0], FIRST[1], SEGMENTS]);
+        let conn = database(&[FIRST[0], FIRST[1], SEGMENTS, SPANS]);
         let mut log = Log::load(&conn, "n1").unwrap();
         let all = drafts(700);
         for part in [&all[..1], &all[1..600], &all[600..]] {
@@ -296,7 +344,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_was_taken_back_is_not_written() {
-        let conn = database(&[FIRST[0], FIRST[1], SEGMENTS]);
+        let conn = database(&[FIRST[0], FIRST[1], SEGMENTS, SPANS]);
         let mut log = Log::load(&conn, "n1").unwrap();
         let all = drafts(600);
         for draft in &all {
@@ -328,7 +376,58 @@ pub(super) mod tests {
             }
         }
         conn.execute_batch(SEGMENTS).unwrap();
+        conn.execute_batch(SPANS).unwrap();
         check(&conn, &all);
         assert_eq!(Log::load(&conn, "n1").unwrap().chain.root(), chain.root());
+        // Ten whole spans, and an event or two of each tenant behind them.
+        assert_eq!(spans(&conn), (0..10).map(|span| (span * 64, span * 64 + 64, 3)).collect::<Vec<_>>());
+    }
+
+    /// The first place of each span, the one behind it, and in how many of their tenants' lists it is; the installation is none.
+    fn spans(conn: &Connection) -> Vec<(i64, i64, i64)> {
+        let sql = "select first, next, 1 + (select count(*) from log_span_tenants t where t.first = s.first) from log_spans s";
+        let mut statement = conn.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn spans_are_written_when_they_are_full_wherever_the_store_is_opened() {
+        let conn = database(&[FIRST[0], FIRST[1], SEGMENTS, SPANS]);
+        let all = drafts(600);
+        let (mut log, mut at) = (Log::load(&conn, "n1").unwrap(), 0);
+        // Three events a segment, so that each has every tenant; a span is full after the 64th and after the 128th.
+        for (number, part) in (1..).zip(all.chunks(3)) {
+            log.append(part, NOW);
+            log.flush(&conn).unwrap();
+            log.settle();
+            at += part.len();
+            assert_eq!(spans(&conn).len(), number / 64);
+            if [1, 63, 64, 65, 127, 128].contains(&number) {
+                check(&conn, &all[..at]);
+                let root = log.chain.root();
+                log = Log::load(&conn, "n1").unwrap();
+                assert_eq!(log.chain.root(), root);
+            }
+        }
+        check(&conn, &all);
+        assert_eq!(spans(&conn), [(0, 192, 3), (192, 384, 3), (384, 576, 3)]);
+    }
+
+    #[test]
+    fn a_tenant_that_was_quiet_for_long_goes_on_where_it_was() {
+        let conn = database(&[FIRST[0], FIRST[1], SEGMENTS, SPANS]);
+        let mut log = Log::load(&conn, "n1").unwrap();
+        let all: Vec<_> =
+            (0..300).map(|number| draft(number, Some(if number == 9 { 2 } else { 1 }))).collect();
+        for part in &all {
+            log.append(std::slice::from_ref(part), NOW);
+            log.flush(&conn).unwrap();
+            log.settle();
+        }
+        check(&conn, &all);
+        let mut again = Log::load(&conn, "n1").unwrap();
+        let (next, expected) = (draft(300, Some(2)), draft(300, Some(2)));
+        assert_eq!(again.chain.append(&next, NOW), log.chain.append(&expected, NOW));
     }
 }

@@ -45,6 +45,7 @@ mod runs;
 mod schema;
 mod scrub;
 mod segment;
+mod span;
 mod webhooks;
 mod writer;
 

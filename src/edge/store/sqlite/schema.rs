@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 const FILE_NAME: &str = "vault.db";
 /// `card`, so that `file` and a person can tell the database from any other.
 const APPLICATION_ID: i32 = 0x6361_7264;
-const MIGRATIONS: [(&str, &str); 10] = [
+const MIGRATIONS: [(&str, &str); 11] = [
     ("0001_first", include_str!("migrations/0001_first.sql")),
     ("0002_installation", include_str!("migrations/0002_installation.sql")),
     ("0003_log_segments", include_str!("migrations/0003_log_segments.sql")),
@@ -23,6 +23,7 @@ const MIGRATIONS: [(&str, &str); 10] = [
     ("0008_forwards", include_str!("migrations/0008_forwards.sql")),
     ("0009_invoice_runs", include_str!("migrations/0009_invoice_runs.sql")),
     ("0010_webhooks", include_str!("migrations/0010_webhooks.sql")),
+    ("0011_log_spans", include_str!("migrations/0011_log_spans.sql")),
 ];
 const STATEMENTS_CACHED: usize = 64;
 /// What a reader that is the only one may cache.

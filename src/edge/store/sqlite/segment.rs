@@ -8,6 +8,7 @@
 use rusqlite::{Connection, Row};
 
 use super::log::to_i64;
+use super::span::OpenSpan;
 use crate::card::id::{EventId, IdBytes};
 use crate::card::tenant::TenantId;
 use crate::edge::store::StoredEvent;
@@ -35,8 +36,7 @@ impl Pending {
     pub(super) fn push(&mut self, id: EventId, tenant: Option<TenantId>, leaf: &[u8]) {
         let length = u32::try_from(leaf.len()).unwrap_or(u32::MAX);
         self.heads.extend_from_slice(id.bytes());
-        let tenant = tenant.map_or(NO_TENANT, |tenant| u64::from(tenant.0));
-        self.heads.extend_from_slice(&tenant.to_be_bytes());
+        self.heads.extend_from_slice(&in_heads(tenant));
         self.heads.extend_from_slice(&length.to_be_bytes());
         self.leaves.extend_from_slice(leaf);
     }
@@ -52,37 +52,46 @@ impl Pending {
     }
 
     /// Writes all of it as the log's end, whose next place is `first`, and forgets it.
-    pub(super) fn write(&mut self, conn: &Connection, mut first: u64) -> rusqlite::Result<()> {
+    pub(super) fn write(
+        &mut self,
+        conn: &Connection,
+        mut first: u64,
+        span: &mut OpenSpan,
+    ) -> rusqlite::Result<()> {
         let mut append = conn.prepare_cached(include_str!("sql/segment_append.sql"))?;
         let mut rest = self.leaves.as_slice();
-        for heads in self.heads.chunks(EVENTS_MAX * HEAD_BYTES) {
-            let (mut bytes, mut tenants) = (0, Vec::new());
+        for heads in self.heads.chunks(EVENTS_MAX * HEAD_BYTES).map(Heads) {
+            let (mut bytes, mut count) = (0, 0);
             let (mut id_min, mut id_max) = ([u8::MAX; 18], [0; 18]);
-            for head in heads.chunks_exact(HEAD_BYTES).filter_map(Head::read) {
+            for head in heads.iter() {
                 (id_min, id_max) = (id_min.min(head.id), id_max.max(head.id));
-                bytes += head.leaf_bytes;
-                if head.tenant != NO_TENANT && !tenants.contains(&head.tenant) {
-                    tenants.push(head.tenant);
-                }
+                (bytes, count) = (bytes + head.leaf_bytes, count + 1);
             }
             let (leaves, after) = rest.split_at_checked(bytes).unwrap_or((rest, &[]));
-            let count = heads.len() / HEAD_BYTES;
             let place = to_i64(first);
-            append.execute((place, i64::try_from(count).unwrap_or(0), id_min, id_max, heads, leaves))?;
-            for tenant in tenants {
-                conn.prepare_cached(include_str!("sql/segment_tenant.sql"))?
-                    .execute((to_i64(tenant), place))?;
-            }
-            (first, rest) = (first + u64::try_from(count).unwrap_or(0), after);
+            append.execute((place, to_i64(count), id_min, id_max, heads.0, leaves))?;
+            (first, rest) = (first + count, after);
+            span.push(conn, heads, to_i64(first))?;
         }
         self.truncate(Length { heads: 0, leaves: 0 });
         Ok(())
     }
 }
 
-struct Head {
-    id: [u8; 18],
-    tenant: u64,
+/// The heads of a segment's events.
+#[derive(Clone, Copy)]
+pub(super) struct Heads<'a>(pub(super) &'a [u8]);
+
+impl<'a> Heads<'a> {
+    pub(super) fn iter(self) -> impl Iterator<Item = Head> + use<'a> {
+        self.0.chunks_exact(HEAD_BYTES).filter_map(Head::read)
+    }
+}
+
+/// What stands in front for each event.
+pub(super) struct Head {
+    pub(super) id: [u8; 18],
+    pub(super) tenant: Option<TenantId>,
     leaf_bytes: usize,
 }
 
@@ -92,8 +101,14 @@ impl Head {
         let (tenant, rest) = rest.split_first_chunk::<8>()?;
         let length = u32::from_be_bytes(*rest.first_chunk::<4>()?);
         let leaf_bytes = usize::try_from(length).ok()?;
-        Some(Self { id: *id, tenant: u64::from_be_bytes(*tenant), leaf_bytes })
+        let tenant = u32::try_from(u64::from_be_bytes(*tenant)).ok().map(TenantId);
+        Some(Self { id: *id, tenant, leaf_bytes })
     }
+}
+
+/// How a tenant stands in the heads of its events.
+pub(super) fn in_heads(tenant: Option<TenantId>) -> [u8; 8] {
+    tenant.map_or(NO_TENANT, |tenant| u64::from(tenant.0)).to_be_bytes()
 }
 
 /// An event as it lies in its segment.
@@ -119,8 +134,7 @@ pub(super) fn events_of<'a>(row: &'a Row<'_>) -> rusqlite::Result<impl Iterator<
     Ok(heads.chunks_exact(HEAD_BYTES).map_while(move |bytes| {
         let head = Head::read(bytes)?;
         let (leaf, rest) = leaves.split_at_checked(head.leaf_bytes)?;
-        let tenant = u32::try_from(head.tenant).ok().map(TenantId);
-        let lying = Lying { seq, id: EventId(IdBytes(head.id)), tenant, leaf };
+        let lying = Lying { seq, id: EventId(IdBytes(head.id)), tenant: head.tenant, leaf };
         (seq, leaves) = (seq + 1, rest);
         Some(lying)
     }))

@@ -1,1 +1,2 @@
-select first, heads, leaves from log_segments where id_max >= ?1 and id_min <= ?1 order by id_max
+select first, heads, leaves from log_segments
+where first >= ?2 and first < ?3 and id_max >= ?1 and id_min <= ?1 order by first

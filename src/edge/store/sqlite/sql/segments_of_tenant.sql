@@ -1,3 +1,4 @@
-select first, heads, leaves from log_tenants join log_segments using (first)
-where tenant = ?2 and first >= coalesce((select max(first) from log_tenants where tenant = ?2 and first <= ?1), 0)
+select first, heads, leaves from log_segments
+where first >= max(?2, coalesce((select max(first) from log_segments where first <= ?4), 0)) and first < ?3
+    and instr(heads, ?1) > 0
 order by first

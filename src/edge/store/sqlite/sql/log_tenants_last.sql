@@ -1,7 +1,0 @@
-with recursive named (tenant) as (
-    select min(tenant) from log_tenants
-    union all
-    select (select min(tenant) from log_tenants where log_tenants.tenant > named.tenant) from named where named.tenant is not null
-)
-select named.tenant, (select max(first) from log_tenants where log_tenants.tenant = named.tenant)
-from named where named.tenant is not null

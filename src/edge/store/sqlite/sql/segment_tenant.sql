@@ -1,1 +1,0 @@
-insert into log_tenants (tenant, first) values (?1, ?2)
