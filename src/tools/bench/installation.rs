@@ -18,6 +18,8 @@ use crate::wire::control::{AdminAnswer, PrincipalOrder};
 const EXAMPLE: &str = include_str!("../../../deploy/cardvault.example.toml");
 /// Disks on every machine where a user may make a directory.
 const ROOMS: [&str; 2] = ["/var/tmp", "/tmp"];
+/// Memory that looks like a disk, on Linux as a rule.
+const MEMORY: &str = "/dev/shm";
 /// The type of a file system that is memory (statfs(2)).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const START_MAX: Duration = Duration::from_secs(60);
@@ -35,7 +37,18 @@ pub(super) struct Installation {
     pub(super) processes: Vec<Process>,
     pub(super) floor_process: Process,
     pub(super) sandbox_process: Option<Process>,
+    /// Where the sandbox's ledger is; the sandbox writes what it did there, and syncs it, before it answers.
+    pub(super) ledger: PathBuf,
     children: Children,
+}
+
+/// A sandbox beside the vault.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Processor {
+    /// How long it takes over a charge, in milliseconds.
+    pub(super) takes_ms: u64,
+    /// Whether its ledger may lie in memory. On the vault's disk each of its syncs holds up the vault's, which no processor's does.
+    pub(super) may_keep_in_memory: bool,
 }
 
 /// The processes that were started here; dropping them ends them and removes the directory.
@@ -43,21 +56,33 @@ struct Children {
     serve: Option<Child>,
     others: Vec<Child>,
     remove: Option<PathBuf>,
+    /// A ledger in memory, and where it goes if the directory is kept.
+    ledger: Option<(PathBuf, PathBuf)>,
 }
 
 impl Installation {
     /// Makes and starts everything. A directory that was named is kept.
-    pub(super) fn start(named: Option<&Path>, processor_ms: Option<u64>) -> Result<Self, String> {
+    pub(super) fn start(named: Option<&Path>, processor: Option<Processor>) -> Result<Self, String> {
         let directory = match named {
             Some(named) => std::path::absolute(named).map_err(|_| "the directory's name cannot be used")?,
             None => make_directory()?,
         };
         let remove = named.is_none().then(|| directory.clone());
-        let mut children = Children { serve: None, others: Vec::new(), remove };
+        let mut children = Children { serve: None, others: Vec::new(), remove, ledger: None };
         let sandbox_address = free_address()?;
         make(&directory, sandbox_address)?;
-        let sandbox_process = match processor_ms {
-            Some(ms) => Some(start_sandbox(&directory, sandbox_address, ms, &mut children)?),
+        let mut ledger = directory.join("sandbox.ledger");
+        if processor.is_some_and(|processor| processor.may_keep_in_memory) && is_memory(Path::new(MEMORY)) {
+            let in_memory = Path::new(MEMORY).join(format!("{}.ledger", make_name()?));
+            let kept = std::mem::replace(&mut ledger, in_memory);
+            children.ledger = Some((ledger.clone(), kept));
+        }
+        let sandbox_process = match processor {
+            Some(processor) => {
+                let takes_ms = processor.takes_ms;
+                let ends = (directory.as_path(), ledger.as_path());
+                Some(start_sandbox(ends, sandbox_address, takes_ms, &mut children)?)
+            }
             None => None,
         };
         let vault = serve(&directory, &mut children)?;
@@ -75,8 +100,14 @@ impl Installation {
             processes,
             floor_process,
             sandbox_process,
+            ledger,
             children,
         })
+    }
+
+    /// Whether the sandbox's ledger is on another disk than the vault, in memory.
+    pub(super) fn ledger_is_in_memory(&self) -> bool {
+        self.children.ledger.is_some()
     }
 
     /// Ends everything in order.
@@ -98,6 +129,13 @@ impl Drop for Children {
             end(&mut serve);
         }
         self.others.iter_mut().for_each(end);
+        if let Some((ledger, kept)) = &self.ledger {
+            if self.remove.is_none() {
+                // The directory is kept for somebody to look at; what cannot be copied is missing there.
+                let _ = std::fs::copy(ledger, kept);
+            }
+            let _ = std::fs::remove_file(ledger);
+        }
         if let Some(directory) = &self.remove {
             // What cannot be removed is left to the owner of the machine.
             let _ = std::fs::remove_dir_all(directory);
@@ -179,7 +217,7 @@ fn start_floor(directory: &Path, children: &mut Children) -> Result<(SocketAddr,
 }
 
 fn start_sandbox(
-    directory: &Path,
+    (directory, ledger): (&Path, &Path),
     listen: SocketAddr,
     processor_ms: u64,
     children: &mut Children,
@@ -187,7 +225,7 @@ fn start_sandbox(
     let port_file = directory.join("sandbox.port");
     let mut command = this_program()?;
     command.args(["sandbox", "--until-stdin-closes", "--listen"]).arg(listen.to_string());
-    command.arg("--ledger").arg(directory.join("sandbox.ledger")).arg("--port-file").arg(&port_file);
+    command.arg("--ledger").arg(ledger).arg("--port-file").arg(&port_file);
     command.arg("--secret-key-file").arg(directory.join("credentials/sandbox_secret_key"));
     command.arg("--certificate").arg(directory.join("tls/sandbox.pem"));
     command.arg("--key").arg(directory.join("tls/sandbox.key"));
@@ -246,9 +284,13 @@ fn list_processes(config: &Path) -> Result<Vec<Process>, String> {
     Ok(rows.into_iter().filter_map(process).collect())
 }
 
-fn make_directory() -> Result<PathBuf, String> {
+fn make_name() -> Result<String, String> {
     let word = random::make_bytes::<5>().map_err(|error| error.to_string())?;
-    let name = format!("cardvault-bench-{}", data_encoding::BASE32_NOPAD.encode(&word).to_ascii_lowercase());
+    Ok(format!("cardvault-bench-{}", data_encoding::BASE32_NOPAD.encode(&word).to_ascii_lowercase()))
+}
+
+fn make_directory() -> Result<PathBuf, String> {
+    let name = make_name()?;
     let rooms = [std::env::temp_dir()].into_iter().chain(ROOMS.map(PathBuf::from));
     rooms
         .filter(|room| !is_memory(room) && can_be_passed(room))

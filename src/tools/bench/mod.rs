@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use self::floor::FloorArgs;
-use self::installation::Installation;
+use self::installation::{Installation, Processor};
 use self::load::{Load, Slice, Work};
 use self::report::{Facts, Report, Side};
 use self::usage::{Memory, Process};
@@ -117,8 +117,9 @@ impl Operation {
 }
 
 fn measure(operation: Operation, options: &Options) -> Result<(), String> {
-    let processor_ms = (operation == Operation::Charges).then_some(options.processor_ms);
-    let installation = Installation::start(options.directory.as_deref(), processor_ms)?;
+    let processor = Processor { takes_ms: options.processor_ms, may_keep_in_memory: true };
+    let processor = (operation == Operation::Charges).then_some(processor);
+    let installation = Installation::start(options.directory.as_deref(), processor)?;
     let report = (options.seconds > 0).then(|| Run::new(&installation, operation, options)?.measure());
     let report = report.transpose()?;
     if let Some(report) = &report {
@@ -206,6 +207,8 @@ impl<'a> Run<'a> {
             memory: &self.memory(),
             memory_at_start: &memory_at_start,
             fdatasync_ms,
+            ledger_in_memory: (self.operation == Operation::Charges)
+                .then(|| self.installation.ledger_is_in_memory()),
         }))
     }
 

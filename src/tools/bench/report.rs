@@ -92,6 +92,8 @@ pub(super) struct Report {
     cpu_us_per_op: f64,
     generator_cpu_us_per_op: f64,
     fdatasync_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ledger_in_memory: Option<bool>,
     operations: u64,
     failed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +114,8 @@ pub(super) struct Facts<'a> {
     pub(super) memory: &'a [Memory],
     pub(super) memory_at_start: &'a [Memory],
     pub(super) fdatasync_ms: f64,
+    /// Of charges: whether the sandbox's ledger lies in memory, or on the vault's disk.
+    pub(super) ledger_in_memory: Option<bool>,
 }
 
 impl Report {
@@ -159,6 +163,7 @@ impl Report {
             cpu_us_per_op: of_vault(|line| line.cpu_us_per_op),
             generator_cpu_us_per_op: processes.last().map_or(0.0, |line| line.cpu_us_per_op),
             fdatasync_ms: round(facts.fdatasync_ms),
+            ledger_in_memory: facts.ledger_in_memory,
             operations: times.total(),
             failed,
             first_failure_status: vault
@@ -189,6 +194,13 @@ impl Report {
             say(&format!("  added to the processor's own time: p50 {p50} ms   p99 {p99} ms"));
         }
         say(&format!("  a 4 KiB write with fdatasync takes {} ms here", self.fdatasync_ms));
+        match self.ledger_in_memory {
+            Some(true) => say("  the processor's ledger is in memory: its disk is not the vault's"),
+            Some(false) => {
+                say("  the processor's ledger is on the vault's disk: each sync holds up the other's")
+            }
+            None => {}
+        }
         say(&format!(
             "  memory of the vault: {} MB resident ({} MB at the start), {} MB by share",
             self.rss_mb, self.rss_at_start_mb, self.pss_mb
@@ -251,6 +263,7 @@ mod tests {
             memory: &[Memory { rss_kib: 2048, pss_kib: 1024 }; 3],
             memory_at_start: &[Memory { rss_kib: 1024, pss_kib: 512 }; 3],
             fdatasync_ms: 0.1,
+            ledger_in_memory: None,
         })
     }
 
