@@ -490,7 +490,7 @@ mod tests {
 
     use super::*;
     use crate::card::tenant::Mode;
-    use crate::clock::{Clock as _, SystemClock};
+    use crate::clock::SystemClock;
     use crate::edge::store::sqlite::{SqliteOptions, SqliteStore};
     use crate::edge::store::{Change, ChargeStatus, RowChange, Store, TenantRow};
 
