@@ -30,7 +30,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wiping<S> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.is_dirty {
-            into.initialize_unfilled().fill(0);
+            // What was not initialized yet is so with zeros; only the rest may hold what was read.
+            let may_hold = into.initialized().len() - into.filled().len();
+            into.initialize_unfilled().get_mut(..may_hold).unwrap_or_default().fill(0);
             self.is_dirty = false;
         }
         let before = into.filled().len();
@@ -90,5 +92,33 @@ mod tests {
         near.write_all(b"more").await.unwrap();
         assert_eq!(wiping.read(&mut buffer).await.unwrap(), 4);
         assert_eq!(&buffer[..5], b"more\0");
+    }
+
+    #[tokio::test]
+    async fn what_a_reader_calls_uninitialized_is_cleared_as_well() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let mut wiping = Wiping::new(far);
+        let mut memory = Vec::with_capacity(16);
+        for word in [&b"a secret"[..], b"more"] {
+            near.write_all(word).await.unwrap();
+            let mut buffer = ReadBuf::uninit(memory.spare_capacity_mut());
+            std::future::poll_fn(|context| Pin::new(&mut wiping).poll_read(context, &mut buffer))
+                .await
+                .unwrap();
+            assert_eq!(buffer.filled(), word);
+            if word == b"more" {
+                assert!(
+                    buffer.initialized()[4..].iter().all(|byte| *byte == 0)
+                        && buffer.initialized().len() == 16
+                );
+            }
+        }
+        // A few bytes that are said to be initialized, as rustls says of all.
+        near.write_all(b"end").await.unwrap();
+        let mut memory = *b"an old secret...";
+        let mut buffer = ReadBuf::new(&mut memory);
+        buffer.set_filled(2);
+        std::future::poll_fn(|context| Pin::new(&mut wiping).poll_read(context, &mut buffer)).await.unwrap();
+        assert_eq!(&memory, b"anend\0\0\0\0\0\0\0\0\0\0\0");
     }
 }
