@@ -29,6 +29,8 @@
 //! - Invariant: the edge names no key and no clear text, the keeper no network, file or SQL (`every_arrow_holds`).
 //! - Invariant: a sealed field opens only in the place it was sealed for (`a_field_opens_only_where_it_belongs`).
 //! - Invariant: envelopes of old versions open (`the_golden_envelope_opens`).
+//! - Invariant: no key comes back, and none protects past its cryptoperiod (`no_key_ever_comes_back`, `a_key_seals_nothing_after_its_cryptoperiod`).
+//! - Invariant: no card is lost while keys change, whatever dies (`whatever_dies_no_card_is_lost_while_keys_change`).
 //! - Invariant: a change and its events are committed together or not at all (`refused_changes_leave_no_event`).
 //! - Invariant: an opening that a statement counts has one event (`an_opening_that_a_statement_counts_has_exactly_one_event`).
 //! - Invariant: no request is sent twice on the quiet (`no_request_is_sent_twice`).

@@ -12,6 +12,7 @@ use cardvault::supervisor::serve;
 use cardvault::supervisor::setup::{self, InitArgs};
 use cardvault::telemetry;
 use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
+use cardvault::tools::keys::{self, KeysCommand};
 use cardvault::tools::terminal::{complain, say};
 use cardvault::tools::{audit, bench, codes, connector, demo, doctor, invoices, sandbox};
 use clap::{Parser, Subcommand};
@@ -67,6 +68,14 @@ enum Command {
         #[command(subcommand)]
         command: PrincipalCommand,
     },
+    /// Keys: what there is, and how one takes over from another
+    Keys {
+        /// The configuration file
+        #[arg(long, global = true, default_value = "cardvault.toml")]
+        config: PathBuf,
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
     /// What protects each process right now, read from the kernel
     Doctor {
         /// The configuration file
@@ -110,6 +119,7 @@ fn main() -> ExitCode {
         Command::Reload { config } => end(administer::report(admin::ask(&config, &[AdminRequest::Reload]))),
         Command::Tenant { config, command } => end(administer::tenant(&config, command)),
         Command::Principal { config, command } => end(administer::principal(&config, command)),
+        Command::Keys { config, command } => end(keys::run(&config, command)),
         Command::Doctor { config } => end(doctor::run(&config)),
         Command::Demo(args) => demo::run(&args),
         Command::Sandbox(args) => sandbox::run(args),

@@ -25,6 +25,9 @@ mod keys;
 #[path = "store/log.rs"]
 mod log;
 #[cfg(test)]
+#[path = "store/records.rs"]
+mod records;
+#[cfg(test)]
 #[path = "store/sqlite.rs"]
 mod sqlite;
 #[cfg(test)]
@@ -65,6 +68,11 @@ mod contract {
             a_hold_that_is_released_leaves_the_card_as_it_was,
             cards_of_a_customer_come_newest_first,
             erased_bytes_leave_every_file,
+        ],
+        records: [
+            each_record_comes_once_and_is_sealed_again_in_its_place,
+            what_changed_meanwhile_is_not_brought_back,
+            records_under_watched_keys_are_counted_or_refused,
         ],
         charges: [
             a_charge_counts_its_revisions,

@@ -7,13 +7,15 @@ use super::App;
 use super::audit::catalogue;
 use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
 use super::directory::hash_of;
+use super::keys;
 use super::scope::Scope;
 use super::store::{Change, CommitError, PrincipalKind, PrincipalRow, RowChange, StoreError, TenantRow};
 use crate::card::id::{EventId, PrincipalId};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::random::{self, NoRandomness};
-use crate::wire::control::{AdminAnswer, AdminCommand, KeyOrder, PrincipalOrder, TenantInfo};
+use crate::wire::control::{AdminAnswer, AdminCommand, PrincipalOrder, TenantInfo};
+use crate::wire::keys::{KeyChange, KeyInfo};
 
 const NAME_BYTES_MAX: usize = 64;
 /// An old credential may overlap a new one for a week; who needs longer has not rotated.
@@ -26,6 +28,8 @@ enum Refusal {
     Commit(#[from] CommitError),
     #[error("the store cannot be read: {0}")]
     Store(#[from] StoreError),
+    #[error("the log did not take it: {0}")]
+    Log(#[from] keys::LogError),
     #[error("{0}")]
     Randomness(#[from] NoRandomness),
     #[error("use 1 to 64 letters, digits, '-', '_', '.' or '@' for a name")]
@@ -52,6 +56,10 @@ enum Refusal {
     PrincipalUnknown,
     #[error("the principal is disabled; add a new one")]
     PrincipalDisabled,
+    #[error(
+        "{0} records are sealed under this key: rotate the tenant's data key, and see `cardvault keys progress`"
+    )]
+    KeyNeeded(u64),
     #[error("an old credential may stay good for at most 7 days")]
     Overlap,
 }
@@ -70,7 +78,9 @@ pub(super) async fn carry_out(app: &App, command: AdminCommand) -> AdminAnswer {
         AdminCommand::RotatePrincipal { principal, overlap_seconds, actor } => {
             rotate(app, &principal, overlap_seconds, actor).await
         }
-        AdminCommand::KeysMade { keys } => keys_made(app, &keys).await,
+        AdminCommand::KeysChanged { changes, keys } => keys_changed(app, changes, keys).await,
+        AdminCommand::ReleaseKey { key } => release_key(app, key).await,
+        AdminCommand::ResealProgress => Ok(app.keys.progress().table()),
         AdminCommand::Reloaded { actor } => reloaded(app, actor).await,
     };
     app.important.notify_one();
@@ -264,20 +274,20 @@ async fn rotate(
     Ok(AdminAnswer::Credential { principal: id, credential })
 }
 
-async fn keys_made(app: &App, keys: &[KeyOrder]) -> Result<AdminAnswer, Refusal> {
-    let events: Result<Vec<_>, NoRandomness> = keys
-        .iter()
-        .map(|key| {
-            let mut event = event(app, catalogue::KEY_CREATE, String::new(), "key", key.id.to_string())?;
-            event.actor = Actor::System("supervisor".to_owned());
-            event.tenant = key.tenant;
-            event.keys = vec![key.id];
-            event.facts.note = Some(key.purpose.name().to_owned());
-            Ok(event)
-        })
-        .collect();
-    app.store.commit(Change { events: events?, ..Change::default() }).await?;
+async fn keys_changed(app: &App, changes: Vec<KeyChange>, all: Vec<KeyInfo>) -> Result<AdminAnswer, Refusal> {
+    keys::log_changes(app, changes).await?;
+    keys::take(app, all);
     Ok(AdminAnswer::Done(String::new()))
+}
+
+async fn release_key(app: &App, key: u32) -> Result<AdminAnswer, Refusal> {
+    match keys::release(app, key).await? {
+        0 => Ok(AdminAnswer::Done(String::new())),
+        needed => {
+            keys::take(app, app.keys.all().to_vec());
+            Err(Refusal::KeyNeeded(needed))
+        }
+    }
 }
 
 async fn reloaded(app: &App, actor: String) -> Result<AdminAnswer, Refusal> {

@@ -232,6 +232,7 @@ pub fn opening_of(opened: Opened) -> Box<Opening> {
         seq: opened.seq,
         purpose: opened.purpose,
         token: opened.token,
+        tokens: opened.tokens,
         destination: opened.destination,
         hash: opened.hash,
     })

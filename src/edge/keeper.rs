@@ -22,7 +22,8 @@ use crate::wire::frame::{self, FrameError};
 use crate::wire::keeper::{
     ChargeRead, CompareZip, Digest, Digested, ExpireBy, ForwardRead, FromKeeper, Hello, Known, LookUp,
     OpenExpiry, Opened, Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, ReadWebhook, Refusal,
-    Seal, Sealed, ShowForward, SignCheckpoint, SignWebhook, Stated, ToKeeper, WebhookSecret,
+    Reseal, Resealed, Seal, Sealed, ShowForward, SignCheckpoint, SignWebhook, Stated, ToKeeper,
+    WebhookSecret,
 };
 
 /// Calls that may wait at once; past it the edge is asking more than a keeper can ever answer in time.
@@ -389,6 +390,15 @@ impl Keeper {
         openings: Vec<EventId>,
     ) -> Result<(), KeeperError> {
         self.done(ToKeeper::Acknowledge { outcomes, openings }).await
+    }
+
+    /// Seals cards again under the tenant's active key.
+    pub async fn reseal(&self, ask: Reseal) -> Result<Resealed, KeeperError> {
+        let asked = ask.cards.len();
+        let FromKeeper::Resealed(resealed) = self.call(ToKeeper::Reseal(Box::new(ask))).await? else {
+            return Err(KeeperError::Confused);
+        };
+        if resealed.cards.len() == asked { Ok(*resealed) } else { Err(KeeperError::Confused) }
     }
 
     async fn done(&self, message: ToKeeper) -> Result<(), KeeperError> {

@@ -21,6 +21,7 @@ use self::courier::Courier;
 use self::directory::Directory;
 use self::forward::Forwards;
 use self::keeper::Keeper;
+use self::keys::KeyTable;
 use self::metrics::Metrics;
 use self::store::Store;
 use self::vault::Vault;
@@ -37,8 +38,10 @@ mod erasures;
 pub mod forward;
 pub mod http;
 pub mod keeper;
+pub mod keys;
 pub mod metrics;
 mod process;
+pub mod reseal;
 pub mod scope;
 pub mod store;
 pub mod vault;
@@ -61,6 +64,8 @@ pub struct Edge {
     pub keeper: Keeper,
     /// The line to the courier.
     pub courier: Courier,
+    /// Keys, by their ids.
+    pub keys: KeyTable,
     /// The verbs on tokens.
     pub vault: Vault,
     /// What the verbs on charges keep in memory.
@@ -98,6 +103,7 @@ impl Edge {
             store,
             keeper,
             courier: Courier::default(),
+            keys: KeyTable::default(),
             clock,
             directory: Directory::new(&limits),
             limits,

@@ -17,7 +17,7 @@ use super::http::{health, routes};
 use super::keeper::Keeper;
 use super::store::Store;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::{App, Edge, admin, attest, charge, erasures, forward, webhooks};
+use super::{App, Edge, admin, attest, charge, erasures, forward, keys, reseal, webhooks};
 use crate::clock::{Clock, SystemClock};
 use crate::telemetry;
 use crate::wire::control::{EdgeReload, EdgeSettings, FromEdge, Limits, ToEdge};
@@ -105,6 +105,7 @@ async fn serve(
                     restore the one that is wrong"
             .to_owned());
     }
+    keys::take(&app, settings.keys);
     admin::load_principals(&app).await.map_err(|error| error.to_string())?;
     attest::log_start(&app).await.map_err(|error| error.to_string())?;
     admin::settle_tenants(&app, &tenants).await?;
@@ -163,6 +164,7 @@ fn beside(app: &App) -> JoinSet<()> {
     tasks.spawn(attest::run(Arc::clone(app)));
     tasks.spawn(tend_runs(Arc::clone(app)));
     tasks.spawn(erasures::run(Arc::clone(app)));
+    tasks.spawn(reseal::run(Arc::clone(app)));
     tasks.spawn(webhooks::run(Arc::clone(app)));
     tasks.spawn(webhooks::tell_expiring(Arc::clone(app)));
     tasks
@@ -230,10 +232,12 @@ async fn obey(control: &Arc<UnixStream>, app: &App, tls: &Tls) {
     // Not made anew with each message: one of them must not keep the other from coming to its end.
     let mut keeper_lost = Box::pin(app.keeper.lost());
     let mut courier_lost = Box::pin(app.courier.lost());
+    let mut emptied = app.keys.emptied_receiver();
     loop {
         // Both live, or they would have been started again: only the supervisor can hand out a fresh pair.
         let ended = tokio::select! {
             told = told.recv() => Err(told),
+            keys = app.keys.emptied(&mut emptied) => Ok(FromEdge::KeysEmptied(keys)),
             pairs = &mut keeper_lost => {
                 keeper_lost.set(app.keeper.lost());
                 Ok(FromEdge::KeeperLineEnded(pairs))

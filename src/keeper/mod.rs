@@ -2,7 +2,8 @@
 //! are the pairs that the supervisor handed it.
 //!
 //! Threads: one reads the supervisor's line, one the edge's pair, one the forwarder's. They share one [`State`] behind a
-//! lock, which is held for one question at a time. A panic in a question is caught, wiped and counted.
+//! lock, which is held for one question at a time. One more seals cards again, without the lock: there are many of them, and nobody
+//! who pays waits for it. A panic in a question is caught, wiped and counted.
 
 mod budget;
 pub mod cleartext;
@@ -13,6 +14,7 @@ mod held;
 pub mod keys;
 mod openings;
 mod ranges;
+pub mod reseal;
 mod service;
 mod signer;
 mod state;

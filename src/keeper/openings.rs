@@ -27,7 +27,8 @@ pub(in crate::keeper) struct Openings {
 struct Unacknowledged {
     opened: Opened,
     purpose: &'static str,
-    previous: [u8; 32],
+    /// The line before it.
+    before: (u64, [u8; 32]),
     at: Instant,
 }
 
@@ -56,12 +57,36 @@ impl Openings {
         destination: &str,
         event: EventId,
     ) -> Opened {
-        let (seq, previous) = self.lines.get(purpose).copied().unwrap_or((0, [0; 32]));
-        let seq = seq.saturating_add(1);
-        let hash = attest::opening_hash(
-            &previous,
-            &attest::Opened { boot: &self.boot, seq, purpose, token, destination, event },
-        );
+        self.chain(purpose, tenant, (token, &[]), destination, event)
+    }
+
+    /// Counts the openings of several cards that one event records; none if there is none.
+    pub(in crate::keeper) fn count_batch(
+        &mut self,
+        purpose: &'static str,
+        tenant: TenantId,
+        tokens: &[Token],
+        event: EventId,
+    ) -> Option<Opened> {
+        let last = *tokens.last()?;
+        Some(self.chain(purpose, tenant, (last, tokens), "", event))
+    }
+
+    fn chain(
+        &mut self,
+        purpose: &'static str,
+        tenant: TenantId,
+        (token, tokens): (Token, &[Token]),
+        destination: &str,
+        event: EventId,
+    ) -> Opened {
+        let before = self.lines.get(purpose).copied().unwrap_or((0, [0; 32]));
+        let (mut seq, mut hash) = before;
+        for token in if tokens.is_empty() { std::slice::from_ref(&token) } else { tokens } {
+            seq = seq.saturating_add(1);
+            let opened = attest::Opened { boot: &self.boot, seq, purpose, token: *token, destination, event };
+            hash = attest::opening_hash(&hash, &opened);
+        }
         self.lines.insert(purpose, (seq, hash));
         let opened = Opened {
             event,
@@ -70,10 +95,11 @@ impl Openings {
             seq,
             purpose: purpose.to_owned(),
             token,
+            tokens: tokens.to_vec(),
             destination: destination.to_owned(),
             hash: data_encoding::HEXLOWER.encode(&hash),
         };
-        let unacknowledged = Unacknowledged { opened: opened.clone(), purpose, previous, at: Instant::now() };
+        let unacknowledged = Unacknowledged { opened: opened.clone(), purpose, before, at: Instant::now() };
         self.unacknowledged.insert(event, unacknowledged);
         opened
     }
@@ -96,12 +122,12 @@ impl Openings {
     pub(in crate::keeper) fn state(&self, now: Instant) -> Account<'_> {
         let mut lines = self.lines.clone();
         for waiting in self.unacknowledged.values() {
-            let before = waiting.opened.seq.saturating_sub(1);
+            let before = waiting.before;
             if now.duration_since(waiting.at) < ACCOUNTED_WITHIN
                 && let Some(line) = lines.get_mut(waiting.purpose)
-                && before < line.0
+                && before.0 < line.0
             {
-                *line = (before, waiting.previous);
+                *line = before;
             }
         }
         Account { boot: &self.boot, lines }
@@ -159,5 +185,20 @@ mod tests {
         assert_eq!(line(&openings, 31), [counted(3)]);
         openings.acknowledge(&[event(2)]);
         assert_eq!(line(&openings, 0), [counted(3)]);
+    }
+
+    #[test]
+    fn several_cards_of_one_event_are_so_many_openings() {
+        let token = |n: u8| Token(IdBytes([n; 18]));
+        let (mut one_by_one, mut at_once) = (Openings::new("b1".to_owned()), Openings::new("b1".to_owned()));
+        let each = [1, 2, 3].map(|n| one_by_one.count("reseal", TenantId(1), token(n), "", event(9)));
+        assert!(at_once.count_batch("reseal", TenantId(1), &[], event(9)).is_none());
+        let all = at_once.count_batch("reseal", TenantId(1), &[1, 2, 3].map(token), event(9)).unwrap();
+        assert_eq!((all.seq, &all.hash, all.token), (3, &each[2].hash, token(3)));
+        // Until its event is in the log a statement counts none of them, and then all.
+        let seq = |openings: &Openings| openings.state(Instant::now()).lines()[0].1;
+        assert_eq!(seq(&at_once), 0);
+        at_once.acknowledge(&[event(9)]);
+        assert_eq!(seq(&at_once), 3);
     }
 }

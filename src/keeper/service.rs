@@ -3,16 +3,20 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroizing;
+
 use super::exchanges::{Asker, Outgoing, failed};
+use super::keys::KeyError;
 use super::signer::Signer;
 use super::state::{Later, Reply, State};
-use crate::wire::control::{FromKeeperControl, KeyOrder, ToKeeperControl, WrappedKey};
+use crate::wire::control::{FromKeeperControl, ToKeeperControl};
 use crate::wire::forwarder::{Exchanged, FromForwarder, Outcome, Sent, ToForwarder, Webhook};
 use crate::wire::frame::{self, FrameError, FrameReader};
-use crate::wire::keeper::{FromKeeper, Refusal, RefusalCode, ToKeeper};
+use crate::wire::keeper::{FromKeeper, Refusal, RefusalCode, Reseal, ToKeeper};
+use crate::wire::keys::{HeldKey, KeyOrder, WrappedKey};
 use crate::wire::pair;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -39,6 +43,8 @@ struct Keeper {
     supervisor: UnixStream,
     /// The edge's question that waits for the supervisor to keep a checkpoint.
     checkpoint_asker: Mutex<Option<Asker>>,
+    /// To the thread that seals cards again.
+    reseals: mpsc::Sender<(Asker, Box<Reseal>)>,
 }
 
 /// Runs the keeper until the supervisor's line ends.
@@ -55,12 +61,14 @@ pub fn run(control: UnixStream) -> Result<(), String> {
         }
     };
     let supervisor = control.try_clone().map_err(|_| "the supervisor's line cannot be shared".to_owned())?;
+    let (reseals, asked) = mpsc::channel();
     let keeper = Arc::new(Keeper {
         state: Mutex::new(state),
         edge: Mutex::new(None),
         forwarder: Mutex::new(None),
         supervisor,
         checkpoint_asker: Mutex::new(None),
+        reseals,
     });
     keeper.say_ready();
     let sweeper = Arc::clone(&keeper);
@@ -68,6 +76,12 @@ pub fn run(control: UnixStream) -> Result<(), String> {
         loop {
             std::thread::sleep(SWEEP_EVERY);
             sweeper.state().holding.sweep(Instant::now());
+        }
+    });
+    let resealer = Arc::clone(&keeper);
+    std::thread::spawn(move || {
+        for (asker, ask) in asked {
+            resealer.reseal(asker, &ask);
         }
     });
     keeper.serve_supervisor(&control);
@@ -104,6 +118,18 @@ impl Keeper {
                 }
                 (ToKeeperControl::MakeKeys(orders), _) => self.make_keys(&orders),
                 (ToKeeperControl::UseKeys(keys), _) => self.use_keys(&keys),
+                (ToKeeperControl::Rewrap { kek, keys }, _) => {
+                    let again = self.state().rewrap(&Zeroizing::new(kek), &keys);
+                    self.tell_keys(again);
+                }
+                (ToKeeperControl::UseKek, _) => {
+                    self.state().use_next_kek();
+                    self.say_ready();
+                }
+                (ToKeeperControl::CountSeals, _) => {
+                    let seals = self.state().keys.take_seals();
+                    self.tell_supervisor(&FromKeeperControl::Seals(seals));
+                }
                 (ToKeeperControl::CheckpointKept(size), _) => self.sign(size),
                 (ToKeeperControl::Serve, _) => {
                     self.state().serve();
@@ -121,21 +147,38 @@ impl Keeper {
         let state = self.state();
         let made: Result<Vec<_>, _> = orders.iter().map(|order| state.kek.make_wrapped(*order)).collect();
         drop(state);
-        self.tell_supervisor(&match made {
+        self.tell_keys(made);
+    }
+
+    fn tell_keys(&self, keys: Result<Vec<WrappedKey>, KeyError>) {
+        self.tell_supervisor(&match keys {
             Ok(keys) => FromKeeperControl::Keys(keys),
             Err(error) => FromKeeperControl::Failed(error.to_string()),
         });
     }
 
-    fn use_keys(&self, keys: &[WrappedKey]) {
+    fn use_keys(&self, keys: &[HeldKey]) {
         let mut state = self.state();
         let State { kek, keys: ring, .. } = &mut *state;
-        let used = keys.iter().try_for_each(|key| ring.add(kek, key));
+        let used = keys.iter().try_for_each(|key| ring.put(kek, key));
         drop(state);
         match used {
             Ok(()) => self.say_ready(),
             Err(error) => self.tell_supervisor(&FromKeeperControl::Failed(error.to_string())),
         }
+    }
+
+    /// Seals cards again; a panic is one refused question.
+    fn reseal(&self, asker: Asker, ask: &Reseal) {
+        let sealed = catch_unwind(AssertUnwindSafe(|| {
+            let begun = self.state().begin_reseal(ask)?;
+            let cards = begun.seal(ask);
+            Ok(self.state().finish_reseal(ask, cards, begun.key()))
+        }));
+        let answer = sealed
+            .unwrap_or_else(|_| Err(Refusal::of(RefusalCode::Internal)))
+            .unwrap_or_else(FromKeeper::Refused);
+        self.answer_later(asker, &answer);
     }
 
     fn sign(&self, size: u64) {
@@ -205,6 +248,11 @@ impl Keeper {
             Reply::Now(answer) => Some(answer),
             Reply::Later(Later::Exchange(outgoing)) => self.send(asker, *outgoing, is_look_up),
             Reply::Later(Later::Webhook(webhook)) => self.send_webhook(asker, webhook),
+            // The thread is there for as long as the keeper is.
+            Reply::Later(Later::Reseal(ask)) => {
+                let _ = self.reseals.send((asker, ask));
+                None
+            }
             Reply::Later(Later::KeepCheckpoint(size, root)) => {
                 *lock(&self.checkpoint_asker) = Some(asker);
                 let root = data_encoding::HEXLOWER.encode(&root);

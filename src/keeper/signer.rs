@@ -142,8 +142,8 @@ mod tests {
     use crate::card::id::{EventId, IdBytes, Token};
     use crate::card::tenant::TenantId;
     use crate::keeper::keys::Kek;
-    use crate::wire::control::{KeyOrder, KeyPurpose};
     use crate::wire::keeper::StatementProof;
+    use crate::wire::keys::{HeldKey, KeyOrder, KeyPurpose};
 
     /// A signer that has signed nothing yet, over an account of two openings that the log has.
     struct Desk {
@@ -155,9 +155,10 @@ mod tests {
     impl Desk {
         fn new(boot: &str) -> Self {
             let kek = Kek::new(&[7; 32], [1; 16]).unwrap();
-            let order = KeyOrder { id: 1, purpose: KeyPurpose::Checkpoint, tenant: None, epoch: 0 };
+            let order =
+                KeyOrder { id: 1, purpose: KeyPurpose::Checkpoint, tenant: None, epoch: 0, version: 1 };
             let mut keys = KeyRing::default();
-            keys.add(&kek, &kek.make_wrapped(order).unwrap()).unwrap();
+            keys.put(&kek, &HeldKey::active(kek.make_wrapped(order).unwrap())).unwrap();
             let mut openings = Openings::new(boot.to_owned());
             for event in [1, 2].map(|n| EventId(IdBytes([n; 18]))) {
                 openings.count("charge", TenantId(1), Token(IdBytes([9; 18])), "sandbox", event);

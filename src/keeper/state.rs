@@ -23,19 +23,22 @@ use crate::card::range::RangeFacts;
 use crate::card::sealed::SealedCard;
 use crate::card::stray::Exemptions;
 use crate::card::tenant::TenantId;
-use crate::clock::{Clock, SystemClock, Time};
+use crate::clock::{Clock, SystemClock};
 use crate::random;
 use crate::wire::control::{KeeperSettings, TenantInfo};
 use crate::wire::forwarder::{NewCard, Outcome};
 use crate::wire::keeper::{
     ChargeRead, Digest, Digested, ExpireBy, FromKeeper, Hello, LookUp, OpenExpiry, Prepare, Prepared,
-    ReadCharge, ReadWebhook, Refusal, RefusalCode, Seal, Sealed, ToKeeper,
+    ReadCharge, ReadWebhook, Refusal, RefusalCode, Reseal, Seal, Sealed, ToKeeper,
 };
+use crate::wire::keys::WrappedKey;
 
 /// Everything behind the keeper's lock.
 pub(super) struct State {
     environment: [u8; 16],
     pub(super) kek: Kek,
+    /// The one that keys were wrapped under again, until it is the one in use.
+    pub(super) next_kek: Option<Kek>,
     pub(super) keys: KeyRing,
     tenants: HashMap<TenantId, TenantInfo>,
     exemptions: Exemptions,
@@ -64,6 +67,8 @@ pub(super) enum Later {
     Exchange(Box<Outgoing>),
     /// The forwarder to check this webhook.
     Webhook(Box<crate::wire::forwarder::Webhook>),
+    /// The thread that seals cards again.
+    Reseal(Box<Reseal>),
     /// The supervisor to keep a checkpoint of this size and root.
     KeepCheckpoint(u64, [u8; 32]),
 }
@@ -76,13 +81,14 @@ impl State {
         let kek = Kek::new(&kek, settings.environment).map_err(|error| error.to_string())?;
         let mut keys = KeyRing::default();
         for key in &settings.keys {
-            keys.add(&kek, key).map_err(|error| error.to_string())?;
+            keys.put(&kek, key).map_err(|error| error.to_string())?;
         }
         let boot = random::make_bytes::<8>().map_err(|error| error.to_string())?;
         let (forwards, destinations) = forwards::apart(settings.destinations);
         Ok(Self {
             environment: settings.environment,
             kek,
+            next_kek: None,
             keys,
             tenants: by_id(settings.tenants),
             exemptions: settings.exemptions,
@@ -96,6 +102,21 @@ impl State {
             exchanges: Exchanges::default(),
             signer: Signer::new(settings.origin, settings.signed),
         })
+    }
+
+    /// Wraps all keys under another KEK, which is not used yet.
+    pub(super) fn rewrap(&mut self, kek: &[u8], keys: &[WrappedKey]) -> Result<Vec<WrappedKey>, KeyError> {
+        let next = Kek::new(kek, self.environment)?;
+        let again = keys.iter().map(|key| self.kek.rewrap(key, &next)).collect::<Result<_, _>>()?;
+        self.next_kek = Some(next);
+        Ok(again)
+    }
+
+    /// The KEK that keys were wrapped under again is the one in use.
+    pub(super) fn use_next_kek(&mut self) {
+        if let Some(next) = self.next_kek.take() {
+            self.kek = next;
+        }
     }
 
     /// Takes new tenants, exemptions and destinations; on a fault the old ones stay.
@@ -128,6 +149,11 @@ impl State {
     /// Refuses what the budget bounds for as long as this start is not counted: else each refused start would be a fresh budget.
     pub(super) fn check_serving(&self) -> Result<(), Refusal> {
         if self.serving { Ok(()) } else { Err(Refusal::of(RefusalCode::NotServing)) }
+    }
+
+    /// The installation's random id.
+    pub(super) const fn environment(&self) -> [u8; 16] {
+        self.environment
     }
 
     /// The boot, hex.
@@ -178,6 +204,7 @@ impl State {
             ToKeeper::WebhookSecret(ask) => {
                 webhooks::secret(&self.keys, ask).map(|secret| FromKeeper::WebhookSecret(secret.show()))
             }
+            ToKeeper::Reseal(ask) => return Reply::Later(Later::Reseal(ask)),
             ToKeeper::SignWebhook(ask) => {
                 webhooks::sign_with_all(&self.keys, &ask).map(FromKeeper::WebhookSigned)
             }
@@ -211,8 +238,7 @@ impl State {
         let facts = submitted.pan().map(|pan| self.ranges.find(pan.first_eight())).unwrap_or_default();
         let place = self.place(ask.tenant, ask.token, ask.policy);
         let over = (ask.tenant, ask.seal_as, ask.versions);
-        let mut sealed =
-            submitted.seal(&place, &self.keys, epoch(now), over, fingerprint).map_err(unavailable)?;
+        let mut sealed = submitted.seal(&place, &self.keys, now, over, fingerprint).map_err(unavailable)?;
         add_facts(&mut sealed, facts);
         if let Some(key) = &ask.idempotency_key {
             sealed.digests = Some(digests(&self.keys, ask.tenant, &ask.route, key, &ask.body)?);
@@ -430,12 +456,6 @@ pub(super) fn add_facts(sealed: &mut Sealed, facts: RangeFacts) {
         shown.brand = facts.brand.unwrap_or(shown.brand);
         (shown.funding, shown.country) = (facts.funding, facts.country);
     }
-}
-
-/// The month of sealing: year × 12 + month − 1.
-pub(super) fn epoch(now: Time) -> u32 {
-    let (year, month) = now.year_month();
-    u32::try_from(i32::from(year) * 12 + i32::from(month) - 1).unwrap_or(0)
 }
 
 pub(super) fn digests(

@@ -13,14 +13,13 @@ use crate::card::tenant::{Mode, TenantId};
 use crate::card::truncated::TruncatedPan;
 use crate::clock::{Clock, SystemClock};
 use crate::connector::builtin_text;
-use crate::wire::control::{
-    Destination, ForwardTo, KeeperSettings, KeyOrder, KeyPurpose, TenantInfo, WrappedKey,
-};
+use crate::wire::control::{Destination, ForwardTo, KeeperSettings, TenantInfo};
 use crate::wire::forwarder::{Answer, Exchange, Outcome, Sent, Verdict};
 use crate::wire::keeper::{
     ChargeRead, FromKeeper, Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, Refusal, RefusalCode,
     Seal, SealAs, Sealed, ShowForward, ToKeeper, Verb,
 };
+use crate::wire::keys::{HeldKey, KeyOrder, KeyPurpose, WrappedKey};
 
 const VISA: &str = "4242424242424242";
 pub(super) const TENANT: TenantId = TenantId(1);
@@ -45,7 +44,7 @@ fn keeper_of(next: &BTreeMap<String, String>) -> Keeper {
     let keys: Vec<_> = (1..)
         .zip(purposes)
         .map(|(id, purpose)| {
-            kek.make_wrapped(KeyOrder { id, purpose, tenant: Some(TENANT), epoch: 0 }).unwrap()
+            kek.make_wrapped(KeyOrder { id, purpose, tenant: Some(TENANT), epoch: 0, version: 1 }).unwrap()
         })
         .collect();
     let now = SystemClock.now();
@@ -61,7 +60,7 @@ fn keeper_of(next: &BTreeMap<String, String>) -> Keeper {
         environment: ENVIRONMENT,
         origin: "dev/node1".to_owned(),
         kek: KEK.to_vec(),
-        keys: keys.clone(),
+        keys: keys.iter().cloned().map(HeldKey::active).collect(),
         tenants: vec![tenant],
         exemptions: Exemptions(BTreeMap::from([("acme".to_owned(), fields)])),
         destinations: destinations(next),
@@ -160,7 +159,8 @@ impl Keeper {
     pub(super) fn release(&mut self, held: u64) -> Option<Box<Exchange>> {
         match self.state.answer(ToKeeper::Release { held, grant: 1 }) {
             Reply::Later(Later::Exchange(outgoing)) => Some(Box::new(outgoing.exchange)),
-            Reply::Now(_) | Reply::Later(Later::KeepCheckpoint(..) | Later::Webhook(_)) => None,
+            Reply::Now(_)
+            | Reply::Later(Later::KeepCheckpoint(..) | Later::Webhook(_) | Later::Reseal(_)) => None,
         }
     }
 

@@ -7,7 +7,7 @@
 //! Invariant: the forwarder's word on a card counts for the card that this keeper sent, and for no other.
 
 use super::cleartext::submitted::Submitted;
-use super::state::{State, add_facts, epoch, unavailable};
+use super::state::{State, add_facts, unavailable};
 use crate::card::expiry::Expiry;
 use crate::card::id::Token;
 use crate::card::tenant::TenantId;
@@ -110,7 +110,7 @@ impl State {
         let facts = submitted.pan().map(|pan| self.ranges.find(pan.first_eight())).unwrap_or_default();
         let place = self.place(charged.tenant, charged.token, charged.policy);
         let over = (charged.tenant, SealAs::Patch, charged.versions);
-        let mut sealed = submitted.seal(&place, &self.keys, epoch(now), over, fingerprint).map_err(no_key)?;
+        let mut sealed = submitted.seal(&place, &self.keys, now, over, fingerprint).map_err(no_key)?;
         add_facts(&mut sealed, facts);
         Ok(Some(sealed))
     }

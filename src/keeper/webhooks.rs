@@ -59,7 +59,7 @@ mod tests {
     use crate::card::id::{EndpointId, IdBytes};
     use crate::card::tenant::TenantId;
     use crate::keeper::keys::Kek;
-    use crate::wire::control::{KeyOrder, KeyPurpose};
+    use crate::wire::keys::{HeldKey, KeyOrder, KeyPurpose};
 
     /// The vector that the Standard Webhooks libraries are tested with.
     #[test]
@@ -75,8 +75,8 @@ mod tests {
         let mut keys = KeyRing::default();
         for (id, tenant) in [(1, 1), (2, 2)] {
             let tenant = Some(TenantId(tenant));
-            let order = KeyOrder { id, purpose: KeyPurpose::Webhook, tenant, epoch: 0 };
-            keys.add(&kek, &kek.make_wrapped(order).unwrap()).unwrap();
+            let order = KeyOrder { id, purpose: KeyPurpose::Webhook, tenant, epoch: 0, version: 1 };
+            keys.put(&kek, &HeldKey::active(kek.make_wrapped(order).unwrap())).unwrap();
         }
         keys
     }

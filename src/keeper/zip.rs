@@ -39,8 +39,9 @@ mod tests {
     use crate::card::tenant::{Mode, TenantId};
     use crate::keeper::keys::Kek;
     use crate::keeper::state::Reply;
-    use crate::wire::control::{KeeperSettings, KeyOrder, KeyPurpose, TenantInfo};
+    use crate::wire::control::{KeeperSettings, TenantInfo};
     use crate::wire::keeper::{FromKeeper, Seal, SealAs, Sealed, ToKeeper};
+    use crate::wire::keys::{HeldKey, KeyOrder, KeyPurpose};
 
     const BUDGET: u32 = 3;
     const CARD: Token = Token(IdBytes([3; 18]));
@@ -55,6 +56,7 @@ mod tests {
             purpose,
             tenant: Some(TenantId(1)),
             epoch: 5,
+            version: 1,
         });
         let tenant = TenantInfo {
             id: TenantId(1),
@@ -67,7 +69,7 @@ mod tests {
             environment: [9; 16],
             origin: "dev/node1".to_owned(),
             kek: vec![7; 32],
-            keys: orders.map(|order| kek.make_wrapped(order).unwrap()).collect(),
+            keys: orders.map(|order| HeldKey::active(kek.make_wrapped(order).unwrap())).collect(),
             tenants: vec![tenant],
             exemptions: Default::default(),
             destinations: Vec::new(),

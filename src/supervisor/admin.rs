@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::keys::KeyRequest;
 use super::serve::{self, Lock, Waiting};
 use super::vault::Vault;
 use crate::card::tenant::Mode;
@@ -61,6 +62,8 @@ pub enum AdminRequest {
     Processes,
     /// The public key that verifies the audit log.
     PublicKey,
+    /// A verb on keys.
+    Key(KeyRequest),
 }
 
 /// A request with its asker and where the answer goes.
@@ -200,6 +203,8 @@ async fn carry_out(vault: &mut Vault, request: &AdminRequest, actor: &str) -> Re
             );
             Ok(Next::Answer(AdminAnswer::Table(rows)))
         }
+        AdminRequest::Key(KeyRequest::Progress) => Ok(Next::Edge(AdminCommand::ResealProgress)),
+        AdminRequest::Key(request) => vault.answer_key(request, &actor).await.map(Next::Answer),
         AdminRequest::PublicKey => {
             let key = vault.public_key.ok_or("there is no checkpoint key yet")?;
             let origin = format!("{}/{}", vault.config.installation, vault.config.node);

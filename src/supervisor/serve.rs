@@ -109,12 +109,10 @@ pub(super) async fn reload(vault: &mut Vault, actor: &str) {
 
 /// Makes what is missing, and has the log say so.
 pub(super) async fn tend_keys(vault: &mut Vault) {
-    match vault.make_missing_keys().await {
-        Ok(keys) if !keys.is_empty() => {
-            let _ = vault.command_edge(0, AdminCommand::KeysMade { keys });
+    for tended in [vault.tend_keys().await, vault.tell_of_keys().await] {
+        if let Err(sentence) = tended {
+            tracing::error!(reason = %sentence, "keys could not be looked after");
         }
-        Ok(_) => {}
-        Err(sentence) => tracing::error!(reason = %sentence, "keys could not be made"),
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use secrecy::SecretSlice;
 use zeroize::Zeroizing;
 
 use super::{ranges, setup};
@@ -372,21 +371,6 @@ pub(super) fn edge_reload(
         forwards,
         webhooks: config.webhooks.rules(),
     })
-}
-
-/// The root key of the file provider: 32 bytes in base64, in a file that only its owner reads.
-pub(super) fn read_root_key(config: &Config) -> Result<SecretSlice<u8>, String> {
-    use std::os::unix::fs::MetadataExt;
-    let path = config.keys.root_key.as_deref().ok_or("keys.root_key: the file provider needs it")?;
-    let mode =
-        std::fs::metadata(path).map_err(|e| format!("keys.root_key cannot be read: {}", e.kind()))?.mode();
-    if mode & 0o077 != 0 {
-        return Err("keys.root_key: others may read this file; run chmod 600 on it".to_owned());
-    }
-    let text = Zeroizing::new(read(path)?);
-    let key = data_encoding::BASE64.decode(text.trim().as_bytes()).ok().filter(|key| key.len() == 32);
-    key.map(SecretSlice::from)
-        .ok_or_else(|| "keys.root_key: the file does not hold 32 bytes in base64".to_owned())
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -69,7 +69,7 @@ pub fn init(args: &InitArgs) -> Result<Made, String> {
     }
     write_secret(&directory.join("keys/root.key"), &make_secret()?)?;
     write_secret(&directory.join("credentials/sandbox_secret_key"), &format!("sk_test_{}", make_word()?))?;
-    write_new(&directory.join("keys/inventory.toml"), include_str!("../../keys/inventory.toml"), 0o644)?;
+    write_new(&directory.join("keys/inventory.toml"), super::inventory::DEFAULT, 0o644)?;
     make_certificates(&directory.join("tls"))?;
     write_new(&config, &configuration(args), 0o644)?;
     let loaded = Config::load(&config).map_err(|error| error.to_string())?;

@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use tokio::sync::mpsc;
 
 use super::children::{Running, Said, Word};
 use super::confine::{Confinement, Role};
+use super::inventory::{self, Policy};
 use super::key_store::KeyStore;
 use super::line::Line;
 use super::settings::{self, Loaded};
@@ -26,6 +26,8 @@ use crate::wire::pair;
 
 /// The records of a message: well under its limit.
 const RANGES_PART_BYTES: usize = RangeRecord::BYTES << 16;
+/// Commands of administrators are numbered from 1, the supervisor's own from here.
+const OWN_COMMANDS: u64 = 1 << 63;
 /// How long a role may take to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -34,6 +36,7 @@ pub(super) struct Vault {
     pub(super) config: Config,
     pub(super) config_path: PathBuf,
     pub(super) key_store: KeyStore,
+    pub(super) policy: Policy,
     destinations: Vec<Loaded>,
     /// Records of [`RangeRecord`].
     ranges: Vec<u8>,
@@ -58,6 +61,8 @@ pub(super) struct Vault {
     courier_line: Line,
     /// Whether the edge accepts connections; commands without a running vault need none.
     accepts: bool,
+    /// Commands that the supervisor has given the edge by itself.
+    own_commands: u64,
 }
 
 impl Vault {
@@ -68,9 +73,7 @@ impl Vault {
         listeners: (TcpListener, TcpListener),
         accepts: bool,
     ) -> Result<Self, String> {
-        if let Some(path) = &config.keys.inventory {
-            super::inventory::check(path)?;
-        }
+        let policy = inventory::load(config.keys.inventory.as_deref())?;
         let key_store =
             KeyStore::open(&config.keys.key_store, &config.installation).map_err(|e| e.to_string())?;
         let destinations = settings::load_destinations(&config)?;
@@ -81,6 +84,7 @@ impl Vault {
             config,
             config_path,
             key_store,
+            policy,
             destinations,
             ranges,
             courier_settings,
@@ -98,14 +102,16 @@ impl Vault {
             forwarder_line: Line::default(),
             courier_line: Line::default(),
             accepts,
+            own_commands: 0,
         };
         vault.start_keeper().await?;
-        vault.make_missing_keys().await?;
+        vault.tend_keys().await?;
         vault.start_forwarder().await?;
         if vault.needs_courier() {
             vault.start_courier().await?;
         }
         vault.start_edge().await?;
+        vault.tell_of_keys().await?;
         // A keeper that serves one command never answers a fingerprint.
         if vault.accepts {
             vault.admit_keeper().await?;
@@ -143,6 +149,7 @@ impl Vault {
             Said::Edge(FromEdge::KeeperLineEnded(pairs)) => self.keeper_line.end(pairs),
             Said::Edge(FromEdge::CourierLineEnded(pairs)) => self.courier_line.end(pairs),
             Said::Keeper(FromKeeperControl::ForwarderLineEnded(pairs)) => self.forwarder_line.end(pairs),
+            Said::Edge(FromEdge::KeysEmptied(keys)) => self.note_emptied(&keys),
             Said::Edge(FromEdge::Admin(number, answer)) => self.answers.push((number, answer)),
             Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => self.public_key = public_key,
             Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) => {
@@ -215,29 +222,16 @@ impl Vault {
         }
     }
 
+    /// A number for a command that no administrator gave.
+    pub(super) const fn number_own_command(&mut self) -> u64 {
+        self.own_commands += 1;
+        OWN_COMMANDS + self.own_commands
+    }
+
     /// Sends a command to the edge; its answer comes as a word, by number.
     pub(super) fn command_edge(&self, number: u64, command: AdminCommand) -> Result<(), String> {
         let edge = self.edge.as_ref().ok_or("the edge is not running")?;
         edge.tell(&ToEdge::Admin(number, command), &[]).map_err(|_| "the edge does not listen".to_owned())
-    }
-
-    /// Makes the keys that are missing: the keeper makes and wraps them, the key store keeps them, then they are used.
-    pub(super) async fn make_missing_keys(&mut self) -> Result<Vec<crate::wire::control::KeyOrder>, String> {
-        let orders = self.key_store.missing_keys(SystemClock.now());
-        if orders.is_empty() {
-            return Ok(orders);
-        }
-        self.tell_keeper(&ToKeeperControl::MakeKeys(orders.clone()))?;
-        let made = self
-            .await_from(Role::Keeper, |said| match said {
-                Said::Keeper(FromKeeperControl::Keys(keys)) => Some(keys.clone()),
-                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
-            })
-            .await?;
-        self.key_store.add_keys(&made).map_err(|error| error.to_string())?;
-        self.tell_keeper(&ToKeeperControl::UseKeys(made))?;
-        self.await_keeper_ready().await?;
-        Ok(orders)
     }
 
     /// Reads certificates, connectors, credentials and tenants again, and hands them on; nothing is dropped.
@@ -347,12 +341,12 @@ impl Vault {
     }
 
     async fn start_keeper(&mut self) -> Result<(), String> {
-        let kek = settings::read_root_key(&self.config)?;
+        let kek = self.read_kek()?;
         let settings = KeeperSettings {
             environment: self.key_store.environment(),
             origin: format!("{}/{}", self.config.installation, self.config.node),
-            kek: kek.expose_secret().to_vec(),
-            keys: self.key_store.keys(),
+            kek,
+            keys: self.key_store.held(&self.policy),
             tenants: self.key_store.tenants().to_vec(),
             exemptions: self.config.exempt.clone(),
             destinations: self.kept(true),
@@ -440,6 +434,7 @@ impl Vault {
             development: self.config.environment == Environment::Development,
             database: self.config.store.directory.display().to_string(),
             limits,
+            keys: self.key_store.infos(),
             reload: settings::edge_reload(&self.config, self.key_store.tenants(), &self.destinations)?,
             // A command without a running vault is no start and no stop that anybody wants to read of.
             log: if self.accepts { self.config.log.level.clone() } else { "warn".to_owned() },
@@ -483,7 +478,7 @@ impl Vault {
             .map_err(|_| "keeper and edge could not be paired".to_owned())
     }
 
-    async fn await_keeper_ready(&mut self) -> Result<(), String> {
+    pub(super) async fn await_keeper_ready(&mut self) -> Result<(), String> {
         let key = self
             .await_from(Role::Keeper, |said| match said {
                 Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => Some(*public_key),
@@ -496,7 +491,11 @@ impl Vault {
 
     /// Waits for a word of one role that `pick` takes; other words are heeded meanwhile. A role that fails, ends, or says
     /// nothing for long is an error.
-    async fn await_from<T>(&mut self, role: Role, pick: impl Fn(&Said) -> Option<T>) -> Result<T, String> {
+    pub(super) async fn await_from<T>(
+        &mut self,
+        role: Role,
+        pick: impl Fn(&Said) -> Option<T>,
+    ) -> Result<T, String> {
         let waiting = async {
             while let Some(word) = self.next_word().await {
                 if word.role == role {
@@ -545,7 +544,7 @@ impl Vault {
         }
     }
 
-    fn tell_keeper(&self, message: &ToKeeperControl) -> Result<(), String> {
+    pub(super) fn tell_keeper(&self, message: &ToKeeperControl) -> Result<(), String> {
         let keeper = self.keeper.as_ref().ok_or("the keeper is not running")?;
         keeper.tell(message, &[]).map_err(|_| "the keeper does not listen".to_owned())
     }

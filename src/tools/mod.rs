@@ -9,6 +9,7 @@ pub mod connector;
 pub mod demo;
 pub mod doctor;
 pub mod invoices;
+pub mod keys;
 pub mod sandbox;
 pub mod search;
 pub mod terminal;

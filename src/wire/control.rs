@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::keeper::Verb;
+use super::keys::{HeldKey, KeyChange, KeyInfo, KeyOrder, WrappedKey};
 use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
@@ -40,6 +41,8 @@ pub enum FromEdge {
     KeeperLineEnded(u64),
     /// The same of the line to the courier.
     CourierLineEnded(u64),
+    /// No record is left under these data keys, which were to be emptied.
+    KeysEmptied(Vec<u32>),
     /// Could not start.
     Failed(String),
 }
@@ -57,6 +60,8 @@ pub struct EdgeSettings {
     pub database: String,
     /// Limits.
     pub limits: Limits,
+    /// All keys, as the key store has them.
+    pub keys: Vec<KeyInfo>,
     /// What may change while it runs.
     pub reload: EdgeReload,
     /// The log's verbosity.
@@ -119,6 +124,8 @@ pub struct Limits {
     pub drain_seconds_max: u64,
     /// Different numbers of one (tenant, BIN, last four) whose fingerprint is answered in an hour.
     pub fingerprints_per_hour_max: u32,
+    /// Cards sealed again in a second when a key takes over from another.
+    pub reseals_per_second_max: u32,
 }
 
 impl Default for Limits {
@@ -133,6 +140,7 @@ impl Default for Limits {
             charge_seconds_max: 90,
             drain_seconds_max: 20,
             fingerprints_per_hour_max: 60,
+            reseals_per_second_max: 100_000,
         }
     }
 }
@@ -233,8 +241,20 @@ pub enum ToKeeperControl {
     },
     /// Make new keys, wrap them, answer with them; they are not used before [`ToKeeperControl::UseKeys`].
     MakeKeys(Vec<KeyOrder>),
-    /// These keys are durable: use them.
-    UseKeys(Vec<WrappedKey>),
+    /// These keys stand so, durably: use them, or use them no more.
+    UseKeys(Vec<HeldKey>),
+    /// Wrap these keys under another KEK and answer with them; the KEK is not used before [`ToKeeperControl::UseKek`].
+    Rewrap {
+        /// The next KEK, 32 bytes.
+        #[serde(with = "serde_bytes")]
+        kek: Vec<u8>,
+        /// All wrapped keys.
+        keys: Vec<WrappedKey>,
+    },
+    /// What [`ToKeeperControl::Rewrap`] gave is durable: the next KEK is the KEK.
+    UseKek,
+    /// How often has each data key sealed?
+    CountSeals,
     /// The checkpoint (size) is durable in the key store.
     CheckpointKept(u64),
     /// This start is counted, durably: answer fingerprints from now on.
@@ -244,15 +264,18 @@ pub enum ToKeeperControl {
 /// From the keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromKeeperControl {
-    /// Done; to [`ToKeeperControl::Start`], [`ToKeeperControl::UseKeys`], [`ToKeeperControl::Serve`] and the last part of [`ToKeeperControl::Ranges`].
+    /// Done; to [`ToKeeperControl::Start`], [`ToKeeperControl::UseKeys`], [`ToKeeperControl::UseKek`], [`ToKeeperControl::Serve`] and
+    /// the last part of [`ToKeeperControl::Ranges`].
     Ready {
         /// Random, one for each start, hex.
         boot: String,
         /// The public half of the checkpoint key, once there is one.
         public_key: Option<[u8; 32]>,
     },
-    /// To [`ToKeeperControl::MakeKeys`].
+    /// To [`ToKeeperControl::MakeKeys`] and [`ToKeeperControl::Rewrap`].
     Keys(Vec<WrappedKey>),
+    /// To [`ToKeeperControl::CountSeals`]: data key ids, and how many fields each has sealed since it was asked last.
+    Seals(Vec<(u32, u64)>),
     /// About to sign this tree: keep it first.
     KeepCheckpoint {
         /// Size.
@@ -276,8 +299,8 @@ pub struct KeeperSettings {
     /// The key-encryption key.
     #[serde(with = "serde_bytes")]
     pub kek: Vec<u8>,
-    /// All wrapped keys.
-    pub keys: Vec<WrappedKey>,
+    /// All keys that are not destroyed.
+    pub keys: Vec<HeldKey>,
     /// All tenants.
     pub tenants: Vec<TenantInfo>,
     /// Identifiers that look like card numbers and are none.
@@ -290,63 +313,6 @@ pub struct KeeperSettings {
     pub fingerprints_per_hour_max: u32,
     /// Starts of a keeper within the last hour: each costs fingerprint budget.
     pub restarts_last_hour: u32,
-}
-
-/// What a key is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyPurpose {
-    /// Seals card fields; one for each tenant and epoch.
-    Data,
-    /// Keyed hash of the whole PAN.
-    Fingerprint,
-    /// Keyed hash of bodies, idempotency keys and rendered requests.
-    BodyMac,
-    /// Pseudonyms of customers in the log.
-    Pseudonym,
-    /// The secrets that webhooks are signed with are derived from it.
-    Webhook,
-    /// Ed25519 seed that signs checkpoints and statements; of the installation.
-    Checkpoint,
-}
-
-impl KeyPurpose {
-    /// Its word in bindings and listings.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Data => "data",
-            Self::Fingerprint => "fingerprint",
-            Self::BodyMac => "body_mac",
-            Self::Pseudonym => "pseudonym",
-            Self::Webhook => "webhook",
-            Self::Checkpoint => "checkpoint",
-        }
-    }
-}
-
-/// A key to make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyOrder {
-    /// Its id, sequential and unique in the installation.
-    pub id: u32,
-    /// What it is for.
-    pub purpose: KeyPurpose,
-    /// Whose; none for the installation's own.
-    pub tenant: Option<TenantId>,
-    /// Month of sealing, as year × 12 + month − 1; zero for keys without epochs.
-    pub epoch: u32,
-}
-
-/// A key wrapped under the KEK (AES-256-GCM, the order and the environment as AAD).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WrappedKey {
-    /// What it is.
-    pub order: KeyOrder,
-    /// `nonce(12) ‖ ciphertext(32) ‖ tag(16)`.
-    #[serde(with = "serde_bytes")]
-    pub wrapped: Vec<u8>,
-    /// Key check value: the first three bytes of HMAC-SHA-256(key, "cardvault/kcv"), hex.
-    pub check_value: String,
 }
 
 /// A destination, as keeper and forwarder know it.
@@ -497,11 +463,20 @@ pub enum AdminCommand {
         /// Who asked.
         actor: String,
     },
-    /// Keys that were made, for the log.
-    KeysMade {
-        /// Which.
-        keys: Vec<KeyOrder>,
+    /// Keys were made or stand otherwise than before: for the log, and for what has to be sealed again.
+    KeysChanged {
+        /// What became of them.
+        changes: Vec<KeyChange>,
+        /// All keys, as they stand.
+        keys: Vec<KeyInfo>,
     },
+    /// Says whether any record needs this data key; if none does, none is taken under it any more.
+    ReleaseKey {
+        /// Its id.
+        key: u32,
+    },
+    /// How far the records are that are sealed again.
+    ResealProgress,
     /// Configuration was read again.
     Reloaded {
         /// Who asked.

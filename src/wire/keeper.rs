@@ -16,6 +16,8 @@ use crate::connector::UpdateKind;
 pub const PAGE_MAX: usize = 1024;
 /// Attempts that may be asked for at once.
 pub const KNOWN_MAX: usize = 1024;
+/// Cards that are sealed again at once: few enough that their event is a leaf of ordinary length.
+pub const RESEAL_MAX: usize = 128;
 /// Bytes of outcomes in one answer, where more than one are asked for: a quarter of a frame. One alone is smaller than that.
 pub const KNOWN_BYTES_MAX: usize = super::frame::FRAME_BYTES_MAX / 4;
 
@@ -87,6 +89,8 @@ pub enum ToKeeper {
     WebhookSecret(WebhookSecret),
     /// Sign what is posted to a webhook endpoint.
     SignWebhook(Box<SignWebhook>),
+    /// Seal cards again under the tenant's active data key.
+    Reseal(Box<Reseal>),
 }
 
 /// An answer of the keeper.
@@ -136,6 +140,8 @@ pub enum FromKeeper {
     WebhookSecret(String),
     /// To [`ToKeeper::SignWebhook`]: `v1,…`, one for each secret, with blanks between.
     WebhookSigned(String),
+    /// To [`ToKeeper::Reseal`].
+    Resealed(Box<Resealed>),
 }
 
 /// Who the keeper is.
@@ -557,10 +563,34 @@ pub struct Opened {
     pub purpose: String,
     /// The card.
     pub token: Token,
+    /// All cards, in order, where several were opened at once; the last is `token`, and `seq` and `hash` are those after it.
+    pub tokens: Vec<Token>,
     /// Where it was to go.
     pub destination: String,
     /// The running hash after it, hex.
     pub hash: String,
+}
+
+/// Cards to seal again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reseal {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The event that will record the openings.
+    pub event: EventId,
+    /// Cards with their sealed fields; at most [`RESEAL_MAX`].
+    pub cards: Vec<(Token, SealedCard)>,
+}
+
+/// Cards that were sealed again.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Resealed {
+    /// The key that they are under now.
+    pub key: u32,
+    /// One for each, in their order; none for one that does not open.
+    pub cards: Vec<Option<SealedCard>>,
+    /// The openings, if any number was opened.
+    pub opened: Option<Opened>,
 }
 
 /// A question to the processor about an attempt.

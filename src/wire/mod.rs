@@ -5,7 +5,7 @@
 //! - [`keeper`]: what the edge asks of the keeper.
 //! - [`forwarder`]: what the keeper asks of the forwarder.
 //! - [`courier`]: what the edge asks of the courier.
-//! - [`control`]: what the supervisor tells each role.
+//! - [`control`]: what the supervisor tells each role; [`keys`]: keys, in these messages.
 //!
 //! Invariant: no message from the edge adds or changes a connector, credential, destination or tenant; those come over
 //! [`control`] only.
@@ -15,4 +15,5 @@ pub mod courier;
 pub mod forwarder;
 pub mod frame;
 pub mod keeper;
+pub mod keys;
 pub mod pair;

@@ -7,6 +7,7 @@ mod common;
 
 mod disk;
 mod holds;
+mod keys;
 mod principals;
 mod processes;
 mod ranges;

@@ -287,7 +287,11 @@ async fn a_start_that_is_refused_costs_nothing_of_the_fingerprint_budget() {
     };
     // Another root key, a certificate that is none, another database.
     for (file, with, word) in [
-        ("keys/root.key", fs::read(other.path("keys/root.key")).unwrap(), "a wrapped key does not open"),
+        (
+            "keys/root.key",
+            fs::read(other.path("keys/root.key")).unwrap(),
+            "keys.root_key: this is another key",
+        ),
         ("tls/server.pem", b"none".to_vec(), "certificate"),
     ] {
         let own = fs::read(vault.path(file)).unwrap();

@@ -14,6 +14,7 @@
 mod common;
 mod operations;
 mod retries;
+mod rotation;
 mod runs;
 mod tokens;
 

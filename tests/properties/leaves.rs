@@ -5,7 +5,7 @@ use cardvault::card::tenant::TenantId;
 use cardvault::clock::Time;
 use cardvault::edge::audit::canonical::TenantPlace;
 use cardvault::edge::audit::event::{
-    Actor, EventOutcome, Facts, Opening, Origin, Statement, StatementLine, Target,
+    Actor, CardFacts, EventOutcome, Facts, Opening, Origin, Statement, StatementLine, Target,
 };
 use cardvault::edge::audit::read::{LeafError, OwnedLeaf};
 use proptest::option::of;
@@ -24,12 +24,14 @@ fn id() -> impl Strategy<Value = IdBytes> {
 }
 
 fn opening() -> impl Strategy<Value = Opening> {
-    (text(), EXACT, text(), id(), text(), text()).prop_map(
-        |(boot, seq, purpose, token, destination, hash)| Opening {
+    let tokens = prop::collection::vec(id().prop_map(Token), 0..3);
+    (text(), EXACT, text(), (id(), tokens), text(), text()).prop_map(
+        |(boot, seq, purpose, (token, tokens), destination, hash)| Opening {
             boot,
             seq,
             purpose,
             token: Token(token),
+            tokens,
             destination,
             hash,
         },
@@ -47,18 +49,24 @@ fn statement() -> impl Strategy<Value = Statement> {
 
 fn facts() -> impl Strategy<Value = Facts> {
     let words = (of(text()), of(text()), of(text()), of(text()));
-    let lists = (prop::collection::vec(text(), 0..3), of(EXACT), of(id()));
+    let card = (text(), id(), any::<u32>());
+    let card = card.prop_map(|(sha256, token, version)| CardFacts { sha256, token: Token(token), version });
+    let cards = prop::collection::vec(card, 0..3);
+    let lists = (prop::collection::vec(text(), 0..3), cards, of(EXACT), of(id()));
     (words, lists, of(opening()), of(statement())).prop_map(
-        |((card_sha256, customer, row_sha256, note), (fields, count, attempt), opening, statement)| Facts {
-            card_sha256,
-            customer,
-            attempt: attempt.map(AttemptId),
-            row_sha256,
-            opening: opening.map(Box::new),
-            statement: statement.map(Box::new),
-            fields,
-            count,
-            note,
+        |((card_sha256, customer, row_sha256, note), (fields, cards, count, attempt), opening, statement)| {
+            Facts {
+                card_sha256,
+                cards,
+                customer,
+                attempt: attempt.map(AttemptId),
+                row_sha256,
+                opening: opening.map(Box::new),
+                statement: statement.map(Box::new),
+                fields,
+                count,
+                note,
+            }
         },
     )
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `action` | one of [`super::catalogue`] |
 //! | `actor` | `{"id","type"}`; type `person`, `application`, `system`, `unknown` |
-//! | `facts` | `{"attempt","card_sha256","count","customer","fields","note","opening","row_sha256","statement"}`, see [`Facts`] |
+//! | `facts` | `{"attempt","card_sha256","cards","count","customer","fields","note","opening","row_sha256","statement"}`, see [`Facts`] |
 //! | `id` | the event's id, `evt_…` |
 //! | `keys` | ids of the data keys involved |
 //! | `node` | the node whose log this is |
@@ -22,7 +22,8 @@
 //! | `time` | RFC 3339, UTC, six decimals, ends in `Z` |
 //! | `v` | 1 |
 //!
-//! `facts.opening` is `{"boot","destination","hash","purpose","seq","token"}`, `facts.statement` is `{"boot","openings","signature"}`
+//! `facts.cards` is a list of `{"sha256","token","version"}`, `facts.opening` is
+//! `{"boot","destination","hash","purpose","seq","token","tokens"}`, `facts.statement` is `{"boot","openings","signature"}`
 //! with openings of `{"hash","purpose","seq"}`.
 
 use data_encoding::HEXLOWER;
@@ -148,6 +149,15 @@ fn write_facts(out: &mut Vec<u8>, facts: &Facts) {
     let mut object = Object::open(out);
     object.shown_if("attempt", facts.attempt);
     object.string_if("card_sha256", facts.card_sha256.as_deref());
+    if !facts.cards.is_empty() {
+        write_list(object.key("cards"), &facts.cards, |out, card| {
+            let mut object = Object::open(out);
+            object.string("sha256", &card.sha256);
+            object.shown("token", card.token);
+            object.number("version", u64::from(card.version));
+            object.close();
+        });
+    }
     object.number_if("count", facts.count);
     object.string_if("customer", facts.customer.as_deref());
     if !facts.fields.is_empty() {
@@ -172,6 +182,9 @@ fn write_opening(out: &mut Vec<u8>, opening: &Opening) {
     object.string("purpose", &opening.purpose);
     object.number("seq", opening.seq);
     object.shown("token", opening.token);
+    if !opening.tokens.is_empty() {
+        write_list(object.key("tokens"), &opening.tokens, |out, token| write_string(out, &token.to_string()));
+    }
     object.close();
 }
 
@@ -263,7 +276,7 @@ impl<'a> Object<'a> {
 mod tests {
     use super::*;
     use crate::card::id::{AttemptId, IdBytes, RequestId, Token};
-    use crate::edge::audit::event::StatementLine;
+    use crate::edge::audit::event::{CardFacts, StatementLine};
     use crate::edge::audit::read::{LeafError, OwnedLeaf};
     use proptest::prelude::*;
 
@@ -284,6 +297,7 @@ mod tests {
             keys: vec![1, 70_000],
             facts: Facts {
                 card_sha256: Some("ef".repeat(32)),
+                cards: Vec::new(),
                 customer: Some("0123".into()),
                 row_sha256: None,
                 attempt: Some(AttemptId(IdBytes([3; 18]))),
@@ -292,6 +306,7 @@ mod tests {
                     seq: 9,
                     purpose: "charge".into(),
                     token: Token(IdBytes([4; 18])),
+                    tokens: Vec::new(),
                     destination: "sandbox".into(),
                     hash: "12".repeat(32),
                 })),
@@ -320,6 +335,28 @@ mod tests {
         }
     }
 
+    /// An event about two cards that were opened and sealed again.
+    fn several() -> OwnedLeaf {
+        let tokens = [4, 5].map(|n| Token(IdBytes([n; 18]))).to_vec();
+        let card =
+            |(token, version): (&Token, u32)| CardFacts { sha256: "ef".repeat(32), token: *token, version };
+        let opening = Opening {
+            boot: "b1".into(),
+            seq: 2,
+            purpose: "reseal".into(),
+            token: tokens[1],
+            tokens: tokens.clone(),
+            destination: String::new(),
+            hash: "12".repeat(32),
+        };
+        let facts = Facts {
+            cards: tokens.iter().zip([1, 3]).map(card).collect(),
+            opening: Some(Box::new(opening)),
+            ..Facts::default()
+        };
+        OwnedLeaf { action: "card.reseal".into(), facts, ..bare() }
+    }
+
     fn written(leaf: &OwnedLeaf) -> String {
         let mut out = Vec::new();
         leaf.view().write(&mut out);
@@ -334,7 +371,7 @@ mod tests {
         let person = OwnedLeaf { actor: Actor::Person("prn_y".into()), ..bare() };
         let row = Facts { note: Some("test".into()), row_sha256: Some("9a".repeat(32)), ..Facts::default() };
         let row = OwnedLeaf { facts: row, ..bare() };
-        let leaves = [full(), bare(), error, person, row];
+        let leaves = [full(), bare(), error, person, row, several()];
         assert_eq!(vectors.lines().count(), leaves.len());
         for (leaf, vector) in leaves.iter().zip(vectors.lines()) {
             assert_eq!(written(leaf), vector);

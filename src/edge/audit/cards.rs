@@ -80,11 +80,14 @@ enum Logged {
 impl Cards {
     /// Takes an event of the log.
     pub fn take(&mut self, leaf: &OwnedLeaf, faults: &mut Vec<(u64, CardFault)>) {
+        if leaf.action == catalogue::CARD_RESEAL && leaf.outcome == EventOutcome::Ok {
+            return self.take_resealed(leaf, faults);
+        }
         let status = match leaf.action.as_str() {
             catalogue::CARD_CREATE | catalogue::CARD_ACTIVATE => Some(Logged::Active),
             catalogue::CARD_SUSPEND => Some(Logged::Suspended),
             catalogue::CARD_ERASE => Some(Logged::Erased),
-            catalogue::CARD_UPDATE | catalogue::CARD_RESEAL | catalogue::CARD_HOLD => None,
+            catalogue::CARD_UPDATE | catalogue::CARD_HOLD => None,
             _ => return,
         };
         if leaf.outcome != EventOutcome::Ok {
@@ -105,6 +108,21 @@ impl Cards {
         };
         let status = status.or(before.map(|known| known.status)).unwrap_or(Logged::Active);
         self.known.insert(token, Known { at: leaf.seq, version, digest, status, held, erase_asked });
+    }
+
+    /// Cards with other sealed bytes of the version that they have. Those of a version before are held against nothing.
+    fn take_resealed(&mut self, leaf: &OwnedLeaf, faults: &mut Vec<(u64, CardFault)>) {
+        for card in &leaf.facts.cards {
+            let known = self.known.get_mut(&card.token).filter(|known| card.version <= known.version);
+            match (known, read_hash(&card.sha256)) {
+                (Some(known), Some(digest)) => {
+                    if card.version == known.version {
+                        (known.digest, known.at) = (digest, leaf.seq);
+                    }
+                }
+                _ => faults.push((leaf.seq, CardFault::Event)),
+            }
+        }
     }
 
     /// Compares a row of the database, each of which comes once; gives the card's last event and what is wrong.

@@ -36,7 +36,7 @@ actions! {
     CARD_HOLD "card.hold" [1, 2] "A legal hold was set or released; the card's status stays what it was.";
     CARD_LIST "card.list" [1] "Card records were listed, without numbers; `count` says how many.";
     CARD_READ "card.read" [1] "A card record was read, without its number.";
-    CARD_RESEAL "card.reseal" [1] "A card was sealed again under another key; `card_sha256` and `version` are those of the row.";
+    CARD_RESEAL "card.reseal" [1] "Cards were sealed again under another key; `cards` has each with its version and digest.";
     CARD_SUSPEND "card.suspend" [1] "A card was suspended: kept, but not to be charged or forwarded.";
     CARD_UNREADABLE "card.unreadable" [1] "A stored card did not open: its row was damaged, edited or swapped.";
     CARD_UPDATE "card.update" [1] "A card changed; `card_sha256` and `version` are those of the row, `fields` says what. By an account updater's word if the actor is `account_updater`: `note` is the destination, `attempt` the charge's.";
@@ -58,6 +58,8 @@ actions! {
     FORWARD_SEND "forward.send" [1] "A card is about to be disclosed to a destination; carries the keeper's `opening`.";
     KEEPER_STARTED "keeper.started" [2, 7] "A keeper started and was unsealed: `note` is its boot.";
     KEEPER_STATEMENT "keeper.statement" [1] "The keeper's signed account of what it has opened.";
+    KEY_ACTIVATE "key.activate" [2, 7] "A key is in use.";
+    KEY_COMPROMISE "key.compromise" [2, 7] "A key is known to others, or may be; it protects nothing more.";
     KEY_CREATE "key.create" [2, 7] "A key was made.";
     KEY_DESTROY "key.destroy" [2, 7] "A key was destroyed.";
     KEY_RETIRE "key.retire" [2, 7] "A key seals nothing any more.";

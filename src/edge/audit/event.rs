@@ -65,6 +65,8 @@ pub struct Opening {
     pub purpose: String,
     /// The card.
     pub token: Token,
+    /// All cards, in order, where one event records several openings: they are numbered up to `seq`, and the last is `token`.
+    pub tokens: Vec<Token>,
     /// Where it was to go: a destination's name, or empty for a re-seal.
     pub destination: String,
     /// The running hash after this opening, hex: SHA-256(previous hash ‖ length-prefixed (boot, seq, purpose, token,
@@ -99,6 +101,8 @@ pub struct StatementLine {
 pub struct Facts {
     /// SHA-256 (hex) of the sealed card after the change.
     pub card_sha256: Option<String>,
+    /// Cards that were sealed again.
+    pub cards: Vec<CardFacts>,
     /// A pseudonym of the customer reference: in a draft as the keeper keyed it, in a leaf salted as well; the salt goes with the
     /// customer's last card.
     pub customer: Option<String>,
@@ -116,6 +120,17 @@ pub struct Facts {
     pub count: Option<u64>,
     /// A reason or state in our own words.
     pub note: Option<String>,
+}
+
+/// A card among several that one event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardFacts {
+    /// SHA-256 (hex) of its sealed fields after the change.
+    pub sha256: String,
+    /// Which.
+    pub token: Token,
+    /// Which version of it these are.
+    pub version: u32,
 }
 
 /// An event before the log has given it its place.

@@ -1,7 +1,7 @@
 //! Holds the log's opening events against the keeper's statements.
 //!
 //! Openings of one boot and purpose are numbered from 1 and chained by a running hash; their events may be committed in
-//! any order. A statement says "so many, and the hash after the last": every opening that it counts must have exactly
+//! any order; one event may record several of them, which follow each other. A statement says "so many, and the hash after the last": every opening that it counts must have exactly
 //! one event, and the hashes must meet. Openings after a boot's last statement are only counted: the next statement
 //! covers them, or the boot ended before it made one. But a boot that is seen to go on must have stated them in time, or
 //! somebody who keeps the statements out of the log could keep openings out of it too.
@@ -16,7 +16,7 @@ use super::read::read_hash;
 use crate::attest::merkle::Hash;
 use crate::attest::note::VerifierKey;
 use crate::attest::{NO_OPENING, Opened, Stated, opening_hash, statement_bytes};
-use crate::card::id::EventId;
+use crate::card::id::{EventId, Token};
 use crate::clock::Time;
 
 /// How many openings a statement may lag behind the log: it is made just before each checkpoint.
@@ -128,17 +128,20 @@ impl Openings {
     /// Takes an opening event at this place of the log.
     pub fn open(&mut self, at: u64, event: EventId, opening: &Opening, faults: &mut Vec<Found>) {
         self.live(&opening.boot);
-        let Some(hash) = read_hash(&opening.hash).filter(|_| opening.seq > 0) else {
+        let is_whole = opening.seq >= count_of(opening)
+            && opening.tokens.last().is_none_or(|last| *last == opening.token);
+        let Some(hash) = read_hash(&opening.hash).filter(|_| is_whole) else {
             faults.push((at, OpeningFault::Form));
             return;
         };
         let account = self.accounts.entry((opening.boot.clone(), opening.purpose.clone())).or_default();
-        if opening.seq <= account.last || account.waiting.contains_key(&opening.seq) {
+        let first = (opening.seq + 1).saturating_sub(count_of(opening));
+        if first <= account.last || account.is_taken(first, opening.seq) {
             faults.push((at, OpeningFault::Twice { seq: opening.seq }));
             return;
         }
         let time = self.now;
-        account.waiting.insert(opening.seq, Waiting { at, time, event, hash, opening: opening.clone() });
+        account.waiting.insert(first, Waiting { at, time, event, hash, opening: opening.clone() });
         account.join(faults);
     }
 
@@ -179,7 +182,7 @@ impl Openings {
             if let Some(unstated) = account.first_unstated().filter(|unstated| unstated.time < deadline) {
                 faults.push((unstated.at, OpeningFault::NotStated { seq: unstated.seq }));
             }
-            let waiting = u64::try_from(account.waiting.len()).unwrap_or(u64::MAX);
+            let waiting = account.waiting.values().map(|waiting| count_of(&waiting.opening)).sum::<u64>();
             let open = account.last - account.stated + waiting;
             counts.openings += account.last + waiting;
             counts.stated += account.stated;
@@ -188,7 +191,7 @@ impl Openings {
             } else {
                 counts.never_stated += open;
             }
-            let highest = account.waiting.keys().next_back().copied().unwrap_or(account.last);
+            let highest = account.waiting.values().next_back().map_or(account.last, |last| last.opening.seq);
             counts.skipped += highest - account.last - waiting;
         }
         counts
@@ -205,6 +208,15 @@ impl Openings {
     }
 }
 
+/// The cards that an event records as opened.
+fn tokens_of(opening: &Opening) -> &[Token] {
+    if opening.tokens.is_empty() { std::slice::from_ref(&opening.token) } else { &opening.tokens }
+}
+
+fn count_of(opening: &Opening) -> u64 {
+    u64::try_from(tokens_of(opening).len()).unwrap_or(u64::MAX)
+}
+
 /// The openings of one boot and purpose.
 #[derive(Debug)]
 struct Account {
@@ -214,7 +226,7 @@ struct Account {
     joined: VecDeque<Joined>,
     /// What the last statement counted.
     stated: u64,
-    /// Events whose predecessors have not come yet.
+    /// Events whose predecessors have not come yet, by the first opening that each records.
     waiting: BTreeMap<u64, Waiting>,
     /// Statements whose openings have not all come yet: what each counts, where it stands, its hash.
     ahead: BTreeMap<u64, (u64, Hash)>,
@@ -254,29 +266,34 @@ impl Account {
     /// Chains the events that have all their predecessors.
     fn join(&mut self, faults: &mut Vec<Found>) {
         while let Some(waiting) = self.waiting.remove(&(self.last + 1)) {
-            let opened = Opened {
-                boot: &waiting.opening.boot,
-                seq: waiting.opening.seq,
-                purpose: &waiting.opening.purpose,
-                token: waiting.opening.token,
-                destination: &waiting.opening.destination,
-                event: waiting.event,
-            };
-            let before = self.joined.back().map_or(NO_OPENING, |joined| joined.hash);
-            if opening_hash(&before, &opened) != waiting.hash {
-                faults.push((waiting.at, OpeningFault::Hash { seq: opened.seq }));
-            }
-            // Going on from what the event says keeps one bad event from spoiling all that follow.
-            let Waiting { at, time, hash, .. } = waiting;
-            self.last += 1;
-            self.joined.push_back(Joined { seq: self.last, at, time, hash });
-            if self.joined.len() > STATEMENT_LAG_MAX {
-                self.joined.pop_front();
-            }
-            if let Some((at, hash)) = self.ahead.remove(&self.last) {
-                self.meet(at, self.last, hash, faults);
+            let Waiting { at, time, event, hash: said, opening } = waiting;
+            let mut hash = self.joined.back().map_or(NO_OPENING, |joined| joined.hash);
+            for token in tokens_of(&opening) {
+                let seq = self.last + 1;
+                let (boot, purpose, destination) = (&opening.boot, &opening.purpose, &opening.destination);
+                let opened = Opened { boot, seq, purpose, token: *token, destination, event };
+                hash = opening_hash(&hash, &opened);
+                if seq == opening.seq && hash != said {
+                    faults.push((at, OpeningFault::Hash { seq }));
+                    // Going on from what the event says keeps one bad event from spoiling all that follow.
+                    hash = said;
+                }
+                self.last = seq;
+                self.joined.push_back(Joined { seq, at, time, hash });
+                if self.joined.len() > STATEMENT_LAG_MAX {
+                    self.joined.pop_front();
+                }
+                if let Some((at, stated)) = self.ahead.remove(&seq) {
+                    self.meet(at, seq, stated, faults);
+                }
             }
         }
+    }
+
+    /// Whether an event that waits records any of these openings.
+    fn is_taken(&self, first: u64, last: u64) -> bool {
+        let before = self.waiting.range(..=last).next_back();
+        before.is_some_and(|(_, waiting)| waiting.opening.seq >= first)
     }
 
     fn state(&mut self, at: u64, stated: u64, hash: Hash, faults: &mut Vec<Found>) {

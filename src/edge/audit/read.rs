@@ -6,7 +6,7 @@ use data_encoding::HEXLOWER;
 use serde::Deserialize;
 
 use super::canonical::{LEAF_BYTES_MAX, Leaf, TenantPlace, VERSION};
-use super::event::{Actor, EventOutcome, Facts, Opening, Origin, Statement, Target};
+use super::event::{Actor, CardFacts, EventOutcome, Facts, Opening, Origin, Statement, Target};
 use crate::attest::merkle::Hash;
 use crate::card::id::{AttemptId, EventId, RequestId, Token};
 use crate::card::tenant::TenantId;
@@ -143,6 +143,8 @@ struct FactsText<'a> {
     #[serde(borrow)]
     attempt: Option<Cow<'a, str>>,
     card_sha256: Option<String>,
+    #[serde(borrow, default)]
+    cards: Vec<CardText<'a>>,
     count: Option<u64>,
     customer: Option<String>,
     #[serde(default)]
@@ -163,6 +165,17 @@ struct OpeningText<'a> {
     seq: u64,
     #[serde(borrow)]
     token: Cow<'a, str>,
+    #[serde(borrow, default)]
+    tokens: Vec<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CardText<'a> {
+    sha256: String,
+    #[serde(borrow)]
+    token: Cow<'a, str>,
+    version: u32,
 }
 
 impl LeafText<'_> {
@@ -201,6 +214,7 @@ impl FactsText<'_> {
             None => None,
             Some(text) => Some(Opening {
                 token: Token::parse(&text.token)?,
+                tokens: text.tokens.iter().map(|token| Token::parse(token)).collect::<Option<_>>()?,
                 boot: text.boot,
                 seq: text.seq,
                 purpose: text.purpose,
@@ -208,8 +222,13 @@ impl FactsText<'_> {
                 hash: text.hash,
             }),
         };
+        let card = |text: CardText<'_>| {
+            let token = Token::parse(&text.token)?;
+            Some(CardFacts { sha256: text.sha256, token, version: text.version })
+        };
         Some(Facts {
             card_sha256: self.card_sha256,
+            cards: self.cards.into_iter().map(card).collect::<Option<_>>()?,
             customer: self.customer,
             attempt: read_id(self.attempt.as_deref(), AttemptId::parse)?,
             opening: opening.map(Box::new),

@@ -130,6 +130,7 @@ fn openings(boot: &str, count: u8) -> Vec<(EventDraft, Hash)> {
                 seq: opened.seq,
                 purpose: "charge".into(),
                 token: opened.token,
+                tokens: Vec::new(),
                 destination: "sandbox".into(),
                 hash: HEXLOWER.encode(&hash),
             };

@@ -19,6 +19,7 @@ use crate::edge::audit::event::EventDraft;
 
 mod invoice_runs;
 mod plan;
+mod records;
 mod rows;
 pub mod sqlite;
 pub mod webhooks;
@@ -30,6 +31,7 @@ pub use invoice_runs::{
     LineDone, LineFault, OfRun, RunLine, RunLineRow, RunOptions, RunOrder, RunRow, RunState, Verdict,
 };
 pub use plan::{Bar, DeclineRow, NetworkRule, Plan, Retries, RetryState, RouteLeft};
+pub use records::{KeyWatch, RecordPlace, Resealed, SealedRecord};
 pub use rows::{
     AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, DisputeRow,
     DisputeStatus, FirstPayment, ForwardAnswer, ForwardRow, ForwardStatus, Installation, Operation,
@@ -177,6 +179,8 @@ pub enum RowChange {
         /// The first of these lines.
         from: u32,
     },
+    /// Records sealed again under another key; versions stay. [`CommitError::Conflict`] if any of them is not as it was read.
+    Reseal(Vec<Resealed>),
     /// Something about webhooks.
     Webhook(WebhookChange),
     /// Binds the database to an installation, once for good: fails with [`CommitError::Conflict`] if it is bound to another.
@@ -520,6 +524,19 @@ pub trait Store: Send + Sync + 'static {
 
     /// Cards of all tenants, whatever their status, in the order of their tokens.
     fn cards_after(&self, after: Option<Token>, limit: usize) -> Reply<'_, Result<Vec<CardRow>, StoreError>>;
+
+    /// Sealed records of all tenants after this place, in order. Fewer than `limit` are the last of them.
+    fn sealed_records(
+        &self,
+        after: Option<RecordPlace>,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<SealedRecord>, StoreError>>;
+
+    /// Watches over these keys, in place of those before.
+    fn watch_keys(&self, watch: KeyWatch);
+
+    /// Records that were inserted under a key that was counted at that time.
+    fn watched_seals(&self) -> u64;
 
     /// All webhook endpoints of all tenants, in the order in which they were made.
     fn webhook_endpoints(&self) -> Reply<'_, Result<Vec<EndpointRow>, StoreError>>;

@@ -95,6 +95,23 @@ impl Place {
         Ok(Expiry { month, year: u16::from_be_bytes([high, low]) })
     }
 
+    /// Seals again under another key what is sealed under this one: the same field at the same version. Nothing is read of it.
+    pub(in crate::keeper) fn reseal(
+        &self,
+        keys: &KeyRing,
+        key: (u32, &Dek),
+        field: Field,
+        sealed: &SealedField,
+    ) -> Result<SealedField, Unreadable> {
+        if sealed.key_id() == Some(key.0) {
+            return Ok(sealed.clone());
+        }
+        let mut padded = Zeroizing::new([0; Field::Pan.padded_bytes()]);
+        let padded = padded.get_mut(..field.padded_bytes()).ok_or(Unreadable)?;
+        self.open(keys, field, sealed, padded)?;
+        self.seal(key, field, sealed.version, padded).map_err(|_| Unreadable)
+    }
+
     /// `length(1) ‖ text ‖ zeros`, so that an envelope's length says nothing about the text's.
     fn seal_text(
         &self,
@@ -176,9 +193,16 @@ impl Place {
 mod tests {
     use super::*;
     use crate::card::id::IdBytes;
+    use crate::clock::Time;
     use crate::keeper::keys::Kek;
-    use crate::wire::control::{KeyOrder, KeyPurpose, WrappedKey};
+    use crate::wire::keys::{HeldKey, KeyOrder, KeyPurpose, WrappedKey};
     use proptest::prelude::*;
+
+    const NOW: Time = Time::from_micros(1_700_000_000_000_000);
+
+    fn order(id: u32, tenant: u32) -> KeyOrder {
+        KeyOrder { id, purpose: KeyPurpose::Data, tenant: Some(TenantId(tenant)), epoch: 5, version: 1 }
+    }
 
     fn place() -> Place {
         Place { environment: [9; 16], tenant: TenantId(1), token: Token(IdBytes([3; 18])), policy: 1 }
@@ -188,16 +212,15 @@ mod tests {
         let kek = Kek::new(&[7; 32], [9; 16]).unwrap();
         let mut ring = KeyRing::default();
         for (id, tenant) in [(1, 1), (2, 2)] {
-            let order = KeyOrder { id, purpose: KeyPurpose::Data, tenant: Some(TenantId(tenant)), epoch: 5 };
-            let made: WrappedKey = kek.make_wrapped(order).unwrap();
-            ring.add(&kek, &made).unwrap();
+            let made = kek.make_wrapped(order(id, tenant)).unwrap();
+            ring.put(&kek, &HeldKey::active(made)).unwrap();
         }
         ring
     }
 
     fn sealed(keys: &KeyRing) -> SealedField {
         let pan = Pan::parse("4242424242424242").unwrap();
-        place().seal_pan(keys.sealing_key(TenantId(1), 9).unwrap(), 1, &pan).unwrap()
+        place().seal_pan(keys.sealing_key(TenantId(1), NOW).unwrap(), 1, &pan).unwrap()
     }
 
     #[test]
@@ -236,7 +259,7 @@ mod tests {
         #[test]
         fn a_field_opens_exactly_where_it_was_sealed(one in parts(), other in parts()) {
             let keys = keys();
-            let key = keys.sealing_key(TenantId(1), 9).unwrap();
+            let key = keys.sealing_key(TenantId(1), NOW).unwrap();
             let sealed = place_of(one).seal_zip(key, one.4, "94103").unwrap();
             for (parts, expected) in [(other, one == other), (one, true)] {
                 let field = SealedField { version: parts.4, ..sealed.clone() };
@@ -267,7 +290,7 @@ mod tests {
     #[test]
     fn three_fields_take_a_hundred_and_fifty_bytes_or_less() {
         let keys = keys();
-        let key = keys.sealing_key(TenantId(1), 5).unwrap();
+        let key = keys.sealing_key(TenantId(1), NOW).unwrap();
         let expiry = Expiry { month: 12, year: 2030 };
         let sizes = [
             sealed(&keys).envelope.len(),
@@ -291,9 +314,8 @@ mod tests {
             .filter(|line| !line.starts_with('#'))
             .collect();
         let bytes = |at: usize| data_encoding::HEXLOWER.decode(vector[at].as_bytes()).unwrap();
-        let order = KeyOrder { id: 1, purpose: KeyPurpose::Data, tenant: Some(TenantId(1)), epoch: 5 };
-        let key = WrappedKey { order, wrapped: bytes(0), check_value: vector[1].to_owned() };
-        ring.add(&kek, &key).unwrap();
+        let key = WrappedKey { order: order(1, 1), wrapped: bytes(0), check_value: vector[1].to_owned() };
+        ring.put(&kek, &HeldKey::active(key)).unwrap();
         let field = |at: usize| SealedField { version: 1, envelope: bytes(at) };
         let pan = place().open_pan(&ring, &field(2)).unwrap();
         assert_eq!(pan.truncate().last4, "4242");

@@ -152,11 +152,11 @@ impl Submitted {
         self,
         place: &Place,
         keys: &KeyRing,
-        epoch: u32,
+        now: Time,
         (tenant, seal_as, versions): (TenantId, SealAs, [u32; 3]),
         fingerprint: Option<[u8; 32]>,
     ) -> Result<Sealed, KeyError> {
-        let key = keys.sealing_key(tenant, epoch)?;
+        let key = keys.sealing_key(tenant, now)?;
         let [pan_version, expiry_version, zip_version] = versions.map(|version| version.saturating_add(1));
         let pan = self.pan.as_ref().filter(|_| seal_as != SealAs::Merge);
         let pseudonym_key = keys.tenant(tenant)?.pseudonym()?;

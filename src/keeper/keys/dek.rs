@@ -3,6 +3,8 @@
 //! A record key is HKDF-SHA-256 (RFC 5869, empty salt) of the data key with the record's binding as info, so that no key
 //! meets two records and the random 96-bit nonce can never repeat under one key in practice.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use ring::hkdf;
@@ -13,8 +15,11 @@ use crate::random;
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 
-/// A data key.
-pub struct Dek(Box<hkdf::Prk>);
+/// A data key, and how many fields it has sealed.
+pub struct Dek {
+    key: Box<hkdf::Prk>,
+    seals: AtomicU64,
+}
 
 struct Len32;
 
@@ -27,7 +32,13 @@ impl hkdf::KeyType for Len32 {
 impl Dek {
     /// From 32 key bytes.
     pub fn new(key: &[u8]) -> Self {
-        Self(Box::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(key)))
+        let key = Box::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(key));
+        Self { key, seals: AtomicU64::new(0) }
+    }
+
+    /// How many fields it has sealed since this was asked last.
+    pub fn take_seals(&self) -> u64 {
+        self.seals.swap(0, Ordering::Relaxed)
     }
 
     /// Appends `nonce ‖ ciphertext ‖ tag` of `padded` to `out`; `info` names the record and is the AAD as well.
@@ -42,6 +53,7 @@ impl Dek {
             .encrypt_inout_detached(&Nonce::from(nonce), info, body.into())
             .map_err(|_| KeyError::DoesNotUnwrap)?;
         out.extend_from_slice(&tag);
+        self.seals.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -69,7 +81,7 @@ impl Dek {
 
     fn derive_record_cipher(&self, info: &[u8]) -> Result<Aes256Gcm, KeyError> {
         let mut key: KeyBytes = Box::new(zeroize::Zeroizing::new([0; 32]));
-        self.0
+        self.key
             .expand(&[info], Len32)
             .and_then(|okm| okm.fill(key.as_mut_slice()))
             .map_err(|_| KeyError::DoesNotUnwrap)?;

@@ -5,7 +5,7 @@ use aes_gcm::{Aes256Gcm, Nonce, Tag};
 
 use super::{KeyBytes, KeyError, Mac, key_bytes};
 use crate::random;
-use crate::wire::control::{KeyOrder, WrappedKey};
+use crate::wire::keys::{KeyOrder, WrappedKey};
 
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
@@ -25,15 +25,26 @@ impl Kek {
 
     /// Makes a key for this order and wraps it: `nonce(12) ‖ ciphertext(32) ‖ tag(16)`, AAD = [`aad`](Self::aad).
     pub fn make_wrapped(&self, order: KeyOrder) -> Result<WrappedKey, KeyError> {
-        let mut key: KeyBytes = Box::new(zeroize::Zeroizing::new(random::make_bytes::<32>()?));
+        let key: KeyBytes = Box::new(zeroize::Zeroizing::new(random::make_bytes::<32>()?));
         let check_value = Mac::new(key.as_slice()).check_value();
+        let wrapped = self.wrap_key(order, &key)?;
+        Ok(WrappedKey { order, wrapped, check_value })
+    }
+
+    /// The same key wrapped under another KEK.
+    pub fn rewrap(&self, key: &WrappedKey, under: &Self) -> Result<WrappedKey, KeyError> {
+        let wrapped = under.wrap_key(key.order, &*self.unwrap_key(key)?)?;
+        Ok(WrappedKey { order: key.order, wrapped, check_value: key.check_value.clone() })
+    }
+
+    fn wrap_key(&self, order: KeyOrder, key: &[u8; 32]) -> Result<Vec<u8>, KeyError> {
+        let mut key = zeroize::Zeroizing::new(*key);
         let nonce = random::make_bytes::<NONCE_BYTES>()?;
         let tag = self
             .cipher
             .encrypt_inout_detached(&Nonce::from(nonce), &self.aad(order), key.as_mut_slice().into())
             .map_err(|_| KeyError::DoesNotUnwrap)?;
-        let wrapped = [nonce.as_slice(), key.as_slice(), tag.as_slice()].concat();
-        Ok(WrappedKey { order, wrapped, check_value })
+        Ok([nonce.as_slice(), key.as_slice(), tag.as_slice()].concat())
     }
 
     /// Unwraps a key, if it was wrapped under this KEK for this order in this environment.
@@ -76,10 +87,10 @@ impl Kek {
 mod tests {
     use super::*;
     use crate::card::tenant::TenantId;
-    use crate::wire::control::KeyPurpose;
+    use crate::wire::keys::KeyPurpose;
 
     fn order(id: u32, tenant: u32) -> KeyOrder {
-        KeyOrder { id, purpose: KeyPurpose::Data, tenant: Some(TenantId(tenant)), epoch: 24_322 }
+        KeyOrder { id, purpose: KeyPurpose::Data, tenant: Some(TenantId(tenant)), epoch: 24_322, version: 1 }
     }
 
     #[test]
@@ -95,6 +106,16 @@ mod tests {
             let moved = WrappedKey { order: moved, ..made.clone() };
             assert_eq!(kek.unwrap_key(&moved).unwrap_err(), KeyError::DoesNotUnwrap);
         }
+    }
+
+    #[test]
+    fn a_key_that_is_wrapped_again_is_the_same_key_under_the_other_kek_only() {
+        let [old, new] = [7, 8].map(|byte| Kek::new(&[byte; 32], [1; 16]).unwrap());
+        let made = old.make_wrapped(order(3, 1)).unwrap();
+        let again = old.rewrap(&made, &new).unwrap();
+        assert_eq!(new.unwrap_key(&again).unwrap().as_slice(), old.unwrap_key(&made).unwrap().as_slice());
+        assert_eq!(old.unwrap_key(&again).unwrap_err(), KeyError::DoesNotUnwrap);
+        assert_eq!(new.rewrap(&made, &old).unwrap_err(), KeyError::DoesNotUnwrap);
     }
 
     #[test]

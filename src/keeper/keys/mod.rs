@@ -37,6 +37,9 @@ pub enum KeyError {
     /// There is none for this purpose.
     #[error("there is no key for this purpose")]
     Missing,
+    /// There is one, and its cryptoperiod is over.
+    #[error("the cryptoperiod of the key is over; rotate it (`cardvault keys rotate`)")]
+    Expired,
     /// No randomness.
     #[error("the operating system's random number generator failed")]
     Randomness,

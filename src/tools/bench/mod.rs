@@ -12,6 +12,7 @@ mod histogram;
 mod installation;
 mod load;
 mod report;
+mod rotate;
 mod runs;
 mod usage;
 mod work;
@@ -50,6 +51,8 @@ pub enum Command {
     Charges(Options),
     /// An invoice run at the sandbox, its ledger compared at the end
     Run(runs::RunOptions),
+    /// Sealing all cards again under another key
+    Rotate(rotate::RotateOptions),
     /// Rendering a sale and mapping its answer, for each shipped connector; no vault is started
     Connectors(connectors::ConnectorOptions),
     /// What the others are compared with; not for people
@@ -84,6 +87,7 @@ pub struct Options {
 pub fn run(command: &Command) -> ExitCode {
     let done = match command {
         Command::Floor(args) => floor::run(args),
+        Command::Rotate(options) => rotate::measure(options),
         Command::Run(options) => runs::measure(options),
         Command::Connectors(options) => connectors::run(options),
         Command::Tokens(options) => measure(Operation::Tokens, options),

@@ -37,7 +37,7 @@ impl Work for Tokens {
     fn request(&mut self, out: &mut Vec<u8>) {
         let n = self.next;
         self.next += 1;
-        let number = numbers::number(0, number_at(n), Behaviour::Approve);
+        let number = number_of(n);
         let key = format_args!("{}-{n:09}", self.caller.run);
         let body = format!(
             r#"{{"card":{{"number":"{number}","exp_month":12,"exp_year":2030}},"billing":{{"zip":"94107"}},"customer":"customer-{n:010}"}}"#
@@ -168,6 +168,11 @@ fn post(out: &mut Vec<u8>, path: &str, credential: &str, key: std::fmt::Argument
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {credential}\r\n\
          Content-Type: application/json\r\nIdempotency-Key: {key}\r\nContent-Length: {length}\r\n\r\n{body}"
     );
+}
+
+/// The number of the n-th card.
+pub(super) fn number_of(n: u32) -> String {
+    numbers::number(0, number_at(n), Behaviour::Approve)
 }
 
 /// The sequence that [`numbers::number`] makes the n-th card of.

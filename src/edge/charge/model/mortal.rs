@@ -14,8 +14,9 @@ use crate::edge::charge::machine;
 use crate::edge::store::{
     AgreementRow, AttemptState, CardRow, Change, ChargeFilter, ChargeRow, ChargeStatus, CommitError,
     Committed, DeclineRow, Delivery, DeliveryState, Due, DueRetry, EndpointRow, ForwardRow, Installation,
-    NoticeRow, Operation, OperationKind, Page, PrincipalRow, Reply, RowChange, RunLineRow, RunRow, Store,
-    StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
+    KeyWatch, NoticeRow, Operation, OperationKind, Page, PrincipalRow, RecordPlace, Reply, RowChange,
+    RunLineRow, RunRow, SealedRecord, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency,
+    TenantRow,
 };
 
 /// When a process dies: at which durable step of a case, and whether that step is still done.
@@ -329,6 +330,22 @@ impl Store for Mortal {
 
     fn cards_after(&self, after: Option<Token>, limit: usize) -> Reply<'_, Result<Vec<CardRow>, StoreError>> {
         self.inner.cards_after(after, limit)
+    }
+
+    fn sealed_records(
+        &self,
+        after: Option<RecordPlace>,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<SealedRecord>, StoreError>> {
+        self.inner.sealed_records(after, limit)
+    }
+
+    fn watch_keys(&self, watch: KeyWatch) {
+        self.inner.watch_keys(watch);
+    }
+
+    fn watched_seals(&self) -> u64 {
+        self.inner.watched_seals()
     }
 
     fn webhook_endpoints(&self) -> Reply<'_, Result<Vec<EndpointRow>, StoreError>> {

@@ -364,7 +364,8 @@ impl World {
             | ToKeeper::ReadWebhook(_)
             | ToKeeper::ExpireBy(_)
             | ToKeeper::WebhookSecret(_)
-            | ToKeeper::SignWebhook(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
+            | ToKeeper::SignWebhook(_)
+            | ToKeeper::Reseal(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
         }
     }
 }

@@ -294,7 +294,8 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
             | ToKeeper::Outcomes { .. }
             | ToKeeper::Known(_)
             | ToKeeper::ShowForward(_)
-            | ToKeeper::ExpireBy(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
+            | ToKeeper::ExpireBy(_)
+            | ToKeeper::Reseal(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
         };
         frame::write(&mut &*pair, id, &answer).unwrap();
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::card::brand::Brand;
 use crate::card::id::{FingerprintId, IdBytes, Token};
 use crate::card::range::{self, Country, Funding};
-use crate::card::sealed::SealedCard;
+use crate::card::sealed::{Field, OVERHEAD_BYTES, SealedCard};
 use crate::card::tenant::TenantId;
 use crate::card::truncated::TruncatedPan;
 use crate::clock::Time;
@@ -162,6 +162,21 @@ pub(super) fn encode_sealed(sealed: &SealedCard) -> Vec<u8> {
     encode(sealed)
 }
 
+/// The bytes of a record as they lie in the table: zeros stand for a number that is gone.
+pub(super) fn encode_record(sealed: &SealedCard) -> Vec<u8> {
+    if !sealed.pan.envelope.is_empty() {
+        return encode(sealed);
+    }
+    let mut sealed = sealed.clone();
+    sealed.pan.envelope.resize(OVERHEAD_BYTES + Field::Pan.padded_bytes(), 0);
+    encode(&sealed)
+}
+
+/// A `limit` of SQL.
+pub(super) fn to_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
 /// The same bytes with zeros for the PAN's envelope: an update of the same length stays where it is.
 pub(super) fn without_pan(sealed: &SealedCard) -> Vec<u8> {
     let mut sealed = sealed.clone();
@@ -169,7 +184,7 @@ pub(super) fn without_pan(sealed: &SealedCard) -> Vec<u8> {
     encode(&sealed)
 }
 
-fn decode_sealed(bytes: &[u8]) -> Result<SealedCard, ReadError> {
+pub(super) fn decode_sealed(bytes: &[u8]) -> Result<SealedCard, ReadError> {
     let mut sealed: SealedCard = decode(bytes)?;
     if sealed.pan.envelope.iter().all(|byte| *byte == 0) {
         sealed.pan.envelope.clear();

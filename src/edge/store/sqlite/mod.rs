@@ -19,8 +19,9 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::{
     AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, DeclineRow, Delivery,
-    DeliveryState, Due, DueRetry, EndpointRow, ForwardRow, Installation, NoticeRow, Page, PrincipalRow,
-    Reply, RunLineRow, RunRow, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
+    DeliveryState, Due, DueRetry, EndpointRow, ForwardRow, Installation, KeyWatch, NoticeRow, Page,
+    PrincipalRow, RecordPlace, Reply, RunLineRow, RunRow, SealedRecord, Store, StoreError, StoreHealth,
+    StoredEvent, StoredIdempotency, TenantRow,
 };
 use crate::card::id::{ChargeId, EndpointId, EventId, FingerprintId, ForwardId, NoticeId, RunId, Token};
 use crate::card::tenant::TenantId;
@@ -41,6 +42,7 @@ mod keys;
 mod log;
 mod offline;
 mod read;
+mod records;
 mod runs;
 mod schema;
 mod scrub;
@@ -99,6 +101,7 @@ impl SqliteStore {
             figures: Figures::default(),
             runtime: OnceLock::new(),
             told: Notify::new(),
+            watched: Arc::default(),
         });
         let writer = Writer::open(Arc::clone(&common))?;
         let readers = Readers::new(Arc::clone(&common));
@@ -328,6 +331,22 @@ impl Store for SqliteStore {
 
     fn cards_after(&self, after: Option<Token>, limit: usize) -> Reply<'_, Result<Vec<CardRow>, StoreError>> {
         ready(self.readers.cards_after(after, limit))
+    }
+
+    fn sealed_records(
+        &self,
+        after: Option<RecordPlace>,
+        limit: usize,
+    ) -> Reply<'_, Result<Vec<SealedRecord>, StoreError>> {
+        ready(self.readers.with_rows(|conn| records::read(conn, after, limit)))
+    }
+
+    fn watch_keys(&self, watch: KeyWatch) {
+        self.common.watched.set(watch);
+    }
+
+    fn watched_seals(&self) -> u64 {
+        self.common.watched.seals()
     }
 
     fn webhook_endpoints(&self) -> Reply<'_, Result<Vec<EndpointRow>, StoreError>> {

@@ -119,7 +119,10 @@ impl Readers {
     /// A read of rows alone, without the index. To begin and to end a transaction takes half as long as to read a card, so
     /// the transaction stays open until rows are changed, or the write-ahead log is to begin again. Events alone end none: with
     /// each transaction the page cache begins anew, and where many read, nearly all commits are the events of reads.
-    fn with_rows<T>(&self, read: impl FnOnce(&Connection) -> Result<T, ReadError>) -> Result<T, StoreError> {
+    pub(super) fn with_rows<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, ReadError>,
+    ) -> Result<T, StoreError> {
         let commits = self.common.figures.row_commits.load(Ordering::Acquire);
         self.pass(|reader| reader.see(commits), read)
     }

@@ -19,6 +19,7 @@ use super::index::{IndexWriter, Shared};
 use super::keys;
 use super::log::{self, Log};
 use super::read::Pool;
+use super::records::Watched;
 use super::schema::{self, OpenError};
 use crate::card::id::Token;
 use crate::clock::{Clock, Time};
@@ -52,6 +53,8 @@ pub(super) struct Common {
     pub(super) runtime: OnceLock<Handle>,
     /// Woken when a commit has told webhook endpoints something.
     pub(super) told: Notify,
+    /// The keys that records come under, where somebody has to know.
+    pub(super) watched: Arc<Watched>,
 }
 
 impl Common {
@@ -105,6 +108,7 @@ struct Open {
     index: IndexWriter,
     log: Log,
     hooks: Hooks,
+    watched: Arc<Watched>,
     /// Erased cards whose bytes are gone; their tombstones are yet to say so.
     scrubbed: Vec<Token>,
 }
@@ -129,7 +133,7 @@ impl Open {
             ReadError::Corrupt(what) => OpenError::Corrupt(what),
             ReadError::NoSuchTree => OpenError::Corrupt("tree"),
         })?;
-        Ok(Self { conn, index, log, hooks, scrubbed: Vec::new() })
+        Ok(Self { conn, index, log, hooks, watched: Arc::clone(&common.watched), scrubbed: Vec::new() })
     }
 }
 
@@ -304,6 +308,7 @@ impl Open {
         let mut applying = Applying {
             conn: &self.conn,
             index: &mut self.index,
+            watched: &self.watched,
             hooks: &mut self.hooks,
             now,
             erased: 0,

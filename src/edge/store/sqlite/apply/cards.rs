@@ -28,6 +28,7 @@ impl Applying<'_> {
         body_mac: Option<&[u8; 32]>,
     ) -> Result<FingerprintId, Refusal> {
         let Some(sealed) = &card.sealed else { return Err(CommitError::Conflict.into()) };
+        self.watched.take(sealed)?;
         let mark = Mark::of(card.tenant, hash);
         let customer = keys::customer_mark(card.tenant, card.customer.as_deref());
         let wants_one = match on_duplicate {
@@ -84,6 +85,7 @@ impl Applying<'_> {
         if card.version != stored.row.version.saturating_add(1) {
             return Err(CommitError::Conflict.into());
         }
+        self.watched.take(sealed)?;
         let old = self.sealed_marks(old_id)?;
         let customer = keys::customer_mark(card.tenant, card.customer.as_deref());
         self.salt = match old.salt.filter(|_| card.customer == stored.row.customer) {

@@ -5,6 +5,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use super::codec::{self, AnswerPlace, MacPlace, ReadError, StoredCard, StoredKey};
 use super::index::IndexWriter;
 use super::keys;
+use super::records::Watched;
 use crate::card::id::{FingerprintId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
@@ -20,6 +21,7 @@ mod customers;
 mod declines;
 mod forwards;
 mod invoice_runs;
+mod records;
 mod webhooks;
 
 pub(super) use charges::{load_charge, needs_card_yet, read_charge, status_of_word, status_word};
@@ -32,6 +34,7 @@ pub(super) use webhooks::Hooks;
 pub(super) struct Applying<'a> {
     pub(super) conn: &'a Connection,
     pub(super) index: &'a mut IndexWriter,
+    pub(super) watched: &'a Watched,
     pub(super) hooks: &'a mut Hooks,
     pub(super) now: Time,
     /// Cards erased so far in this transaction.
@@ -121,6 +124,7 @@ impl Applying<'_> {
                 RowChange::AddRunLines { run, lines } => self.add_run_lines(run, lines)?,
                 RowChange::RefuseRunLine { of, tenant, code } => self.refuse_run_line(*of, *tenant, code)?,
                 RowChange::ReleaseRunLines { run, from } => self.release_run_lines(run, *from)?,
+                RowChange::Reseal(records) => self.reseal(records)?,
                 RowChange::Webhook(change) => self.apply_webhook(change)?,
                 RowChange::BindInstallation(row) => self.bind_installation(row)?,
             }

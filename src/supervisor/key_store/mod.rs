@@ -1,24 +1,30 @@
 //! The key store: wrapped keys, tenants and the installation's identity in one JSON file, apart from the cards. The supervisor is
-//! its only reader and writer; each change is a new file, fsynced and renamed over the old one.
+//! its only reader and writer; each change is a new file, fsynced and renamed over the old one. What the log has to be told of a
+//! key is written with the change, and stays until the log has it.
+//!
+//! [`keys`] has the keys and their states; here are the file, the tenants and what the keeper signed.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
-use crate::card::tenant::{Mode, TenantId};
-use crate::clock::Time;
-use crate::random;
-use crate::wire::control::{KeyOrder, KeyPurpose, TenantInfo, WrappedKey};
+use keys::StoredKeyV1;
 
-const FORMAT: u32 = 1;
+use crate::card::tenant::{Mode, TenantId};
+use crate::clock::{Clock, SystemClock, Time};
+use crate::random;
+use crate::wire::control::TenantInfo;
+use crate::wire::keys::KeyChange;
+
+mod keys;
+
+pub use keys::{Step, StoredKey};
+
+const FORMAT: u32 = 2;
 /// A keeper's start counts against the fingerprint budget for this long.
 const START_COUNTS_SECONDS: i64 = 3600;
-
-/// What a tenant has one key for.
-const SINGLE: [KeyPurpose; 4] =
-    [KeyPurpose::Fingerprint, KeyPurpose::BodyMac, KeyPurpose::Pseudonym, KeyPurpose::Webhook];
 
 /// Why the key store could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +40,17 @@ pub enum KeyStoreError {
         "the key store {0} belongs to another installation; use the one that was made with this configuration, or restore it"
     )]
     OtherInstallation(PathBuf),
+    /// There is no key of this id.
+    #[error("there is no key of this id; see `cardvault keys list`")]
+    NoSuchKey,
+    /// No key comes from the one state into the other.
+    #[error("a key that is {from} cannot become {to}")]
+    Step {
+        /// Where it stands.
+        from: &'static str,
+        /// Where it should come to.
+        to: &'static str,
+    },
     /// No randomness.
     #[error("the operating system's random number generator failed")]
     Randomness,
@@ -51,17 +68,56 @@ struct File {
     keeper_starts: Vec<Time>,
     tenants: Vec<TenantInfo>,
     keys: Vec<StoredKey>,
+    /// What became of keys, until the log has it.
+    untold: Vec<KeyChange>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// Format 1: keys had no states yet.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StoredKey {
-    id: u32,
-    purpose: KeyPurpose,
-    tenant: Option<TenantId>,
-    epoch: u32,
-    wrapped: String,
-    check_value: String,
+struct FileV1 {
+    #[expect(dead_code, reason = "read before, to tell the formats apart")]
+    format: u32,
+    environment: String,
+    installation: String,
+    node: String,
+    next_key_id: u32,
+    next_tenant_id: u32,
+    keeper_starts: Vec<Time>,
+    tenants: Vec<TenantInfo>,
+    keys: Vec<StoredKeyV1>,
+}
+
+impl FileV1 {
+    fn upgrade(self, now: Time) -> File {
+        let first = self.tenants.iter().map(|tenant| tenant.created_at).min().unwrap_or(now);
+        let since = |id: Option<TenantId>| {
+            let tenant = self.tenants.iter().find(|tenant| Some(tenant.id) == id);
+            tenant.map_or(first, |tenant| tenant.created_at)
+        };
+        let keys = self.keys.into_iter().map(|key| {
+            let since = since(key.tenant());
+            key.upgrade(since, now)
+        });
+        File {
+            format: FORMAT,
+            environment: self.environment,
+            installation: self.installation,
+            node: self.node,
+            next_key_id: self.next_key_id,
+            next_tenant_id: self.next_tenant_id,
+            keeper_starts: self.keeper_starts,
+            keys: keys.collect(),
+            tenants: self.tenants,
+            untold: Vec::new(),
+        }
+    }
+}
+
+/// What all formats have.
+#[derive(Deserialize)]
+struct AnyFile {
+    format: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,6 +150,7 @@ impl KeyStore {
             keeper_starts: Vec::new(),
             tenants: Vec::new(),
             keys: Vec::new(),
+            untold: Vec::new(),
         };
         let store = Self { path: path.to_owned(), file, signed: (0, [0; 32]) };
         store.save()?;
@@ -106,7 +163,13 @@ impl KeyStore {
         let read = |path: &Path| {
             std::fs::read(path).map_err(|e| KeyStoreError::Io(path.to_owned(), "read", e.kind()))
         };
-        let file: File = serde_json::from_slice(&read(path)?).map_err(|_| malformed())?;
+        let bytes = read(path)?;
+        let any: AnyFile = serde_json::from_slice(&bytes).map_err(|_| malformed())?;
+        let file = match any.format {
+            1 => serde_json::from_slice::<FileV1>(&bytes).map(|file| file.upgrade(SystemClock.now())),
+            _ => serde_json::from_slice(&bytes),
+        };
+        let file: File = file.map_err(|_| malformed())?;
         let environment = HEXLOWER.decode(file.environment.as_bytes()).map_err(|_| malformed())?;
         if file.format != FORMAT || environment.len() != 16 {
             return Err(malformed());
@@ -162,52 +225,6 @@ impl KeyStore {
     pub fn note_keeper_start(&mut self, now: Time) -> Result<(), KeyStoreError> {
         self.file.keeper_starts.retain(|start| is_within_the_hour(*start, now));
         self.file.keeper_starts.push(now);
-        self.save()
-    }
-
-    /// All wrapped keys.
-    pub fn keys(&self) -> Vec<WrappedKey> {
-        let wrapped = |key: &StoredKey| {
-            let order = KeyOrder { id: key.id, purpose: key.purpose, tenant: key.tenant, epoch: key.epoch };
-            let wrapped = BASE64.decode(key.wrapped.as_bytes()).unwrap_or_default();
-            WrappedKey { order, wrapped, check_value: key.check_value.clone() }
-        };
-        self.file.keys.iter().map(wrapped).collect()
-    }
-
-    /// What keys are missing in this month: the checkpoint key, and for each tenant a data key of this and the next
-    /// month and one key for each other purpose.
-    pub fn missing_keys(&self, now: Time) -> Vec<KeyOrder> {
-        let (year, month) = now.year_month();
-        let epoch = u32::try_from(i32::from(year) * 12 + i32::from(month) - 1).unwrap_or(0);
-        let mut wanted = vec![(KeyPurpose::Checkpoint, None, 0)];
-        for tenant in self.file.tenants.iter().map(|tenant| Some(tenant.id)) {
-            wanted.extend([epoch, epoch + 1].map(|epoch| (KeyPurpose::Data, tenant, epoch)));
-            wanted.extend(SINGLE.map(|purpose| (purpose, tenant, 0)));
-        }
-        let there = |(purpose, tenant, epoch): &(KeyPurpose, Option<TenantId>, u32)| {
-            self.file
-                .keys
-                .iter()
-                .any(|key| (key.purpose, key.tenant, key.epoch) == (*purpose, *tenant, *epoch))
-        };
-        wanted
-            .into_iter()
-            .filter(|order| !there(order))
-            .zip(self.file.next_key_id..)
-            .map(|((purpose, tenant, epoch), id)| KeyOrder { id, purpose, tenant, epoch })
-            .collect()
-    }
-
-    /// Takes keys that the keeper made; durable when it returns.
-    pub fn add_keys(&mut self, keys: &[WrappedKey]) -> Result<(), KeyStoreError> {
-        for key in keys {
-            let KeyOrder { id, purpose, tenant, epoch } = key.order;
-            self.file.next_key_id = self.file.next_key_id.max(id.saturating_add(1));
-            let wrapped = BASE64.encode(&key.wrapped);
-            let check_value = key.check_value.clone();
-            self.file.keys.push(StoredKey { id, purpose, tenant, epoch, wrapped, check_value });
-        }
         self.save()
     }
 
@@ -275,56 +292,4 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), KeyStoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_store_from_before_webhooks_gets_that_key_and_no_other() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("keystore.json");
-        let now = Time::parse("2026-11-22T00:00:00Z").unwrap();
-        let mut store = KeyStore::create(&path, "here", "node1").unwrap();
-        let tenant = store.add_tenant("shop", Mode::Live, now).unwrap().unwrap();
-        let before = store.missing_keys(now).into_iter().filter(|o| o.purpose != KeyPurpose::Webhook);
-        let wrap = |order| WrappedKey { order, wrapped: vec![1; 60], check_value: "abcdef".into() };
-        let before: Vec<_> = before.map(wrap).collect();
-        store.add_keys(&before).unwrap();
-        let missing = KeyStore::open(&path, "here").unwrap().missing_keys(now);
-        let asked: Vec<_> = missing.iter().map(|order| (order.purpose, order.tenant)).collect();
-        assert_eq!(asked, [(KeyPurpose::Webhook, Some(tenant.id))]);
-        assert!(before.iter().all(|key| key.order.id < missing[0].id));
-    }
-
-    #[test]
-    fn keys_and_tenants_are_there_after_reading_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("keystore.json");
-        let now = Time::parse("2026-11-22T00:00:00Z").unwrap();
-        let mut store = KeyStore::create(&path, "here", "node1").unwrap();
-        assert_eq!(store.missing_keys(now).len(), 1);
-        let tenant = store.add_tenant("shop", Mode::Test, now).unwrap().unwrap();
-        assert!(store.add_tenant("shop", Mode::Test, now).unwrap().is_none());
-        let orders = store.missing_keys(now);
-        assert_eq!(orders.iter().map(|order| order.id).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
-        let keys: Vec<_> = orders
-            .iter()
-            .map(|order| WrappedKey { order: *order, wrapped: vec![1; 60], check_value: "abcdef".into() })
-            .collect();
-        store.add_keys(&keys).unwrap();
-        store.keep_signed(7, [9; 32]).unwrap();
-        assert_eq!(store.keeper_starts(now), 0);
-        store.note_keeper_start(now).unwrap();
-        let mut again = KeyStore::open(&path, "here").unwrap();
-        assert_eq!(again.keys(), keys);
-        assert_eq!(again.tenants(), [tenant]);
-        assert_eq!(again.signed(), (7, [9; 32]));
-        again.note_keeper_start(now.plus_seconds(10)).unwrap();
-        assert_eq!(
-            [10, 3_605, 7_200].map(|seconds| again.keeper_starts(now.plus_seconds(seconds))),
-            [2, 1, 0]
-        );
-        assert!(again.missing_keys(now).is_empty());
-        assert_eq!(again.missing_keys(now.plus_seconds(15 * 86_400)).len(), 1);
-        assert!(matches!(KeyStore::open(&path, "elsewhere"), Err(KeyStoreError::OtherInstallation(_))));
-    }
-}
+mod tests;

@@ -1,0 +1,161 @@
+//! What the edge knows of keys: their ids and where they stand, never a byte of one. It writes into the log what the supervisor
+//! says became of them, and says whether any record needs one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::App;
+use super::audit::catalogue;
+use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
+use super::reseal::Progress;
+use super::store::{Change, CommitError, KeyWatch, StoreError};
+use crate::wire::keys::{KeyChange, KeyInfo, KeyState};
+
+/// Records looked at together.
+const PAGE: usize = 500;
+
+/// The keys as the supervisor's key store has them, and how far those are that are being emptied.
+#[derive(Debug)]
+pub struct KeyTable {
+    keys: watch::Sender<Arc<Vec<KeyInfo>>>,
+    progress: Mutex<Progress>,
+    emptied: watch::Sender<Vec<u32>>,
+}
+
+impl Default for KeyTable {
+    fn default() -> Self {
+        Self {
+            keys: watch::Sender::new(Arc::default()),
+            progress: Mutex::default(),
+            emptied: watch::Sender::new(Vec::new()),
+        }
+    }
+}
+
+impl KeyTable {
+    /// Takes the keys as they stand.
+    pub(super) fn set(&self, keys: Vec<KeyInfo>) {
+        self.keys.send_replace(Arc::new(keys));
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Arc<Vec<KeyInfo>> {
+        Arc::clone(&self.keys.borrow())
+    }
+
+    /// To wait for the next change.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Vec<KeyInfo>>> {
+        self.keys.subscribe()
+    }
+
+    /// How far the keys are that are being emptied.
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No record is left under these: the supervisor is to know.
+    pub(super) fn say_emptied(&self, keys: Vec<u32>) {
+        self.emptied.send_replace(keys);
+    }
+
+    /// Waits until keys were emptied that nobody has asked for yet.
+    pub(super) async fn emptied(&self, told: &mut watch::Receiver<Vec<u32>>) -> Vec<u32> {
+        match told.changed().await {
+            Ok(()) => told.borrow_and_update().clone(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// For [`emptied`](Self::emptied).
+    pub(super) fn emptied_receiver(&self) -> watch::Receiver<Vec<u32>> {
+        self.emptied.subscribe()
+    }
+}
+
+/// Takes keys as they stand: what is sealed again, and what no record is taken under.
+pub(super) fn take(app: &App, keys: Vec<KeyInfo>) {
+    app.store.watch_keys(KeyWatch {
+        counted: keys.iter().filter(|key| key.emptying).map(|key| key.order.id).collect(),
+        barred: keys.iter().filter(|key| key.state == KeyState::Destroyed).map(|key| key.order.id).collect(),
+    });
+    app.keys.set(keys);
+}
+
+/// Writes into the log what became of keys; what it has already, it does not get again.
+pub(super) async fn log_changes(app: &App, changes: Vec<KeyChange>) -> Result<(), LogError> {
+    let mut events = Vec::new();
+    for change in changes {
+        if app.store.event(change.event).await?.is_none() {
+            events.push(event(change));
+        }
+    }
+    if !events.is_empty() {
+        app.store.commit(Change { events, ..Change::default() }).await?;
+    }
+    Ok(())
+}
+
+/// Why the log did not take it.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// It could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// It could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn event(change: KeyChange) -> EventDraft {
+    let KeyChange { event, order, state, is_new, actor } = change;
+    let action = match state {
+        _ if is_new => catalogue::KEY_CREATE,
+        KeyState::Pending => catalogue::KEY_CREATE,
+        KeyState::Active => catalogue::KEY_ACTIVATE,
+        KeyState::Retired => catalogue::KEY_RETIRE,
+        KeyState::Compromised => catalogue::KEY_COMPROMISE,
+        KeyState::Destroyed => catalogue::KEY_DESTROY,
+    };
+    let system = || Actor::System("supervisor".to_owned());
+    EventDraft {
+        id: event,
+        tenant: order.tenant,
+        actor: actor.map_or_else(system, Actor::Person),
+        origin: Origin::default(),
+        action,
+        outcome: EventOutcome::Ok,
+        target: Target { kind: "key".to_owned(), id: order.id.to_string(), version: Some(order.version) },
+        keys: vec![order.id],
+        facts: Facts { note: Some(order.purpose.name().to_owned()), ..Facts::default() },
+    }
+}
+
+/// Takes no record under this key any more, and says how many there are.
+pub(super) async fn release(app: &App, key: u32) -> Result<u64, StoreError> {
+    let keys = app.keys.all();
+    let mut watch = KeyWatch {
+        counted: keys.iter().filter(|other| other.emptying).map(|other| other.order.id).collect(),
+        barred: keys.iter().filter(|o| o.state == KeyState::Destroyed).map(|o| o.order.id).collect(),
+    };
+    watch.barred.push(key);
+    app.store.watch_keys(watch);
+    // What the writer took before it saw that is committed within one change of this node's own.
+    app.store.commit(Change::default()).await.map_err(|_| StoreError::Unavailable("io"))?;
+    count(app, &[key]).await
+}
+
+/// How many records need any of these keys.
+pub(super) async fn count(app: &App, keys: &[u32]) -> Result<u64, StoreError> {
+    let (mut left, mut after) = (0, None);
+    loop {
+        let page = app.store.sealed_records(after, PAGE).await?;
+        let needs = page.iter().filter(|record| record.sealed.key_ids().iter().any(|id| keys.contains(id)));
+        left += u64::try_from(needs.count()).unwrap_or(0);
+        after = page.last().map(|record| record.place);
+        if page.len() < PAGE {
+            return Ok(left);
+        }
+        tokio::task::yield_now().await;
+    }
+}

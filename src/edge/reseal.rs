@@ -1,0 +1,324 @@
+//! Cards sealed again under the key that took over, beside everything else: whatever dies in the middle, what is left is found by
+//! looking, since each record names its key.
+//!
+//! A pass goes over all records in their order. Those under a key that is being emptied go to the keeper in batches and come back
+//! sealed under the tenant's active key; new bytes, digests and the openings are committed together. Passes are made until one finds
+//! nothing and no record came in late (sealed before the key was retired, committed after).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::App;
+use super::attest::opening_of;
+use super::audit::catalogue;
+use super::audit::event::{Actor, CardFacts, EventDraft, EventOutcome, Facts, Origin, Target};
+use super::keeper::KeeperError;
+use super::keys;
+use super::store::{Change, CommitError, Resealed, RowChange, SealedRecord, StoreError};
+use crate::card::id::EventId;
+use crate::card::tenant::TenantId;
+use crate::random::NoRandomness;
+use crate::wire::control::AdminAnswer;
+use crate::wire::keeper::{self, RESEAL_MAX, Reseal};
+use crate::wire::keys::KeyInfo;
+
+/// Records looked at together.
+const PAGE: usize = 512;
+/// Batches on their way at once: one at the keeper, one at the store, one that waits.
+const BATCHES_AT_ONCE: usize = 3;
+/// After a failure, and after a pass that could do nothing.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How far the keys are that are being emptied.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// The keys.
+    keys: Vec<KeyInfo>,
+    /// Records under them when it was counted.
+    total: u64,
+    /// Of these, records that are under another key now.
+    done: u64,
+    /// Records that do not open, in the last pass.
+    unreadable: u64,
+    /// When the pass began, and when it ended.
+    began: Option<Instant>,
+    ended: Option<Instant>,
+    /// Whether nothing is left.
+    finished: bool,
+}
+
+/// Why a batch was not sealed again; nothing of it is changed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+}
+
+/// What became of records.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    done: u64,
+    /// Changed by somebody else meanwhile.
+    missed: u64,
+    unreadable: u64,
+}
+
+/// Empties keys for as long as the edge runs.
+pub(super) async fn run(app: App) {
+    let mut changes = app.keys.subscribe();
+    loop {
+        let emptying: Vec<KeyInfo> =
+            changes.borrow_and_update().iter().filter(|k| k.emptying).copied().collect();
+        let wait = if emptying.is_empty() {
+            None
+        } else {
+            match empty(&app, &emptying).await {
+                Ok(true) => None,
+                Ok(false) => Some(AGAIN),
+                Err(error) => {
+                    tracing::warn!(code = "reseal", reason = %error, "cards could not be sealed again; it goes on in a moment");
+                    Some(AGAIN)
+                }
+            }
+        };
+        let changed = async {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        match wait {
+            None => changed.await,
+            Some(wait) => drop(tokio::time::timeout(wait, changed).await),
+        }
+    }
+}
+
+/// Passes until nothing is left; false if something is that cannot be sealed again.
+async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
+    let ids: Vec<u32> = emptying.iter().map(|key| key.order.id).collect();
+    let total = keys::count(app, &ids).await?;
+    let began = Some(Instant::now());
+    *app.keys.progress() = Progress { keys: emptying.to_vec(), total, began, ..Progress::default() };
+    loop {
+        let late = app.store.watched_seals();
+        let tally = pass(app, &ids).await?;
+        app.keys.progress().unreadable = tally.unreadable;
+        if tally.unreadable > 0 && tally.missed == 0 && tally.done == 0 {
+            tracing::error!(
+                code = "reseal",
+                "records that do not open stay under a key that is to be emptied"
+            );
+            return Ok(false);
+        }
+        if tally.done + tally.missed + tally.unreadable == 0 && app.store.watched_seals() == late {
+            let mut progress = app.keys.progress();
+            (progress.finished, progress.ended) = (true, Some(Instant::now()));
+            drop(progress);
+            tracing::info!(
+                keys = ids.len(),
+                records = total,
+                "nothing is left under the keys that were to be emptied"
+            );
+            app.keys.say_emptied(ids);
+            return Ok(true);
+        }
+    }
+}
+
+/// Goes over all records once.
+async fn pass(app: &App, ids: &[u32]) -> Result<Tally, Error> {
+    let (mut tally, mut after, mut batches) = (Tally::default(), None, JoinSet::new());
+    let mut pace = Pace::new(app.limits.reseals_per_second_max);
+    loop {
+        let page = app.store.sealed_records(after, PAGE).await?;
+        after = page.last().map(|record| record.place);
+        let ended = page.len() < PAGE;
+        let due = page.into_iter().filter(|record| record.sealed.key_ids().iter().any(|id| ids.contains(id)));
+        for (tenant, batch) in into_batches(due) {
+            while batches.len() >= BATCHES_AT_ONCE {
+                join(app, &mut batches, &mut tally).await?;
+            }
+            pace.wait(batch.len()).await;
+            let app = App::clone(app);
+            batches.spawn(async move { reseal(&app, tenant, batch).await });
+        }
+        if ended {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    while !batches.is_empty() {
+        join(app, &mut batches, &mut tally).await?;
+    }
+    Ok(tally)
+}
+
+/// Records by tenant, in batches that the keeper takes.
+fn into_batches(records: impl Iterator<Item = SealedRecord>) -> Vec<(TenantId, Vec<SealedRecord>)> {
+    let mut by_tenant: BTreeMap<TenantId, Vec<SealedRecord>> = BTreeMap::new();
+    records.for_each(|record| by_tenant.entry(record.tenant).or_default().push(record));
+    let batches = by_tenant.into_iter().flat_map(|(tenant, mut records)| {
+        let mut batches = Vec::new();
+        while records.len() > RESEAL_MAX {
+            let rest = records.split_off(RESEAL_MAX);
+            batches.push((tenant, std::mem::replace(&mut records, rest)));
+        }
+        batches.push((tenant, records));
+        batches
+    });
+    batches.collect()
+}
+
+async fn join(
+    app: &App,
+    batches: &mut JoinSet<Result<Tally, Error>>,
+    tally: &mut Tally,
+) -> Result<(), Error> {
+    // A task that panicked has said so; its batch is found again by the next pass.
+    let Some(Ok(done)) = batches.join_next().await else { return Ok(()) };
+    let done = done?;
+    tally.done += done.done;
+    tally.missed += done.missed;
+    tally.unreadable += done.unreadable;
+    app.keys.progress().done += done.done;
+    Ok(())
+}
+
+/// One batch: sealed again by the keeper, committed with its event. Records that changed meanwhile are left for the next pass, and
+/// the event tells of the openings alone.
+async fn reseal(app: &App, tenant: TenantId, records: Vec<SealedRecord>) -> Result<Tally, Error> {
+    let event = EventId::make(app.clock.now())?;
+    let cards = records.iter().map(|record| (record.place.token, record.sealed.clone())).collect();
+    let answer = app.keeper.reseal(Reseal { tenant, event, cards }).await?;
+    let (mut changed, mut cards, mut tally) = (Vec::new(), Vec::new(), Tally::default());
+    let mut old_keys = Vec::new();
+    for (record, now) in records.into_iter().zip(answer.cards) {
+        let Some(now) = now else {
+            tally.unreadable += 1;
+            continue;
+        };
+        old_keys.extend(record.sealed.key_ids());
+        cards.push(CardFacts {
+            sha256: data_encoding::HEXLOWER.encode(&now.digest()),
+            token: record.place.token,
+            version: record.place.version,
+        });
+        changed.push(Resealed { row: record.row, was: record.sealed, now });
+    }
+    let count = u64::try_from(changed.len()).unwrap_or(0);
+    if changed.is_empty() {
+        return Ok(tally);
+    }
+    old_keys.sort_unstable();
+    old_keys.dedup();
+    old_keys.retain(|key| *key != answer.key);
+    old_keys.push(answer.key);
+    let opened = answer.opened;
+    let draft = draft(event, tenant, answer.key, old_keys, cards, opened.clone());
+    let change =
+        Change { rows: vec![RowChange::Reseal(changed)], events: vec![draft.clone()], idempotency: None };
+    match app.store.commit(change).await {
+        Ok(_) => tally.done += count,
+        Err(CommitError::Conflict) => {
+            tally.missed += count;
+            if opened.is_some() {
+                let facts = Facts { cards: Vec::new(), ..draft.facts };
+                let outcome = EventOutcome::Error("conflict".to_owned());
+                let alone = EventDraft { facts, outcome, ..draft };
+                app.store.commit(Change { events: vec![alone], ..Change::default() }).await?;
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if opened.is_some() {
+        app.keeper.acknowledge(Vec::new(), vec![event]).await?;
+    }
+    Ok(tally)
+}
+
+fn draft(
+    id: EventId,
+    tenant: TenantId,
+    key: u32,
+    keys: Vec<u32>,
+    cards: Vec<CardFacts>,
+    opened: Option<keeper::Opened>,
+) -> EventDraft {
+    EventDraft {
+        id,
+        tenant: Some(tenant),
+        actor: Actor::System("resealer".to_owned()),
+        origin: Origin::default(),
+        action: catalogue::CARD_RESEAL,
+        outcome: EventOutcome::Ok,
+        target: Target { kind: "key".to_owned(), id: key.to_string(), version: None },
+        keys,
+        facts: Facts { cards, opening: opened.map(opening_of), ..Facts::default() },
+    }
+}
+
+/// Holds a stream of records to so many a second.
+struct Pace {
+    per_second_max: u32,
+    began: Instant,
+    passed: u64,
+}
+
+impl Pace {
+    fn new(per_second_max: u32) -> Self {
+        Self { per_second_max: per_second_max.max(1), began: Instant::now(), passed: 0 }
+    }
+
+    async fn wait(&mut self, records: usize) {
+        let due =
+            Duration::from_micros(self.passed.saturating_mul(1_000_000) / u64::from(self.per_second_max));
+        self.passed += u64::try_from(records).unwrap_or(0);
+        let ahead = due.saturating_sub(self.began.elapsed());
+        if ahead > Duration::from_millis(1) {
+            tokio::time::sleep(ahead).await;
+        }
+    }
+}
+
+impl Progress {
+    /// A line for the keys that are being emptied, or were emptied last.
+    pub(super) fn table(&self) -> AdminAnswer {
+        let head = ["keys", "left", "of", "per second", "seconds left", "state"].map(str::to_owned).to_vec();
+        let mut lines = vec![head];
+        if let Some(began) = self.began {
+            let ids: Vec<String> = self.keys.iter().map(|key| key.order.id.to_string()).collect();
+            let seconds = self.ended.unwrap_or_else(Instant::now).duration_since(began).as_secs_f64();
+            let rate = if seconds > 0.0 { (as_f64(self.done) / seconds).round() } else { 0.0 };
+            let left = self.total.saturating_sub(self.done);
+            let estimate = if rate > 0.0 { format!("{:.0}", as_f64(left) / rate) } else { String::new() };
+            let state = match (self.finished, self.unreadable) {
+                (true, _) => "empty".to_owned(),
+                (false, 0) => "being emptied".to_owned(),
+                (false, unreadable) => format!("{unreadable} records do not open"),
+            };
+            lines.push(vec![
+                ids.join(","),
+                left.to_string(),
+                self.total.to_string(),
+                format!("{rate:.0}"),
+                estimate,
+                state,
+            ]);
+        }
+        AdminAnswer::Table(lines)
+    }
+}
+
+/// Counts are far below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "shown, not reckoned with")]
+const fn as_f64(count: u64) -> f64 {
+    count as f64
+}

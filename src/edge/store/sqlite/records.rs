@@ -1,0 +1,87 @@
+//! Sealed records for those who seal them again, and the watch over the keys that they are under.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use rusqlite::{Connection, Row};
+
+use super::codec::{self, ReadError};
+use crate::card::id::{IdBytes, Token};
+use crate::card::sealed::SealedCard;
+use crate::card::tenant::TenantId;
+use crate::edge::store::{CommitError, KeyWatch, RecordPlace, SealedRecord};
+
+/// The keys that are watched. Nearly always there are none, and that costs one look.
+#[derive(Default)]
+pub(super) struct Watched {
+    any: AtomicBool,
+    keys: RwLock<KeyWatch>,
+    seals: AtomicU64,
+}
+
+impl Watched {
+    pub(super) fn set(&self, watch: KeyWatch) {
+        let any = !watch.counted.is_empty() || !watch.barred.is_empty();
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = watch;
+        self.any.store(any, Ordering::SeqCst);
+    }
+
+    pub(super) fn seals(&self) -> u64 {
+        self.seals.load(Ordering::SeqCst)
+    }
+
+    /// Looks at a record that comes in.
+    pub(super) fn take(&self, sealed: &SealedCard) -> Result<(), CommitError> {
+        if !self.any.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let ids = sealed.key_ids();
+        if ids.iter().any(|id| keys.barred.contains(id)) {
+            return Err(CommitError::Unavailable("key_destroyed"));
+        }
+        if ids.iter().any(|id| keys.counted.contains(id)) {
+            self.seals.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+/// Records after this place, in order; fewer than `limit` are the last of them.
+pub(super) fn read(
+    conn: &Connection,
+    after: Option<RecordPlace>,
+    limit: usize,
+) -> Result<Vec<SealedRecord>, ReadError> {
+    let mut records = Vec::with_capacity(limit);
+    let first = Token(IdBytes([0; 18]));
+    if after.is_none_or(|place| !place.is_old) {
+        let token = after.map_or(first, |place| place.token);
+        let mut statement = conn.prepare_cached(include_str!("sql/records_current.sql"))?;
+        let mut rows = statement.query((token.bytes(), codec::to_limit(limit)))?;
+        while let Some(row) = rows.next()? {
+            records.push(record(row, false)?);
+        }
+    }
+    if records.len() < limit {
+        let (token, version) =
+            after.filter(|place| place.is_old).map_or((first, 0), |p| (p.token, p.version));
+        let mut statement = conn.prepare_cached(include_str!("sql/records_old.sql"))?;
+        let mut rows = statement.query((token.bytes(), version, codec::to_limit(limit - records.len())))?;
+        while let Some(row) = rows.next()? {
+            records.push(record(row, true)?);
+        }
+    }
+    Ok(records)
+}
+
+fn record(row: &Row<'_>, is_old: bool) -> Result<SealedRecord, ReadError> {
+    let blob = |at: usize| row.get_ref(at)?.as_blob().map_err(rusqlite::Error::from);
+    let token = Token::from_slice(blob(0)?).ok_or(ReadError::Corrupt("token"))?;
+    Ok(SealedRecord {
+        place: RecordPlace { is_old, token, version: row.get(2)? },
+        tenant: TenantId(row.get(1)?),
+        row: row.get(3)?,
+        sealed: codec::decode_sealed(blob(4)?)?,
+    })
+}

@@ -1,0 +1,1 @@
+update sealed set sealed = ?3 where id = ?1 and sealed = ?2

@@ -1,0 +1,479 @@
+//! What the supervisor does with keys: which are missing, how one takes over from another, and what an administrator may ask.
+//!
+//! Each step is durable in the key store before the keeper goes by it, and the key store keeps what the log is to be told until the
+//! edge has committed it ([`Vault::tell_of_keys`]): a supervisor that dies between two steps goes on with the next.
+
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+
+use super::children::Said;
+use super::confine::Role;
+use super::key_store::StoredKey;
+use super::root::RootFile;
+use super::vault::Vault;
+use crate::card::tenant::TenantId;
+use crate::clock::{Clock, SystemClock, Time};
+use crate::keeper::keys::Mac;
+use crate::wire::control::{AdminAnswer, AdminCommand, FromEdge, FromKeeperControl, ToKeeperControl};
+use crate::wire::keys::{KeyOrder, KeyPurpose, KeyState, WrappedKey};
+
+/// Before the end of its cryptoperiod a key is told of for so long.
+const WARN_SECONDS: i64 = 30 * 86_400;
+
+/// What an administrator may ask about keys.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyRequest {
+    /// All keys and where they stand.
+    List,
+    /// All that is known of one key, by its id.
+    Show(u32),
+    /// Another key takes over.
+    Rotate {
+        /// What the key is for.
+        purpose: KeyPurpose,
+        /// Whose, by name; none for the installation's own.
+        tenant: Option<String>,
+    },
+    /// A key protects nothing more.
+    Retire(u32),
+    /// A key is known to others, or may be.
+    Compromise(u32),
+    /// A key is gone for good.
+    Destroy(u32),
+    /// How far the records are that are sealed again.
+    Progress,
+}
+
+impl Vault {
+    /// Does what is asked about keys, and has the log say so; progress is the edge's to tell.
+    pub(super) async fn answer_key(
+        &mut self,
+        request: &KeyRequest,
+        actor: &str,
+    ) -> Result<AdminAnswer, String> {
+        let done = match request {
+            KeyRequest::List | KeyRequest::Progress => {
+                self.count_seals().await?;
+                return Ok(self.key_table());
+            }
+            KeyRequest::Show(key) => {
+                self.count_seals().await?;
+                return self.show_key(*key);
+            }
+            KeyRequest::Rotate { purpose, tenant } => {
+                self.rotate_key(*purpose, tenant.as_deref(), actor).await
+            }
+            KeyRequest::Retire(key) => self.retire_key(*key, actor).await,
+            KeyRequest::Compromise(key) => self.compromise_key(*key, actor).await,
+            KeyRequest::Destroy(key) => self.destroy_key(*key, actor).await,
+        };
+        // What was done before something failed is in the key store, and so it belongs into the log.
+        self.tell_of_keys().await?;
+        done.map(AdminAnswer::Done)
+    }
+
+    /// The KEK that the key store is wrapped under; notes the first one's record where there is none yet.
+    pub(super) fn read_kek(&mut self) -> Result<Vec<u8>, String> {
+        let path = self.config.keys.root_key.as_deref();
+        let file = RootFile::read(path.ok_or("keys.root_key: the file provider needs it")?)?;
+        let Some(record) = self.key_store.kek() else {
+            let first = file.kek(0, 1)?.expose_secret().to_vec();
+            let check_value = Mac::new(&first).check_value();
+            self.key_store.note_kek(check_value, SystemClock.now(), None).map_err(|e| e.to_string())?;
+            return Ok(first);
+        };
+        let kek = file.kek(record.id, record.version)?.expose_secret();
+        if Mac::new(kek).check_value() != record.check_value {
+            return Err(
+                "keys.root_key: this is another key than the key store is wrapped under; restore the \
+                        root key, or restore the key store that belongs to it"
+                    .to_owned(),
+            );
+        }
+        Ok(kek.to_vec())
+    }
+
+    /// Makes keys that are missing, brings the states to what the calendar says, and has keeper and log follow.
+    pub(super) async fn tend_keys(&mut self) -> Result<(), String> {
+        let now = SystemClock.now();
+        self.destroy_old_kek(now)?;
+        let orders = self.key_store.missing_keys(now);
+        if !orders.is_empty() {
+            self.make_keys(orders, None).await?;
+        }
+        if self.key_store.tend(now).map_err(|error| error.to_string())? {
+            self.hand_keys().await?;
+        }
+        self.count_seals().await
+    }
+
+    /// Has the edge write into the log what it has not been told of keys, and take the keys as they stand.
+    pub(super) async fn tell_of_keys(&mut self) -> Result<(), String> {
+        let changes = self.key_store.untold().to_vec();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let events: Vec<_> = changes.iter().map(|change| change.event).collect();
+        let keys = self.key_store.infos();
+        self.ask_edge(AdminCommand::KeysChanged { changes, keys }).await?;
+        self.key_store.told(&events).map_err(|error| error.to_string())
+    }
+
+    /// Has the edge carry out a command and waits for its answer.
+    async fn ask_edge(&mut self, command: AdminCommand) -> Result<(), String> {
+        let own = self.number_own_command();
+        self.command_edge(own, command)?;
+        let answer = self
+            .await_from(Role::Edge, |said| match said {
+                Said::Edge(FromEdge::Admin(number, answer)) if *number == own => Some(answer.clone()),
+                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
+            })
+            .await?;
+        match answer {
+            AdminAnswer::Refused(sentence) => Err(sentence),
+            AdminAnswer::Done(_) | AdminAnswer::Credential { .. } | AdminAnswer::Table(_) => Ok(()),
+        }
+    }
+
+    /// Has the keeper make and wrap keys; the key store keeps them, then they are used. A KEK whose cryptoperiod is over wraps none.
+    async fn make_keys(&mut self, orders: Vec<KeyOrder>, actor: Option<&str>) -> Result<(), String> {
+        let now = SystemClock.now();
+        if self.key_store.kek().is_some_and(|kek| kek.protects_until(&self.policy) <= now) {
+            return Err("the cryptoperiod of the KEK is over; run `cardvault keys rotate kek`".to_owned());
+        }
+        self.tell_keeper(&ToKeeperControl::MakeKeys(orders))?;
+        let made = self.await_keys().await?;
+        self.key_store.add_keys(&made, now, actor).map_err(|error| error.to_string())?;
+        self.hand_keys().await
+    }
+
+    async fn await_keys(&mut self) -> Result<Vec<WrappedKey>, String> {
+        self.await_from(Role::Keeper, |said| match said {
+            Said::Keeper(FromKeeperControl::Keys(keys)) => Some(keys.clone()),
+            Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
+        })
+        .await
+    }
+
+    /// Hands the keeper all keys as they stand.
+    async fn hand_keys(&mut self) -> Result<(), String> {
+        let held = self.key_store.keys().iter().filter(|key| key.purpose != KeyPurpose::Kek);
+        let held = held.map(|key| key.held(&self.policy)).collect();
+        self.tell_keeper(&ToKeeperControl::UseKeys(held))?;
+        self.await_keeper_ready().await
+    }
+
+    /// Takes over what data keys have sealed since the keeper was asked last.
+    async fn count_seals(&mut self) -> Result<(), String> {
+        self.tell_keeper(&ToKeeperControl::CountSeals)?;
+        let seals = self
+            .await_from(Role::Keeper, |said| match said {
+                Said::Keeper(FromKeeperControl::Seals(seals)) => Some(seals.clone()),
+                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
+            })
+            .await?;
+        self.key_store.count_seals(&seals).map_err(|error| error.to_string())
+    }
+
+    /// A key takes over from the active one of its purpose; of a data key, the records of all older ones are sealed again.
+    async fn rotate_key(
+        &mut self,
+        purpose: KeyPurpose,
+        tenant: Option<&str>,
+        actor: &str,
+    ) -> Result<String, String> {
+        let tenant = match tenant {
+            None => None,
+            Some(name) => Some(self.key_store.tenant(name).ok_or("there is no tenant of this name")?.id),
+        };
+        match (purpose, tenant) {
+            (KeyPurpose::Kek, None) => self.rotate_kek(actor).await,
+            (KeyPurpose::Kek, Some(_)) => Err("the KEK is the installation's: leave --tenant out".to_owned()),
+            (KeyPurpose::Data | KeyPurpose::Pseudonym, Some(tenant)) => {
+                self.succeed(purpose, tenant, actor).await
+            }
+            (KeyPurpose::Data | KeyPurpose::Pseudonym, None) => {
+                Err("this key is a tenant's: name it with --tenant".to_owned())
+            }
+            (
+                KeyPurpose::Fingerprint | KeyPurpose::BodyMac | KeyPurpose::Webhook | KeyPurpose::Checkpoint,
+                _,
+            ) => Err("this version rotates kek, data and pseudonym".to_owned()),
+        }
+    }
+
+    async fn succeed(
+        &mut self,
+        purpose: KeyPurpose,
+        tenant: TenantId,
+        actor: &str,
+    ) -> Result<String, String> {
+        let order = self.key_store.successor(purpose, Some(tenant), SystemClock.now());
+        self.make_keys(vec![order], Some(actor)).await?;
+        if purpose != KeyPurpose::Data {
+            return Ok(format!("key {} is the {} key of the tenant now", order.id, purpose.name()));
+        }
+        let old: Vec<u32> = self.data_keys_behind(tenant).map(|key| key.id).collect();
+        self.key_store.set_emptying(&old, true).map_err(|error| error.to_string())?;
+        Ok(format!(
+            "key {} seals for the tenant now; what older keys have sealed is being sealed again: see `cardvault keys progress`",
+            order.id
+        ))
+    }
+
+    /// No record is left under these keys.
+    pub(super) fn note_emptied(&mut self, keys: &[u32]) {
+        if let Err(error) = self.key_store.set_emptying(keys, false) {
+            tracing::error!(reason = %error, "that keys are empty could not be noted");
+        }
+    }
+
+    /// The data keys of a tenant that seal nothing more and may still have sealed something that is there.
+    fn data_keys_behind(&self, tenant: TenantId) -> impl Iterator<Item = &StoredKey> {
+        let behind = move |key: &&StoredKey| {
+            (key.purpose, key.tenant) == (KeyPurpose::Data, Some(tenant))
+                && matches!(key.state, KeyState::Retired | KeyState::Compromised)
+        };
+        self.key_store.keys().iter().filter(behind)
+    }
+
+    /// A new KEK: all keys are wrapped under it in one write of the key store, and then the old one is destroyed at its provider.
+    async fn rotate_kek(&mut self, actor: &str) -> Result<String, String> {
+        let path = self.config.keys.root_key.clone().ok_or("keys.root_key: the file provider needs it")?;
+        let mut file = RootFile::read(&path)?;
+        let (now, actor) = (SystemClock.now(), Some(actor));
+        // One that a rotation before left half-way is taken up again.
+        let pending = self
+            .key_store
+            .keys()
+            .iter()
+            .find(|key| key.purpose == KeyPurpose::Kek && key.state == KeyState::Pending);
+        if let Some(left) = pending.map(|key| key.id) {
+            self.key_store.set_state(left, KeyState::Destroyed, now, actor).map_err(|e| e.to_string())?;
+        }
+        let id = self.key_store.next_key_id();
+        file.make(id)?;
+        let kek = file.kek(id, 0)?.expose_secret().to_vec();
+        file.write(&path)?;
+        let noted = self.key_store.note_kek(Mac::new(&kek).check_value(), now, actor);
+        let next = noted.map_err(|error| error.to_string())?;
+        let keys = self.key_store.held(&self.policy).into_iter().map(|held| held.key).collect();
+        self.tell_keeper(&ToKeeperControl::Rewrap { kek, keys })?;
+        let again = self.await_keys().await?;
+        self.key_store.rewrapped(next.id, &again, now, actor).map_err(|error| error.to_string())?;
+        self.tell_keeper(&ToKeeperControl::UseKek)?;
+        self.await_keeper_ready().await?;
+        self.destroy_old_kek(now)?;
+        Ok(format!(
+            "{} keys are wrapped under key {} now; the KEK before it is destroyed",
+            again.len(),
+            next.id
+        ))
+    }
+
+    /// Destroys at the provider, and then in the record, every KEK that another took over from.
+    fn destroy_old_kek(&mut self, now: Time) -> Result<(), String> {
+        let is_old = |key: &&StoredKey| {
+            key.purpose == KeyPurpose::Kek && matches!(key.state, KeyState::Retired | KeyState::Compromised)
+        };
+        let old: Vec<u32> = self.key_store.keys().iter().filter(is_old).map(|key| key.id).collect();
+        let (Some(path), Some(active), false) =
+            (self.config.keys.root_key.clone(), self.key_store.kek().map(|key| key.id), old.is_empty())
+        else {
+            return Ok(());
+        };
+        let mut file = RootFile::read(&path)?;
+        file.keep_only(active);
+        file.write(&path)?;
+        old.into_iter().try_for_each(|id| {
+            self.key_store.set_state(id, KeyState::Destroyed, now, None).map_err(|error| error.to_string())
+        })
+    }
+
+    /// A key protects nothing more from now on.
+    async fn retire_key(&mut self, id: u32, actor: &str) -> Result<String, String> {
+        let key = self.key_store.key(id).ok_or("there is no key of this id; see `cardvault keys list`")?;
+        if key.state == KeyState::Active {
+            return Err(format!(
+                "it is in use and nothing would take over from it: run `cardvault keys rotate {}`, which retires it",
+                key.purpose.name()
+            ));
+        }
+        self.set_state(id, KeyState::Retired, actor).await?;
+        Ok(format!("key {id} is retired"))
+    }
+
+    /// A key is known to others, or may be: another takes over at once, and what it protects is moved away first of all.
+    async fn compromise_key(&mut self, id: u32, actor: &str) -> Result<String, String> {
+        let key = self.key_store.key(id).ok_or("there is no key of this id; see `cardvault keys list`")?;
+        let (purpose, tenant, state) = (key.purpose, key.tenant, key.state);
+        match (purpose, tenant) {
+            (KeyPurpose::Kek, _) if state == KeyState::Active => {
+                // What was wrapped under it may have been unwrapped by others: the checklist goes on from here.
+                let done = self.rotate_kek(actor).await?;
+                return Ok(format!("{done}\n{}", checklist(purpose)));
+            }
+            (KeyPurpose::Data | KeyPurpose::Pseudonym, Some(tenant)) if state == KeyState::Active => {
+                self.succeed(purpose, tenant, actor).await?;
+            }
+            (KeyPurpose::Data | KeyPurpose::Pseudonym | KeyPurpose::Kek, _) => {}
+            (
+                KeyPurpose::Fingerprint | KeyPurpose::BodyMac | KeyPurpose::Webhook | KeyPurpose::Checkpoint,
+                _,
+            ) => {
+                return Err("this version can replace kek, data and pseudonym keys only".to_owned());
+            }
+        }
+        self.set_state(id, KeyState::Compromised, actor).await?;
+        if purpose == KeyPurpose::Data {
+            self.key_store.set_emptying(&[id], true).map_err(|error| error.to_string())?;
+        }
+        Ok(format!("key {id} is compromised and protects nothing more\n{}", checklist(purpose)))
+    }
+
+    /// A key is gone for good. The edge says first that no record needs it, and takes none under it any more.
+    async fn destroy_key(&mut self, id: u32, actor: &str) -> Result<String, String> {
+        let key = self.key_store.key(id).ok_or("there is no key of this id; see `cardvault keys list`")?;
+        if !key.state.may_become(KeyState::Destroyed) {
+            return Err(format!(
+                "a key that is {} cannot be destroyed: rotate it first (`cardvault keys rotate {}`)",
+                key.state.name(),
+                key.purpose.name()
+            ));
+        }
+        if key.purpose == KeyPurpose::Data {
+            self.ask_edge(AdminCommand::ReleaseKey { key: id }).await?;
+        }
+        self.set_state(id, KeyState::Destroyed, actor).await?;
+        Ok(format!(
+            "key {id} is destroyed: no record that was sealed under it opens any more, in no backup either"
+        ))
+    }
+
+    async fn set_state(&mut self, id: u32, state: KeyState, actor: &str) -> Result<(), String> {
+        let now = SystemClock.now();
+        self.key_store.set_state(id, state, now, Some(actor)).map_err(|error| error.to_string())?;
+        self.hand_keys().await
+    }
+
+    /// All keys, a line each.
+    fn key_table(&self) -> AdminAnswer {
+        let head = [
+            "id",
+            "purpose",
+            "tenant",
+            "epoch",
+            "version",
+            "state",
+            "made",
+            "protects until",
+            "seals",
+            "kcv",
+            "",
+        ];
+        let now = SystemClock.now();
+        let line = |key: &StoredKey| {
+            let until = key.protects_until(&self.policy);
+            let note =
+                if key.emptying { "being emptied" } else { self.warning(key, now).unwrap_or_default() };
+            vec![
+                key.id.to_string(),
+                key.purpose.name().to_owned(),
+                self.tenant_name(key.tenant),
+                if key.epoch == 0 { String::new() } else { month(key.epoch) },
+                key.version.to_string(),
+                key.state.name().to_owned(),
+                date(key.made_at),
+                date(until),
+                if key.purpose == KeyPurpose::Data { key.seals.to_string() } else { String::new() },
+                key.check_value.clone(),
+                note.to_owned(),
+            ]
+        };
+        let lines = self.key_store.keys().iter().map(line);
+        AdminAnswer::Table(std::iter::once(head.map(str::to_owned).to_vec()).chain(lines).collect())
+    }
+
+    /// All that is known of one key.
+    fn show_key(&self, id: u32) -> Result<AdminAnswer, String> {
+        let key = self.key_store.key(id).ok_or("there is no key of this id; see `cardvault keys list`")?;
+        let until = key.protects_until(&self.policy);
+        let mut lines = vec![
+            vec!["key".to_owned(), id.to_string()],
+            vec!["purpose".to_owned(), key.purpose.name().to_owned()],
+            vec!["tenant".to_owned(), self.tenant_name(key.tenant)],
+            vec!["epoch".to_owned(), if key.epoch == 0 { String::new() } else { month(key.epoch) }],
+            vec!["version".to_owned(), key.version.to_string()],
+            vec!["state".to_owned(), key.state.name().to_owned()],
+            vec![
+                "cryptoperiod".to_owned(),
+                format!("{} days, until {}", self.policy.cryptoperiod_days(key.purpose), date(until)),
+            ],
+            vec!["seals".to_owned(), key.seals.to_string()],
+            vec!["key check value".to_owned(), key.check_value.clone()],
+        ];
+        lines.extend(key.history.iter().map(|step| {
+            let who = step.actor.as_deref().unwrap_or("the vault");
+            vec![step.at.to_string(), format!("{} ({who})", step.state.name())]
+        }));
+        Ok(AdminAnswer::Table(lines))
+    }
+
+    /// What somebody has to know of a key in use whose cryptoperiod ends.
+    fn warning(&self, key: &StoredKey, now: Time) -> Option<&'static str> {
+        let until = key.protects_until(&self.policy);
+        let next = |other: &StoredKey| {
+            (other.purpose, other.tenant, other.state) == (key.purpose, key.tenant, KeyState::Pending)
+        };
+        if key.state != KeyState::Active || self.key_store.keys().iter().any(next) {
+            None
+        } else if until <= now {
+            Some("EXPIRED: rotate it")
+        } else if until <= now.plus_seconds(WARN_SECONDS) {
+            Some("expires soon: rotate it")
+        } else {
+            None
+        }
+    }
+
+    fn tenant_name(&self, id: Option<TenantId>) -> String {
+        let tenant = self.key_store.tenants().iter().find(|tenant| Some(tenant.id) == id);
+        tenant.map_or_else(String::new, |tenant| tenant.name.clone())
+    }
+}
+
+/// What people have to do when a key is known to others (PCI DSS 3.7.5, 12.10).
+const fn checklist(purpose: KeyPurpose) -> &'static str {
+    match purpose {
+        KeyPurpose::Kek => {
+            "checklist:\n\
+             1. every key that was wrapped under the old KEK may be known: `cardvault keys compromise` each data key\n\
+             2. find every copy of the key store that was wrapped under it (backups!) and destroy it\n\
+             3. wait for `cardvault keys progress` to say that nothing is left, then `cardvault keys destroy` each\n\
+             4. replace whoever, and whatever, had access to the root key; write down what happened (12.10)"
+        }
+        KeyPurpose::Data
+        | KeyPurpose::Fingerprint
+        | KeyPurpose::BodyMac
+        | KeyPurpose::Pseudonym
+        | KeyPurpose::Webhook
+        | KeyPurpose::Checkpoint => {
+            "checklist:\n\
+             1. wait for `cardvault keys progress` to say that nothing is left under the key\n\
+             2. `cardvault keys destroy` it; destroy backups that hold both it and what it sealed\n\
+             3. find out who had it and what they could read; write down what happened (12.10)\n\
+             4. tell the acquirer if card numbers may be known"
+        }
+    }
+}
+
+/// `2026-12`.
+fn month(epoch: u32) -> String {
+    format!("{:04}-{:02}", epoch / 12, epoch % 12 + 1)
+}
+
+/// `2026-12-01`.
+fn date(time: Time) -> String {
+    time.to_string().chars().take(10).collect()
+}

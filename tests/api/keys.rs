@@ -1,0 +1,184 @@
+//! Keys of a real vault: one takes over from another while cards are read, changed and charged, and what nothing needs is destroyed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use cardvault::card::tenant::Mode;
+use serde_json::{Value, json};
+
+use crate::common::{BILLING, Vault, card, count_of, events, numbers, run, store, text, wait_for};
+
+/// `cardvault keys …`: exit code and what it printed.
+fn keys(vault: &Vault, args: &[&str]) -> (i32, String) {
+    let config = vault.config();
+    run(&[&["keys", "--config", config.to_str().unwrap()], args].concat())
+}
+
+/// The lines of `keys list`: id, purpose, tenant, …
+fn list(vault: &Vault) -> Vec<Vec<String>> {
+    let (code, said) = keys(vault, &["list"]);
+    assert_eq!(code, 0, "{said}");
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+    said.lines().skip(1).map(words).collect()
+}
+
+/// Ids and states of the keys of this purpose.
+fn states(vault: &Vault, purpose: &str) -> Vec<(String, String)> {
+    let known = ["pending", "active", "retired", "compromised", "destroyed"];
+    let state = |line: &Vec<String>| line.iter().find(|word| known.contains(&word.as_str())).unwrap().clone();
+    list(vault).iter().filter(|line| line[1] == purpose).map(|line| (line[0].clone(), state(line))).collect()
+}
+
+/// The id of the only key of this purpose in this state.
+fn id_of(vault: &Vault, purpose: &str, wanted: &str) -> String {
+    let all = states(vault, purpose);
+    let mut found = all.iter().filter(|(_, state)| state == wanted);
+    let (id, _) = found.next().unwrap();
+    assert!(found.next().is_none(), "{all:?}");
+    id.clone()
+}
+
+/// Bytes of a file that must be there.
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}
+
+#[tokio::test]
+async fn a_data_key_takes_over_and_the_one_before_can_be_destroyed() {
+    let mut vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let scopes = [BILLING.as_slice(), &["charges:create", "charges:read"]].concat();
+    let client = vault.application("billing", "acme", &scopes);
+    let mut cards: BTreeMap<u64, Value> = BTreeMap::new();
+    for n in 0..300 {
+        let body = card(&numbers::volume(n), &format!("c-{n}"));
+        cards.insert(n, store(&client, &format!("k-{n}"), &body).await);
+    }
+    // One with a version before the current one, one that is erased.
+    let path = |card: &Value| format!("/v1/tokens/{}", card["id"].as_str().unwrap());
+    let change = json!({"card": {"exp_month": 1, "exp_year": 2031}});
+    let changed = client.request("PATCH", &path(&cards[&7]), &[], &change).await.unwrap();
+    assert_eq!(changed.status, 200, "{}", text(&changed));
+    assert_eq!(client.request("DELETE", &path(&cards[&9]), &[], None).await.unwrap().status, 200);
+    cards.remove(&9);
+
+    let old = id_of(&vault, "data", "active");
+    let (code, said) = keys(&vault, &["destroy", &old]);
+    assert!(code != 0 && said.contains("cannot be destroyed"), "{said}");
+    let (code, said) = keys(&vault, &["rotate", "data", "--tenant", "acme"]);
+    assert_eq!(code, 0, "{said}");
+    let new = id_of(&vault, "data", "active");
+    assert_ne!(old, new);
+    assert_eq!(id_of(&vault, "data", "retired"), old);
+    let (code, said) = keys(&vault, &["progress", "--watch"]);
+    assert_eq!(code, 0, "{said}");
+    wait_for("the old key to be empty", || keys(&vault, &["progress"]).1.contains("empty").then_some(()));
+
+    // Every card reads as before, and charges; what is stored now is under the new key.
+    store(&client, "late", &card(&numbers::volume(900), "c-late")).await;
+    let (code, said) = keys(&vault, &["destroy", &old]);
+    assert_eq!(code, 0, "{said}");
+    for (n, stored) in &cards {
+        let read = client.get(&path(stored)).await.unwrap();
+        assert_eq!((read.status, &read.json()["card"]["last4"]), (200, &stored["card"]["last4"]), "{n}");
+    }
+    // What was answered before is answered from the version of then, sealed again as well.
+    let again = client.post("/v1/tokens", "k-7", &card(&numbers::volume(7), "c-7")).await.unwrap();
+    assert_eq!((again.status, again.json()), (201, cards[&7].clone()));
+    let charge = json!({
+        "token": cards[&3]["id"], "amount": 100, "currency": "USD", "invoice": "inv-1", "initiator": "customer",
+        "destination": "sandbox",
+    });
+    let charged = client.post("/v1/charges", "ch-1", &charge).await.unwrap();
+    assert_eq!((charged.status, &charged.json()["status"]), (201, &json!("approved")), "{}", text(&charged));
+
+    let events = events(&vault.assessor()).await;
+    let of_old = |event: &&Value| event["target"]["kind"] == "key" && event["target"]["id"] == old;
+    let told: Vec<_> = events.iter().filter(of_old).map(|event| event["action"].as_str().unwrap()).collect();
+    assert_eq!(told, ["key.create", "key.retire", "key.destroy"]);
+    let resealed: usize = events
+        .iter()
+        .filter(|event| event["action"] == "card.reseal")
+        .map(|event| event["facts"]["cards"].as_array().unwrap().len())
+        .sum();
+    // 299 cards, and the version before of one of them.
+    assert_eq!(resealed, 300);
+    assert_eq!(count_of(&events, "opening.unused"), 0);
+    // A start finds all of it again.
+    vault.stop();
+    vault.serve();
+    assert_eq!(id_of(&vault, "data", "destroyed"), old);
+    let client = vault.application("again", "acme", &BILLING);
+    assert_eq!(client.get(&path(&cards[&0])).await.unwrap().status, 200);
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn a_kek_takes_over_at_once_and_the_one_before_opens_nothing() {
+    let mut vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let client = vault.application("billing", "acme", &BILLING);
+    let stored = store(&client, "k", &card(&numbers::volume(1), "c")).await;
+    let (root, keystore) = (vault.path("keys/root.key"), vault.path("keys/keystore.json"));
+    let (old_root, old_keystore) = (read(&root), read(&keystore));
+    let (code, said) = keys(&vault, &["rotate", "kek"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(
+        states(&vault, "kek").iter().map(|(_, state)| state.as_str()).collect::<Vec<_>>(),
+        ["destroyed", "active"]
+    );
+    // Keys are made under the new one as well, and the keeper goes on without a start.
+    vault.tenant("other", Mode::Test);
+    store(&client, "k-2", &card(&numbers::volume(2), "c")).await;
+    vault.kill_role("keeper");
+    let path = format!("/v1/tokens/{}", stored["id"].as_str().unwrap());
+    assert_eq!(client.get(&path).await.unwrap().status, 200);
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
+
+    // The root key of before does not open what is there now, nor the one of now what was there before.
+    let (new_root, new_keystore) = (read(&root), read(&keystore));
+    for (root_bytes, keystore_bytes) in [(&old_root, &new_keystore), (&new_root, &old_keystore)] {
+        std::fs::write(&root, root_bytes).unwrap();
+        std::fs::write(&keystore, keystore_bytes).unwrap();
+        let (code, said) = keys(&vault, &["list"]);
+        assert!(code != 0 && said.contains("keys.root_key"), "{said}");
+    }
+    std::fs::write(&root, &new_root).unwrap();
+    std::fs::write(&keystore, &new_keystore).unwrap();
+    vault.serve();
+}
+
+#[tokio::test]
+async fn a_key_that_others_know_is_replaced_first_and_emptied() {
+    let vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let client = vault.application("billing", "acme", &BILLING);
+    store(&client, "k", &card(&numbers::volume(1), "c")).await;
+    let old = id_of(&vault, "data", "active");
+    let (code, said) = keys(&vault, &["compromise", &old]);
+    assert!(code == 0 && said.contains("checklist"), "{said}");
+    assert_eq!(id_of(&vault, "data", "compromised"), old);
+    wait_for("the old key to be empty", || keys(&vault, &["progress"]).1.contains("empty").then_some(()));
+    for (args, word) in [
+        (["retire", &old], "cannot become"),
+        (["retire", "999"], "no key of this id"),
+        (["show", "999"], "no key of this id"),
+        (["rotate", "webhook"], "rotates kek, data and pseudonym"),
+        (["rotate", "data"], "--tenant"),
+    ] {
+        let (code, said) = keys(&vault, &args);
+        assert!(code != 0 && said.contains(word), "{args:?}: {said}");
+    }
+    let (code, said) = keys(&vault, &["show", &old]);
+    assert!(code == 0 && said.contains("compromised (uid:"), "{said}");
+    let (code, said) = keys(&vault, &["destroy", &old]);
+    assert_eq!(code, 0, "{said}");
+    // Pseudonyms of before stay what they are; those of now come of another key.
+    let (code, said) = keys(&vault, &["rotate", "pseudonym", "--tenant", "acme"]);
+    assert_eq!(code, 0, "{said}");
+    store(&client, "k-2", &card(&numbers::volume(2), "c")).await;
+}

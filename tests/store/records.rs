@@ -1,0 +1,117 @@
+//! Sealed records: found by the key that they are under, and sealed again in their place.
+
+use cardvault::card::sealed::SealedCard;
+use cardvault::edge::store::{
+    CardRow, CommitError, KeyWatch, OnDuplicate, Resealed, RowChange, SealedRecord, Store,
+};
+
+use crate::harness::*;
+
+async fn records(store: &dyn Store) -> Vec<SealedRecord> {
+    let (mut all, mut after): (Vec<SealedRecord>, _) = (Vec::new(), None);
+    loop {
+        let page = store.sealed_records(after, 2).await.unwrap();
+        after = page.last().map(|record| record.place);
+        let ended = page.len() < 2;
+        all.extend(page);
+        if ended {
+            return all;
+        }
+    }
+}
+
+/// The same fields under another key: other bytes, as long.
+fn again(sealed: &SealedCard) -> SealedCard {
+    let mut again = sealed.clone();
+    let fields = [Some(&mut again.pan), Some(&mut again.expiry), again.zip.as_mut()];
+    for field in fields.into_iter().flatten().filter(|field| !field.envelope.is_empty()) {
+        field.envelope[4] = 2;
+        field.envelope.iter_mut().skip(5).for_each(|byte| *byte ^= 0x55);
+    }
+    again
+}
+
+fn resealed(record: &SealedRecord) -> Resealed {
+    Resealed { row: record.row, was: record.sealed.clone(), now: again(&record.sealed) }
+}
+
+pub(crate) async fn each_record_comes_once_and_is_sealed_again_in_its_place(harness: Harness) {
+    let store = harness.open();
+    let mut cards = Vec::new();
+    for number in 1..=5 {
+        let tenant = if number == 2 { TWO } else { ONE };
+        cards.push(stored(&*store, make_card(tenant, Some("c1")), [number; 32]).await);
+    }
+    let next = CardRow { version: 2, sealed: Some(make_sealed()), ..cards[0].clone() };
+    store.commit(update(&next, None)).await.unwrap();
+    store.commit(erase(&cards[4])).await.unwrap();
+    let found = records(&*store).await;
+    // Four cards, then the version before of one of them, which has lost its number.
+    assert_eq!(
+        found.iter().map(|record| record.place.is_old).collect::<Vec<_>>(),
+        [false, false, false, false, true]
+    );
+    let old = &found[4];
+    assert_eq!((old.place.token, old.place.version), (cards[0].token, 1));
+    assert!(old.sealed.pan.envelope.is_empty());
+    assert_eq!(found.iter().filter(|record| record.tenant == TWO).count(), 1);
+    let all: Vec<_> = found.iter().map(resealed).collect();
+    store.commit(change(RowChange::Reseal(all))).await.unwrap();
+    let after = records(&*store).await;
+    let expected: Vec<_> =
+        found.iter().map(|record| SealedRecord { sealed: again(&record.sealed), ..record.clone() }).collect();
+    assert_eq!(after, expected);
+    assert!(after.iter().all(|record| record.sealed.key_ids() == [2]));
+    let read = store.card(ONE, cards[0].token).await.unwrap().unwrap();
+    assert_eq!((read.version, read.sealed), (2, next.sealed.as_ref().map(again)));
+    let before = store.card_version(ONE, cards[0].token, 1).await.unwrap().unwrap();
+    assert!(before.sealed.is_some_and(|sealed| sealed.pan.envelope.is_empty() && sealed.key_ids() == [2]));
+}
+
+pub(crate) async fn what_changed_meanwhile_is_not_brought_back(harness: Harness) {
+    let store = harness.open();
+    let (updated, erased) = (
+        stored(&*store, make_card(ONE, Some("c1")), [1; 32]).await,
+        stored(&*store, make_card(ONE, Some("c2")), [2; 32]).await,
+    );
+    let untouched = stored(&*store, make_card(ONE, Some("c3")), [3; 32]).await;
+    let found = records(&*store).await;
+    let next = CardRow { version: 2, sealed: Some(make_sealed()), ..updated.clone() };
+    store.commit(update(&next, None)).await.unwrap();
+    store.commit(erase(&erased)).await.unwrap();
+    // All or nothing, whichever of them it is.
+    for gone in [&updated, &erased] {
+        let these = found.iter().filter(|r| [gone.token, untouched.token].contains(&r.place.token));
+        let refused = store.commit(change(RowChange::Reseal(these.map(resealed).collect()))).await;
+        assert!(matches!(refused, Err(CommitError::Conflict)), "{refused:?}");
+    }
+    let read = |card: &CardRow| store.card(ONE, card.token);
+    assert_eq!(read(&untouched).await.unwrap().unwrap().sealed, untouched.sealed);
+    assert_eq!(read(&updated).await.unwrap().unwrap().sealed, next.sealed);
+    assert_eq!(read(&erased).await.unwrap().unwrap().sealed, None);
+}
+
+pub(crate) async fn records_under_watched_keys_are_counted_or_refused(harness: Harness) {
+    let store = harness.open();
+    let insert = |number: u8| {
+        let store = store.clone();
+        async move {
+            let card = make_card(ONE, None);
+            store.commit(insert(&card, [number; 32], OnDuplicate::New)).await.map(|_| card)
+        }
+    };
+    let card = insert(1).await.unwrap();
+    assert_eq!(store.watched_seals(), 0);
+    store.watch_keys(KeyWatch { counted: vec![1], barred: vec![7] });
+    insert(2).await.unwrap();
+    assert_eq!(store.watched_seals(), 1);
+    store.watch_keys(KeyWatch { counted: vec![], barred: vec![1] });
+    let refused = insert(3).await;
+    assert!(matches!(refused, Err(CommitError::Unavailable("key_destroyed"))), "{refused:?}");
+    let next = CardRow { version: 2, ..card };
+    let refused = store.commit(update(&next, None)).await;
+    assert!(matches!(refused, Err(CommitError::Unavailable("key_destroyed"))), "{refused:?}");
+    store.watch_keys(KeyWatch::default());
+    insert(4).await.unwrap();
+    assert_eq!(store.watched_seals(), 1);
+}
