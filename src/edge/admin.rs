@@ -15,7 +15,7 @@ use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::random::{self, NoRandomness};
 use crate::wire::control::{AdminAnswer, AdminCommand, PrincipalOrder, TenantInfo};
-use crate::wire::keys::{KeyChange, KeyInfo};
+use crate::wire::keys::{KeyChange, KeyTable};
 
 const NAME_BYTES_MAX: usize = 64;
 /// An old credential may overlap a new one for a week; who needs longer has not rotated.
@@ -274,9 +274,9 @@ async fn rotate(
     Ok(AdminAnswer::Credential { principal: id, credential })
 }
 
-async fn keys_changed(app: &App, changes: Vec<KeyChange>, all: Vec<KeyInfo>) -> Result<AdminAnswer, Refusal> {
-    keys::log_changes(app, changes).await?;
-    keys::take(app, all);
+async fn keys_changed(app: &App, changes: Vec<KeyChange>, all: KeyTable) -> Result<AdminAnswer, Refusal> {
+    keys::log_changes(app, changes, all.generation).await?;
+    keys::take(app, all.keys);
     Ok(AdminAnswer::Done(String::new()))
 }
 

@@ -9,7 +9,7 @@ use super::App;
 use super::audit::catalogue;
 use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
 use super::reseal::Progress;
-use super::store::{Change, CommitError, KeyWatch, StoreError};
+use super::store::{Change, CommitError, KeyWatch, RowChange, StoreError};
 use crate::wire::keys::{KeyChange, KeyInfo, KeyState};
 
 /// Records looked at together.
@@ -17,13 +17,13 @@ const PAGE: usize = 500;
 
 /// The keys as the supervisor's key store has them, and how far those are that are being emptied.
 #[derive(Debug)]
-pub struct KeyTable {
+pub struct Keys {
     keys: watch::Sender<Arc<Vec<KeyInfo>>>,
     progress: Mutex<Progress>,
     emptied: watch::Sender<Vec<u32>>,
 }
 
-impl Default for KeyTable {
+impl Default for Keys {
     fn default() -> Self {
         Self {
             keys: watch::Sender::new(Arc::default()),
@@ -33,7 +33,7 @@ impl Default for KeyTable {
     }
 }
 
-impl KeyTable {
+impl Keys {
     /// Takes the keys as they stand.
     pub(super) fn set(&self, keys: Vec<KeyInfo>) {
         self.keys.send_replace(Arc::new(keys));
@@ -42,6 +42,14 @@ impl KeyTable {
     /// All of them.
     pub(super) fn all(&self) -> Arc<Vec<KeyInfo>> {
         Arc::clone(&self.keys.borrow())
+    }
+
+    /// The keys in use that nothing takes over from by itself.
+    pub(super) fn to_be_rotated(&self) -> Vec<KeyInfo> {
+        let keys = self.all();
+        let of = |key: &KeyInfo| (key.order.purpose, key.order.tenant);
+        let waits = |key: &KeyInfo| keys.iter().any(|o| o.state == KeyState::Pending && of(o) == of(key));
+        keys.iter().filter(|key| key.state == KeyState::Active && !waits(key)).copied().collect()
     }
 
     /// To wait for the next change.
@@ -83,17 +91,22 @@ pub(super) fn take(app: &App, keys: Vec<KeyInfo>) {
 }
 
 /// Writes into the log what became of keys; what it has already, it does not get again.
-pub(super) async fn log_changes(app: &App, changes: Vec<KeyChange>) -> Result<(), LogError> {
+pub(super) async fn log_changes(app: &App, changes: Vec<KeyChange>, generation: u64) -> Result<(), LogError> {
     let mut events = Vec::new();
     for change in changes {
         if app.store.event(change.event).await?.is_none() {
             events.push(event(change));
         }
     }
-    if !events.is_empty() {
-        app.store.commit(Change { events, ..Change::default() }).await?;
-    }
+    let rows = vec![RowChange::KeyGeneration(generation)];
+    app.store.commit(Change { rows, events, idempotency: None }).await?;
     Ok(())
+}
+
+/// Whether the key store is not older than the one that this database was used with last: else it was rolled back, and a key that
+/// was destroyed or is known to others would be in use again (PCI DSS 3.7.7).
+pub(super) async fn is_current(app: &App, generation: u64) -> Result<bool, StoreError> {
+    Ok(app.store.key_generation().await?.is_none_or(|known| known <= generation))
 }
 
 /// Why the log did not take it.

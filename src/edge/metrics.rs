@@ -13,10 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::courier::Courier;
+use super::Edge;
 use super::http::routes::Route;
-use super::keeper::Keeper;
-use super::store::Store;
+use super::keys::Keys;
+use crate::clock::Time;
 
 /// Seconds; from a cached read to a slow processor.
 const BUCKETS: [f64; 14] =
@@ -42,6 +42,12 @@ struct At {
 struct Told {
     destination: String,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Key {
+    key: u32,
+    purpose: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,6 +79,8 @@ pub struct Metrics {
     webhooks: Family<Became, Counter>,
     webhooks_waiting: Gauge,
     courier_connected: Gauge,
+    keys: Family<Key, Gauge>,
+    reseal_left: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -120,6 +128,8 @@ impl Metrics {
             webhooks: Family::default(),
             webhooks_waiting: Gauge::default(),
             courier_connected: Gauge::default(),
+            keys: Family::default(),
+            reseal_left: Gauge::default(),
             processor_webhooks: Family::default(),
         };
         metrics.register();
@@ -173,6 +183,16 @@ impl Metrics {
         let help = "Webhooks that wait for an attempt, at most 10,000 counted for an endpoint";
         r.register("webhooks_waiting", help, self.webhooks_waiting.clone());
         r.register("courier_connected", "1 if there is a courier", self.courier_connected.clone());
+        r.register(
+            "key_seconds_left",
+            "Until a key in use protects nothing more; not of one whose successor waits",
+            self.keys.clone(),
+        );
+        r.register(
+            "reseal_left",
+            "Records that are yet to be sealed under another key",
+            self.reseal_left.clone(),
+        );
     }
 
     /// Counts an answer.
@@ -243,8 +263,21 @@ impl Metrics {
         self.processor_webhooks.get_or_create(&Told { destination: destination.to_owned(), result }).inc();
     }
 
+    /// For how long each key in use still protects, unless its successor waits already.
+    fn write_keys(&self, keys: &Keys, now: Time) {
+        self.keys.clear();
+        for key in keys.to_be_rotated() {
+            let label = Key { key: key.order.id, purpose: key.order.purpose.name() };
+            let left = key.protects_until.seconds().saturating_sub(now.seconds());
+            self.keys.get_or_create(&label).set(left);
+        }
+        self.reseal_left.set(i64::try_from(keys.progress().left()).unwrap_or(i64::MAX));
+    }
+
     /// All figures as Prometheus reads them.
-    pub fn write(&self, keeper: &Keeper, courier: &Courier, store: &dyn Store) -> String {
+    pub fn write(&self, app: &Edge) -> String {
+        let (keeper, courier, store) = (&app.keeper, &app.courier, app.store.as_ref());
+        self.write_keys(&app.keys, app.clock.now());
         self.courier_connected.set(i64::from(courier.is_connected()));
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let stats = keeper.stats();

@@ -21,7 +21,7 @@ use self::courier::Courier;
 use self::directory::Directory;
 use self::forward::Forwards;
 use self::keeper::Keeper;
-use self::keys::KeyTable;
+use self::keys::Keys;
 use self::metrics::Metrics;
 use self::store::Store;
 use self::vault::Vault;
@@ -65,7 +65,7 @@ pub struct Edge {
     /// The line to the courier.
     pub courier: Courier,
     /// Keys, by their ids.
-    pub keys: KeyTable,
+    pub keys: Keys,
     /// The verbs on tokens.
     pub vault: Vault,
     /// What the verbs on charges keep in memory.
@@ -103,7 +103,7 @@ impl Edge {
             store,
             keeper,
             courier: Courier::default(),
-            keys: KeyTable::default(),
+            keys: Keys::default(),
             clock,
             directory: Directory::new(&limits),
             limits,

@@ -289,6 +289,11 @@ impl Pace {
 }
 
 impl Progress {
+    /// Records that are left under the keys that are being emptied.
+    pub(super) const fn left(&self) -> u64 {
+        if self.finished { 0 } else { self.total.saturating_sub(self.done) }
+    }
+
     /// A line for the keys that are being emptied, or were emptied last.
     pub(super) fn table(&self) -> AdminAnswer {
         let head = ["keys", "left", "of", "per second", "seconds left", "state"].map(str::to_owned).to_vec();
@@ -297,7 +302,7 @@ impl Progress {
             let ids: Vec<String> = self.keys.iter().map(|key| key.order.id.to_string()).collect();
             let seconds = self.ended.unwrap_or_else(Instant::now).duration_since(began).as_secs_f64();
             let rate = if seconds > 0.0 { (as_f64(self.done) / seconds).round() } else { 0.0 };
-            let left = self.total.saturating_sub(self.done);
+            let left = self.left();
             let estimate = if rate > 0.0 { format!("{:.0}", as_f64(left) / rate) } else { String::new() };
             let state = match (self.finished, self.unreadable) {
                 (true, _) => "empty".to_owned(),

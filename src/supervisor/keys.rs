@@ -115,7 +115,7 @@ impl Vault {
             return Ok(());
         }
         let events: Vec<_> = changes.iter().map(|change| change.event).collect();
-        let keys = self.key_store.infos();
+        let keys = self.key_store.table(&self.policy);
         self.ask_edge(AdminCommand::KeysChanged { changes, keys }).await?;
         self.key_store.told(&events).map_err(|error| error.to_string())
     }

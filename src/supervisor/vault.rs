@@ -434,7 +434,7 @@ impl Vault {
             development: self.config.environment == Environment::Development,
             database: self.config.store.directory.display().to_string(),
             limits,
-            keys: self.key_store.infos(),
+            keys: self.key_store.table(&self.policy),
             reload: settings::edge_reload(&self.config, self.key_store.tenants(), &self.destinations)?,
             // A command without a running vault is no start and no stop that anybody wants to read of.
             log: if self.accepts { self.config.log.level.clone() } else { "warn".to_owned() },

@@ -8,6 +8,7 @@ use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetA
 use super::terminal::say;
 use crate::config::{Config, Environment};
 use crate::supervisor::admin::{self, AdminRequest};
+use crate::supervisor::keys::KeyRequest;
 use crate::wire::control::AdminAnswer;
 
 /// One thing that was looked at.
@@ -24,6 +25,7 @@ pub fn run(config_path: &Path) -> Result<(), String> {
     for (role, pid) in processes(config_path)? {
         findings.extend(look_at_process(&role, &pid));
     }
+    findings.extend(look_at_keys(config_path)?);
     for finding in &findings {
         say(&format!("{} {}", if finding.holds { "ok  " } else { "WEAK" }, finding.what));
     }
@@ -53,6 +55,25 @@ fn processes(config_path: &Path) -> Result<Vec<(String, String)>, String> {
             Some((role, pid))
         })
         .collect())
+}
+
+/// Keys in use whose cryptoperiod ends within thirty days, or is over, and that nothing takes over from.
+fn look_at_keys(config_path: &Path) -> Result<Vec<Finding>, String> {
+    let answers = admin::ask(config_path, &[AdminRequest::Key(KeyRequest::List)])?;
+    let Some(AdminAnswer::Table(rows)) = answers.into_iter().next() else {
+        return Err("the vault did not say which keys there are".to_owned());
+    };
+    let finding = |row: &Vec<String>| {
+        let [id, purpose, .., note] = row.as_slice() else { return None };
+        note.ends_with("rotate it")
+            .then(|| Finding { holds: false, what: format!("keys: key {id} ({purpose}) {note}") })
+    };
+    let ending: Vec<Finding> = rows.iter().skip(1).filter_map(finding).collect();
+    if ending.is_empty() {
+        let what = "keys: none in use ends its cryptoperiod within thirty days".to_owned();
+        return Ok(vec![Finding { holds: true, what }]);
+    }
+    Ok(ending)
 }
 
 /// Whether this kernel knows all of Landlock that the confinement asks for: it must take the ruleset as a hard requirement.

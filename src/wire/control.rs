@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::keeper::Verb;
-use super::keys::{HeldKey, KeyChange, KeyInfo, KeyOrder, WrappedKey};
+use super::keys::{HeldKey, KeyChange, KeyOrder, KeyTable, WrappedKey};
 use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
@@ -61,7 +61,7 @@ pub struct EdgeSettings {
     /// Limits.
     pub limits: Limits,
     /// All keys, as the key store has them.
-    pub keys: Vec<KeyInfo>,
+    pub keys: KeyTable,
     /// What may change while it runs.
     pub reload: EdgeReload,
     /// The log's verbosity.
@@ -468,7 +468,7 @@ pub enum AdminCommand {
         /// What became of them.
         changes: Vec<KeyChange>,
         /// All keys, as they stand.
-        keys: Vec<KeyInfo>,
+        keys: KeyTable,
     },
     /// Says whether any record needs this data key; if none does, none is taken under it any more.
     ReleaseKey {

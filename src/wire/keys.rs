@@ -143,6 +143,15 @@ impl HeldKey {
     }
 }
 
+/// All keys as the edge knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyTable {
+    /// Counts the changes of keys in this installation, so that an older key store is told from a newer one.
+    pub generation: u64,
+    /// The keys.
+    pub keys: Vec<KeyInfo>,
+}
+
 /// A key as the edge knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyInfo {
@@ -150,6 +159,8 @@ pub struct KeyInfo {
     pub order: KeyOrder,
     /// Where it stands.
     pub state: KeyState,
+    /// The end of its cryptoperiod.
+    pub protects_until: Time,
     /// Whether the records under it are to be sealed again under the tenant's active key.
     pub emptying: bool,
 }

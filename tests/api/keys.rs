@@ -147,9 +147,17 @@ async fn a_kek_takes_over_at_once_and_the_one_before_opens_nothing() {
         let (code, said) = keys(&vault, &["list"]);
         assert!(code != 0 && said.contains("keys.root_key"), "{said}");
     }
+    // Both of before belong together, but not to a database that has seen others.
+    std::fs::write(&root, &old_root).unwrap();
+    let (code, said) = keys(&vault, &["list"]);
+    assert!(code != 0 && said.contains("was rolled back"), "{said}");
     std::fs::write(&root, &new_root).unwrap();
     std::fs::write(&keystore, &new_keystore).unwrap();
     vault.serve();
+    let figures = vault.plain("/metrics");
+    assert!(
+        figures.contains("cardvault_key_seconds_left{key=") && figures.contains("cardvault_reseal_left 0")
+    );
 }
 
 #[tokio::test]

@@ -115,3 +115,15 @@ pub(crate) async fn records_under_watched_keys_are_counted_or_refused(harness: H
     insert(4).await.unwrap();
     assert_eq!(store.watched_seals(), 1);
 }
+
+pub(crate) async fn an_older_key_store_is_told_from_a_newer_one(harness: Harness) {
+    let store = harness.open();
+    assert_eq!(store.key_generation().await.unwrap(), None);
+    for generation in [3, 3, 8] {
+        store.commit(change(RowChange::KeyGeneration(generation))).await.unwrap();
+        assert_eq!(store.key_generation().await.unwrap(), Some(generation));
+    }
+    let refused = store.commit(change(RowChange::KeyGeneration(7))).await;
+    assert!(matches!(refused, Err(CommitError::Conflict)), "{refused:?}");
+    assert_eq!(store.key_generation().await.unwrap(), Some(8));
+}

@@ -57,7 +57,7 @@ pub async fn readyz(State(app): State<App>) -> Response {
 
 async fn metrics(State(app): State<App>) -> Response {
     const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    reply::text(TYPE, app.metrics.write(&app.keeper, &app.courier, app.store.as_ref()))
+    reply::text(TYPE, app.metrics.write(&app))
 }
 
 /// The router of the metrics listener, which is on loopback only.

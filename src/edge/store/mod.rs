@@ -183,6 +183,8 @@ pub enum RowChange {
     Reseal(Vec<Resealed>),
     /// Something about webhooks.
     Webhook(WebhookChange),
+    /// How far the key store has come. [`CommitError::Conflict`] if the database was used with a newer one.
+    KeyGeneration(u64),
     /// Binds the database to an installation, once for good: fails with [`CommitError::Conflict`] if it is bound to another.
     BindInstallation(Box<Installation>),
 }
@@ -495,6 +497,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The installation that this database is bound to; none before the first start.
     fn installation(&self) -> Reply<'_, Result<Option<Installation>, StoreError>>;
+
+    /// How far the key store had come that this database was used with last; none before the first use.
+    fn key_generation(&self) -> Reply<'_, Result<Option<u64>, StoreError>>;
 
     /// Events from `from` on, in order, at most `limit`; of one tenant if named.
     fn events(

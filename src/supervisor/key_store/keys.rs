@@ -11,7 +11,7 @@ use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::supervisor::inventory::Policy;
 use crate::wire::keys::{
-    HeldKey, KeyChange, KeyInfo, KeyOrder, KeyPurpose, KeyState, WrappedKey, epoch_of, epoch_start,
+    HeldKey, KeyChange, KeyInfo, KeyOrder, KeyPurpose, KeyState, KeyTable, WrappedKey, epoch_of, epoch_start,
 };
 
 /// What a tenant has one key for.
@@ -154,9 +154,14 @@ impl KeyStore {
     }
 
     /// All keys as the edge knows them.
-    pub fn infos(&self) -> Vec<KeyInfo> {
-        let info = |key: &StoredKey| KeyInfo { order: key.order(), state: key.state, emptying: key.emptying };
-        self.file.keys.iter().map(info).collect()
+    pub fn table(&self, policy: &Policy) -> KeyTable {
+        let info = |key: &StoredKey| KeyInfo {
+            order: key.order(),
+            state: key.state,
+            protects_until: key.protects_until(policy),
+            emptying: key.emptying,
+        };
+        KeyTable { generation: self.file.key_generation, keys: self.file.keys.iter().map(info).collect() }
     }
 
     /// The id of the key that is made next.
@@ -401,6 +406,7 @@ impl KeyStore {
         actor: Option<&str>,
     ) -> Result<(), KeyStoreError> {
         let event = EventId::make(now).map_err(|_| KeyStoreError::Randomness)?;
+        self.file.key_generation += 1;
         self.file.untold.push(KeyChange { event, order, state, is_new, actor: actor.map(str::to_owned) });
         Ok(())
     }

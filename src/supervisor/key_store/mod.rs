@@ -68,6 +68,8 @@ struct File {
     keeper_starts: Vec<Time>,
     tenants: Vec<TenantInfo>,
     keys: Vec<StoredKey>,
+    /// Counts the changes of keys, so that a key store that was rolled back is found (PCI DSS 3.7.7).
+    key_generation: u64,
     /// What became of keys, until the log has it.
     untold: Vec<KeyChange>,
 }
@@ -109,6 +111,7 @@ impl FileV1 {
             keeper_starts: self.keeper_starts,
             keys: keys.collect(),
             tenants: self.tenants,
+            key_generation: 0,
             untold: Vec::new(),
         }
     }
@@ -150,6 +153,7 @@ impl KeyStore {
             keeper_starts: Vec::new(),
             tenants: Vec::new(),
             keys: Vec::new(),
+            key_generation: 0,
             untold: Vec::new(),
         };
         let store = Self { path: path.to_owned(), file, signed: (0, [0; 32]) };

@@ -295,6 +295,10 @@ impl Store for Mortal {
         self.inner.installation()
     }
 
+    fn key_generation(&self) -> Reply<'_, Result<Option<u64>, StoreError>> {
+        self.inner.key_generation()
+    }
+
     fn events(
         &self,
         tenant: Option<TenantId>,

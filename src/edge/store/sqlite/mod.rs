@@ -296,6 +296,10 @@ impl Store for SqliteStore {
         ready(self.readers.all(include_str!("sql/installation_get.sql")).map(|rows| rows.into_iter().next()))
     }
 
+    fn key_generation(&self) -> Reply<'_, Result<Option<u64>, StoreError>> {
+        ready(self.readers.key_generation())
+    }
+
     fn events(
         &self,
         tenant: Option<TenantId>,

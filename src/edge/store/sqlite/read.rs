@@ -153,6 +153,14 @@ impl Readers {
         Ok(answer)
     }
 
+    pub(super) fn key_generation(&self) -> Result<Option<u64>, StoreError> {
+        self.with(|conn| {
+            let mut get = conn.prepare_cached(include_str!("sql/key_generation_get.sql"))?;
+            let generation: Option<i64> = get.query_row([], |row| row.get(0)).optional()?;
+            Ok(generation.and_then(|generation| u64::try_from(generation).ok()))
+        })
+    }
+
     pub(super) fn card(&self, tenant: TenantId, token: Token) -> Result<Option<CardRow>, StoreError> {
         self.with_rows(|conn| card_of(conn, tenant, token))
     }

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 const FILE_NAME: &str = "vault.db";
 /// `card`, so that `file` and a person can tell the database from any other.
 const APPLICATION_ID: i32 = 0x6361_7264;
-const MIGRATIONS: [(&str, &str); 11] = [
+const MIGRATIONS: [(&str, &str); 12] = [
     ("0001_first", include_str!("migrations/0001_first.sql")),
     ("0002_installation", include_str!("migrations/0002_installation.sql")),
     ("0003_log_segments", include_str!("migrations/0003_log_segments.sql")),
@@ -24,6 +24,7 @@ const MIGRATIONS: [(&str, &str); 11] = [
     ("0009_invoice_runs", include_str!("migrations/0009_invoice_runs.sql")),
     ("0010_webhooks", include_str!("migrations/0010_webhooks.sql")),
     ("0011_log_spans", include_str!("migrations/0011_log_spans.sql")),
+    ("0012_key_generation", include_str!("migrations/0012_key_generation.sql")),
 ];
 const STATEMENTS_CACHED: usize = 64;
 /// What a reader that is the only one may cache.

@@ -126,6 +126,7 @@ impl Applying<'_> {
                 RowChange::ReleaseRunLines { run, from } => self.release_run_lines(run, *from)?,
                 RowChange::Reseal(records) => self.reseal(records)?,
                 RowChange::Webhook(change) => self.apply_webhook(change)?,
+                RowChange::KeyGeneration(generation) => self.put_key_generation(*generation)?,
                 RowChange::BindInstallation(row) => self.bind_installation(row)?,
             }
         }
@@ -258,6 +259,12 @@ impl Applying<'_> {
             Some(Ok(bound)) if bound == *row => Ok(()),
             Some(_) => Err(CommitError::Conflict.into()),
         }
+    }
+
+    fn put_key_generation(&self, generation: u64) -> Result<(), Refusal> {
+        let generation = i64::try_from(generation).unwrap_or(i64::MAX);
+        let mut put = self.conn.prepare_cached(include_str!("../sql/key_generation_put.sql"))?;
+        if put.execute((generation,))? == 1 { Ok(()) } else { Err(CommitError::Conflict.into()) }
     }
 
     /// A card of this tenant, whatever its status.
