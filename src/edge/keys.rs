@@ -87,6 +87,11 @@ pub(super) fn take(app: &App, keys: Vec<KeyInfo>) {
         counted: keys.iter().filter(|key| key.emptying).map(|key| key.order.id).collect(),
         barred: keys.iter().filter(|key| key.state == KeyState::Destroyed).map(|key| key.order.id).collect(),
     });
+    // Whoever asks at once must not be told how far the keys before were.
+    let emptying: Vec<KeyInfo> = keys.iter().filter(|key| key.emptying).copied().collect();
+    if !emptying.is_empty() {
+        app.keys.progress().expect(emptying);
+    }
     app.keys.set(keys);
 }
 

@@ -289,6 +289,14 @@ impl Pace {
 }
 
 impl Progress {
+    /// These keys are to be emptied; if they are not those that are at present, it is not known yet how much there is to do.
+    pub(super) fn expect(&mut self, keys: Vec<KeyInfo>) {
+        let ids = |keys: &[KeyInfo]| keys.iter().map(|key| key.order.id).collect::<Vec<_>>();
+        if ids(&self.keys) != ids(&keys) {
+            *self = Self { keys, ..Self::default() };
+        }
+    }
+
     /// Records that are left under the keys that are being emptied.
     pub(super) const fn left(&self) -> u64 {
         if self.finished { 0 } else { self.total.saturating_sub(self.done) }
@@ -298,9 +306,10 @@ impl Progress {
     pub(super) fn table(&self) -> AdminAnswer {
         let head = ["keys", "left", "of", "per second", "seconds left", "state"].map(str::to_owned).to_vec();
         let mut lines = vec![head];
-        if let Some(began) = self.began {
+        if !self.keys.is_empty() {
             let ids: Vec<String> = self.keys.iter().map(|key| key.order.id.to_string()).collect();
-            let seconds = self.ended.unwrap_or_else(Instant::now).duration_since(began).as_secs_f64();
+            let now = self.ended.unwrap_or_else(Instant::now);
+            let seconds = self.began.map_or(0.0, |began| now.duration_since(began).as_secs_f64());
             let rate = if seconds > 0.0 { (as_f64(self.done) / seconds).round() } else { 0.0 };
             let left = self.left();
             let estimate = if rate > 0.0 { format!("{:.0}", as_f64(left) / rate) } else { String::new() };

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::administer::report;
+use super::terminal::say;
 use crate::supervisor::admin::{self, AdminRequest};
 use crate::supervisor::keys::KeyRequest;
 use crate::wire::control::AdminAnswer;
@@ -116,6 +117,7 @@ fn watch(config: &Path) -> Result<(), String> {
     loop {
         let Some(now) = progress(config)? else {
             bar.finish_and_clear();
+            say("no key is being emptied");
             return Ok(());
         };
         bar.set_length(now.of);
@@ -123,7 +125,11 @@ fn watch(config: &Path) -> Result<(), String> {
         let seconds = now.left.checked_div(now.per_second).unwrap_or(0);
         bar.set_message(format!("{} a second, {seconds} seconds left", now.per_second));
         if now.is_empty {
-            bar.finish();
+            bar.finish_and_clear();
+            say(&format!(
+                "nothing is left: {} records were sealed again, {} a second",
+                now.of, now.per_second
+            ));
             return Ok(());
         }
         std::thread::sleep(LOOK_EVERY);
