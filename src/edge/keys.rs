@@ -10,7 +10,7 @@ use super::audit::catalogue;
 use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
 use super::reseal::Progress;
 use super::store::{Change, CommitError, KeyWatch, RowChange, StoreError};
-use crate::wire::keys::{KeyChange, KeyInfo, KeyState};
+use crate::wire::keys::{KeyChange, KeyInfo, KeyState, KeyTable};
 
 /// Records looked at together.
 const PAGE: usize = 500;
@@ -108,10 +108,19 @@ pub(super) async fn log_changes(app: &App, changes: Vec<KeyChange>, generation: 
     Ok(())
 }
 
-/// Whether the key store is not older than the one that this database was used with last: else it was rolled back, and a key that
-/// was destroyed or is known to others would be in use again (PCI DSS 3.7.7).
-pub(super) async fn is_current(app: &App, generation: u64) -> Result<bool, StoreError> {
-    Ok(app.store.key_generation().await?.is_none_or(|known| known <= generation))
+/// Takes the keys at the start. A key store older than the one that this database was used with last was rolled back, and a key that
+/// was destroyed or is known to others would be in use again (PCI DSS 3.7.7): it is refused.
+pub(super) async fn begin(app: &App, table: KeyTable) -> Result<(), String> {
+    let known = app.store.key_generation().await.map_err(|error| error.to_string())?;
+    if known.is_some_and(|known| known > table.generation) {
+        return Err(
+            "the key store is older than the one that this database was used with last: it was rolled back; \
+                    restore the newest one"
+                .to_owned(),
+        );
+    }
+    take(app, table.keys);
+    Ok(())
 }
 
 /// Why the log did not take it.

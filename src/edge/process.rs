@@ -105,14 +105,7 @@ async fn serve(
                     restore the one that is wrong"
             .to_owned());
     }
-    if !keys::is_current(&app, settings.keys.generation).await.map_err(|error| error.to_string())? {
-        return Err(
-            "the key store is older than the one that this database was used with last: it was rolled back; \
-                    restore the newest one"
-                .to_owned(),
-        );
-    }
-    keys::take(&app, settings.keys.keys);
+    keys::begin(&app, settings.keys).await?;
     admin::load_principals(&app).await.map_err(|error| error.to_string())?;
     attest::log_start(&app).await.map_err(|error| error.to_string())?;
     admin::settle_tenants(&app, &tenants).await?;

@@ -30,7 +30,8 @@ use crate::wire::control::{DestinationInfo, Limits, TenantInfo};
 use crate::wire::forwarder::{Forwarded, Outcome, Sent};
 use crate::wire::frame::{self, FrameReader};
 use crate::wire::keeper::{
-    Digested, ForwardRead, FromKeeper, Prepared, Refusal, RefusalCode, Seal, SealAs, Sealed, ToKeeper,
+    Digested, ForwardRead, FromKeeper, Prepared, ReadForward, Refusal, RefusalCode, Seal, SealAs, Sealed,
+    ToKeeper,
 };
 use crate::wire::pair::make_pair;
 
@@ -252,20 +253,7 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
                 FromKeeper::Digested(digests(&parts))
             }
             ToKeeper::WebhookSecret(ask) => FromKeeper::WebhookSecret(format!("whsec_{}", ask.generation)),
-            ToKeeper::ReadForward(ask) => {
-                let body: Value = serde_json::from_slice(&ask.body).unwrap();
-                let parts =
-                    [ask.route.as_bytes(), ask.idempotency_key.as_bytes(), &ask.body].map(<[u8]>::to_vec);
-                FromKeeper::ForwardRead(Box::new(ForwardRead {
-                    held: 1,
-                    token: Token::parse(body["token"].as_str().unwrap()),
-                    destination: "echo".to_owned(),
-                    method: "POST".to_owned(),
-                    path: "/".to_owned(),
-                    dry_run: false,
-                    digests: digests(&parts),
-                }))
-            }
+            ToKeeper::ReadForward(ask) => FromKeeper::ForwardRead(Box::new(read_forward(&ask))),
             ToKeeper::PrepareForward(ask) => {
                 forwarding = Some(ask.attempt);
                 FromKeeper::Prepared(Box::new(Prepared {
@@ -298,6 +286,20 @@ fn stand_in(pair: &UnixStream, clock: &ManualClock) {
             | ToKeeper::Reseal(_) => FromKeeper::Refused(Refusal::of(RefusalCode::Internal)),
         };
         frame::write(&mut &*pair, id, &answer).unwrap();
+    }
+}
+
+fn read_forward(ask: &ReadForward) -> ForwardRead {
+    let body: Value = serde_json::from_slice(&ask.body).unwrap();
+    let parts = [ask.route.as_bytes(), ask.idempotency_key.as_bytes(), &ask.body].map(<[u8]>::to_vec);
+    ForwardRead {
+        held: 1,
+        token: Token::parse(body["token"].as_str().unwrap()),
+        destination: "echo".to_owned(),
+        method: "POST".to_owned(),
+        path: "/".to_owned(),
+        dry_run: false,
+        digests: digests(&parts),
     }
 }
 

@@ -72,7 +72,7 @@ async fn a_card_that_waits_too_long_to_be_erased_is_told_of() {
     let mut look = async |days: i64| {
         vault.clock.advance_seconds(days * 86_400);
         erasures::look(app, &mut told).await.unwrap();
-        let figures = app.metrics.write(&app);
+        let figures = app.metrics.write(app);
         let line = figures.lines().find(|line| line.starts_with("cardvault_erasures_overdue")).unwrap();
         let told = vault.actions().await.iter().filter(|action| *action == "card.erase_overdue").count();
         (line.to_owned(), told)

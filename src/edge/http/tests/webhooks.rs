@@ -100,7 +100,8 @@ async fn a_test_or_replay_that_is_asked_for_again_is_made_once() {
     assert_eq!(replays, 2);
 
     // A refusal is not kept, an answer is: also when the endpoint is off, or gone.
-    let nobody = format!(r#"{{"event":"{}0"}}"#, &one[..one.len() - 1]);
+    let last = if one.ends_with('0') { '2' } else { '0' };
+    let nobody = format!(r#"{{"event":"{}{last}"}}"#, &one[..one.len() - 1]);
     assert_eq!(vault.verb(&id, "replay", "r-3", &nobody).await.code(), (404, "not_found"));
     assert_eq!(vault.verb(&id, "replay", "r-3", &body).await.status, 202);
     let path = format!("/v1/webhook_endpoints/{id}");
