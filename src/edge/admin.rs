@@ -281,12 +281,14 @@ async fn keys_changed(app: &App, changes: Vec<KeyChange>, all: KeyTable) -> Resu
 }
 
 async fn release_key(app: &App, key: u32) -> Result<AdminAnswer, Refusal> {
-    match keys::release(app, key).await? {
+    let needed = keys::release(app, key).await;
+    if !matches!(needed, Ok(0)) {
+        // It stays, so records under it are taken again.
+        keys::take(app, app.keys.all().to_vec());
+    }
+    match needed? {
         0 => Ok(AdminAnswer::Done(String::new())),
-        needed => {
-            keys::take(app, app.keys.all().to_vec());
-            Err(Refusal::KeyNeeded(needed))
-        }
+        needed => Err(Refusal::KeyNeeded(needed)),
     }
 }
 

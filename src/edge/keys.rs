@@ -57,6 +57,12 @@ impl Keys {
         self.keys.subscribe()
     }
 
+    /// Whether these are the keys that are to be emptied.
+    pub(super) fn are_emptied(&self, ids: &[u32]) -> bool {
+        let keys = self.all();
+        keys.iter().filter(|key| key.emptying).map(|key| key.order.id).eq(ids.iter().copied())
+    }
+
     /// How far the keys are that are being emptied.
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)

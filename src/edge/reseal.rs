@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::App;
-use super::attest::opening_of;
+use super::attest::{opening_of, unused_event};
 use super::audit::catalogue;
 use super::audit::event::{Actor, CardFacts, EventDraft, EventOutcome, Facts, Origin, Target};
 use super::keeper::KeeperError;
@@ -28,8 +28,10 @@ use crate::wire::keys::KeyInfo;
 const PAGE: usize = 512;
 /// Batches on their way at once: one at the keeper, one at the store, one that waits.
 const BATCHES_AT_ONCE: usize = 3;
-/// After a failure, and after a pass that could do nothing.
+/// After a failure.
 const AGAIN: Duration = Duration::from_secs(5);
+/// After a pass that left only what does not open: somebody has to look at it.
+const STUCK: Duration = Duration::from_secs(600);
 
 /// How far the keys are that are being emptied.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +62,8 @@ enum Error {
     Store(#[from] StoreError),
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
+    #[error("a batch was given up")]
+    GivenUp,
 }
 
 /// What became of records.
@@ -82,7 +86,7 @@ pub(super) async fn run(app: App) {
         } else {
             match empty(&app, &emptying).await {
                 Ok(true) => None,
-                Ok(false) => Some(AGAIN),
+                Ok(false) => Some(STUCK),
                 Err(error) => {
                     tracing::warn!(code = "reseal", reason = %error, "cards could not be sealed again; it goes on in a moment");
                     Some(AGAIN)
@@ -104,14 +108,20 @@ pub(super) async fn run(app: App) {
 /// Passes until nothing is left; false if something is that cannot be sealed again.
 async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
     let ids: Vec<u32> = emptying.iter().map(|key| key.order.id).collect();
+    // Nothing is on its way now: what a batch before opened and did not tell, it will tell no more.
+    account_for_reseals(app).await?;
     let total = keys::count(app, &ids).await?;
     let began = Some(Instant::now());
     *app.keys.progress() = Progress { keys: emptying.to_vec(), total, began, ..Progress::default() };
     loop {
         let late = app.store.watched_seals();
         let tally = pass(app, &ids).await?;
+        if !app.keys.are_emptied(&ids) {
+            // Others are to be emptied now, and it begins anew.
+            return Ok(true);
+        }
         app.keys.progress().unreadable = tally.unreadable;
-        if tally.unreadable > 0 && tally.missed == 0 && tally.done == 0 {
+        if tally.unreadable > 0 && tally.missed == 0 && tally.done == 0 && app.store.watched_seals() == late {
             tracing::error!(
                 code = "reseal",
                 "records that do not open stay under a key that is to be emptied"
@@ -136,29 +146,37 @@ async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
 /// Goes over all records once.
 async fn pass(app: &App, ids: &[u32]) -> Result<Tally, Error> {
     let (mut tally, mut after, mut batches) = (Tally::default(), None, JoinSet::new());
+    let mut fault = None;
     let mut pace = Pace::new(app.limits.reseals_per_second_max);
     loop {
-        let page = app.store.sealed_records(after, PAGE).await?;
+        let page = match app.store.sealed_records(after, PAGE).await {
+            Ok(page) => page,
+            Err(error) => {
+                fault = Some(error.into());
+                break;
+            }
+        };
         after = page.last().map(|record| record.place);
-        let ended = page.len() < PAGE;
+        let ended = page.len() < PAGE || !app.keys.are_emptied(ids);
         let due = page.into_iter().filter(|record| record.sealed.key_ids().iter().any(|id| ids.contains(id)));
         for (tenant, batch) in into_batches(due) {
             while batches.len() >= BATCHES_AT_ONCE {
-                join(app, &mut batches, &mut tally).await?;
+                join(app, &mut batches, &mut tally, &mut fault).await;
             }
             pace.wait(batch.len()).await;
             let app = App::clone(app);
             batches.spawn(async move { reseal(&app, tenant, batch).await });
         }
-        if ended {
+        if ended || fault.is_some() {
             break;
         }
         tokio::task::yield_now().await;
     }
+    // None is cut off: what it opened, it also tells.
     while !batches.is_empty() {
-        join(app, &mut batches, &mut tally).await?;
+        join(app, &mut batches, &mut tally, &mut fault).await;
     }
-    Ok(tally)
+    fault.map_or(Ok(tally), Err)
 }
 
 /// Records by tenant, in batches that the keeper takes.
@@ -181,14 +199,36 @@ async fn join(
     app: &App,
     batches: &mut JoinSet<Result<Tally, Error>>,
     tally: &mut Tally,
-) -> Result<(), Error> {
-    // A task that panicked has said so; its batch is found again by the next pass.
-    let Some(Ok(done)) = batches.join_next().await else { return Ok(()) };
-    let done = done?;
-    tally.done += done.done;
-    tally.missed += done.missed;
-    tally.unreadable += done.unreadable;
-    app.keys.progress().done += done.done;
+    fault: &mut Option<Error>,
+) {
+    match batches.join_next().await {
+        Some(Ok(Ok(done))) => {
+            tally.done += done.done;
+            tally.missed += done.missed;
+            tally.unreadable += done.unreadable;
+            app.keys.progress().done += done.done;
+        }
+        Some(Ok(Err(error))) => *fault = Some(error),
+        // It panicked, and has said so.
+        Some(Err(_)) => *fault = Some(Error::GivenUp),
+        None => {}
+    }
+}
+
+/// Writes into the log what was opened to be sealed again and is in no event, because its batch failed.
+async fn account_for_reseals(app: &App) -> Result<(), Error> {
+    let mut openings = app.keeper.openings().await?;
+    openings.retain(|opened| opened.purpose == "reseal");
+    let ids: Vec<EventId> = openings.iter().map(|opened| opened.event).collect();
+    for opened in openings {
+        if app.store.event(opened.event).await?.is_none() {
+            let events = vec![unused_event(opened)];
+            app.store.commit(Change { events, ..Change::default() }).await?;
+        }
+    }
+    if !ids.is_empty() {
+        app.keeper.acknowledge(Vec::new(), ids).await?;
+    }
     Ok(())
 }
 

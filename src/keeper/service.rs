@@ -116,11 +116,11 @@ impl Keeper {
                         self.say_ready();
                     }
                 }
-                (ToKeeperControl::MakeKeys(orders), _) => self.make_keys(&orders),
+                (ToKeeperControl::MakeKeys { number, orders }, _) => self.make_keys(number, &orders),
                 (ToKeeperControl::UseKeys(keys), _) => self.use_keys(&keys),
-                (ToKeeperControl::Rewrap { kek, keys }, _) => {
+                (ToKeeperControl::Rewrap { number, kek, keys }, _) => {
                     let again = self.state().rewrap(&Zeroizing::new(kek), &keys);
-                    self.tell_keys(again);
+                    self.tell_keys(number, again);
                 }
                 (ToKeeperControl::UseKek, _) => {
                     self.state().use_next_kek();
@@ -143,16 +143,16 @@ impl Keeper {
         }
     }
 
-    fn make_keys(&self, orders: &[KeyOrder]) {
+    fn make_keys(&self, number: u64, orders: &[KeyOrder]) {
         let state = self.state();
         let made: Result<Vec<_>, _> = orders.iter().map(|order| state.kek.make_wrapped(*order)).collect();
         drop(state);
-        self.tell_keys(made);
+        self.tell_keys(number, made);
     }
 
-    fn tell_keys(&self, keys: Result<Vec<WrappedKey>, KeyError>) {
+    fn tell_keys(&self, number: u64, keys: Result<Vec<WrappedKey>, KeyError>) {
         self.tell_supervisor(&match keys {
-            Ok(keys) => FromKeeperControl::Keys(keys),
+            Ok(keys) => FromKeeperControl::Keys { number, keys },
             Err(error) => FromKeeperControl::Failed(error.to_string()),
         });
     }

@@ -3,17 +3,14 @@
 //! Each step is durable in the key store before the keeper goes by it, and the key store keeps what the log is to be told until the
 //! edge has committed it ([`Vault::tell_of_keys`]): a supervisor that dies between two steps goes on with the next.
 
-use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 use super::children::Said;
 use super::confine::Role;
-use super::key_store::StoredKey;
-use super::root::RootFile;
+use super::key_store::{Making, StoredKey};
 use super::vault::Vault;
 use crate::card::tenant::TenantId;
 use crate::clock::{Clock, SystemClock, Time};
-use crate::keeper::keys::Mac;
 use crate::wire::control::{AdminAnswer, AdminCommand, FromEdge, FromKeeperControl, ToKeeperControl};
 use crate::wire::keys::{KeyOrder, KeyPurpose, KeyState, WrappedKey};
 
@@ -68,44 +65,21 @@ impl Vault {
             KeyRequest::Compromise(key) => self.compromise_key(*key, actor).await,
             KeyRequest::Destroy(key) => self.destroy_key(*key, actor).await,
         };
-        // What was done before something failed is in the key store, and so it belongs into the log.
+        // What was done before something failed is in the key store, durably, and so it belongs into the log.
         self.tell_of_keys().await?;
         done.map(AdminAnswer::Done)
-    }
-
-    /// The KEK that the key store is wrapped under; notes the first one's record where there is none yet.
-    pub(super) fn read_kek(&mut self) -> Result<Vec<u8>, String> {
-        let path = self.config.keys.root_key.as_deref();
-        let file = RootFile::read(path.ok_or("keys.root_key: the file provider needs it")?)?;
-        let Some(record) = self.key_store.kek() else {
-            let first = file.kek(0, 1)?.expose_secret().to_vec();
-            let check_value = Mac::new(&first).check_value();
-            self.key_store.note_kek(check_value, SystemClock.now(), None).map_err(|e| e.to_string())?;
-            return Ok(first);
-        };
-        let kek = file.kek(record.id, record.version)?.expose_secret();
-        if Mac::new(kek).check_value() != record.check_value {
-            return Err(
-                "keys.root_key: this is another key than the key store is wrapped under; restore the \
-                        root key, or restore the key store that belongs to it"
-                    .to_owned(),
-            );
-        }
-        Ok(kek.to_vec())
     }
 
     /// Makes keys that are missing, brings the states to what the calendar says, and has keeper and log follow.
     pub(super) async fn tend_keys(&mut self) -> Result<(), String> {
         let now = SystemClock.now();
         self.destroy_old_kek(now)?;
-        let orders = self.key_store.missing_keys(now);
-        if !orders.is_empty() {
-            self.make_keys(orders, None).await?;
-        }
         if self.key_store.tend(now).map_err(|error| error.to_string())? {
             self.hand_keys().await?;
         }
-        self.count_seals().await
+        self.count_seals().await?;
+        let orders = self.key_store.missing_keys(now);
+        if orders.is_empty() { Ok(()) } else { self.make_keys(orders, Making::default()).await }
     }
 
     /// Has the edge write into the log what it has not been told of keys, and take the keys as they stand.
@@ -137,20 +111,22 @@ impl Vault {
     }
 
     /// Has the keeper make and wrap keys; the key store keeps them, then they are used. A KEK whose cryptoperiod is over wraps none.
-    async fn make_keys(&mut self, orders: Vec<KeyOrder>, actor: Option<&str>) -> Result<(), String> {
+    async fn make_keys(&mut self, orders: Vec<KeyOrder>, making: Making<'_>) -> Result<(), String> {
         let now = SystemClock.now();
         if self.key_store.kek().is_some_and(|kek| kek.protects_until(&self.policy) <= now) {
             return Err("the cryptoperiod of the KEK is over; run `cardvault keys rotate kek`".to_owned());
         }
-        self.tell_keeper(&ToKeeperControl::MakeKeys(orders))?;
-        let made = self.await_keys().await?;
-        self.key_store.add_keys(&made, now, actor).map_err(|error| error.to_string())?;
+        let number = self.number_own_command();
+        self.tell_keeper(&ToKeeperControl::MakeKeys { number, orders })?;
+        let made = self.await_keys(number).await?;
+        self.key_store.add_keys(&made, now, making).map_err(|error| error.to_string())?;
         self.hand_keys().await
     }
 
-    async fn await_keys(&mut self) -> Result<Vec<WrappedKey>, String> {
+    /// The keeper's answer of this number; one to a question that nobody waits for any more is passed over.
+    pub(super) async fn await_keys(&mut self, asked: u64) -> Result<Vec<WrappedKey>, String> {
         self.await_from(Role::Keeper, |said| match said {
-            Said::Keeper(FromKeeperControl::Keys(keys)) => Some(keys.clone()),
+            Said::Keeper(FromKeeperControl::Keys { number, keys }) if *number == asked => Some(keys.clone()),
             Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
         })
         .await
@@ -158,8 +134,7 @@ impl Vault {
 
     /// Hands the keeper all keys as they stand.
     async fn hand_keys(&mut self) -> Result<(), String> {
-        let held = self.key_store.keys().iter().filter(|key| key.purpose != KeyPurpose::Kek);
-        let held = held.map(|key| key.held(&self.policy)).collect();
+        let held = self.key_store.handed(&self.policy, SystemClock.now());
         self.tell_keeper(&ToKeeperControl::UseKeys(held))?;
         self.await_keeper_ready().await
     }
@@ -188,10 +163,11 @@ impl Vault {
             Some(name) => Some(self.key_store.tenant(name).ok_or("there is no tenant of this name")?.id),
         };
         match (purpose, tenant) {
-            (KeyPurpose::Kek, None) => self.rotate_kek(actor).await,
+            (KeyPurpose::Kek, None) => self.rotate_kek(KeyState::Retired, actor).await,
             (KeyPurpose::Kek, Some(_)) => Err("the KEK is the installation's: leave --tenant out".to_owned()),
             (KeyPurpose::Data | KeyPurpose::Pseudonym, Some(tenant)) => {
-                self.succeed(purpose, tenant, actor).await
+                let making = Making { actor: Some(actor), empties: true, compromised: None };
+                self.succeed(purpose, tenant, making).await
             }
             (KeyPurpose::Data | KeyPurpose::Pseudonym, None) => {
                 Err("this key is a tenant's: name it with --tenant".to_owned())
@@ -207,19 +183,18 @@ impl Vault {
         &mut self,
         purpose: KeyPurpose,
         tenant: TenantId,
-        actor: &str,
+        making: Making<'_>,
     ) -> Result<String, String> {
         let order = self.key_store.successor(purpose, Some(tenant), SystemClock.now());
-        self.make_keys(vec![order], Some(actor)).await?;
-        if purpose != KeyPurpose::Data {
-            return Ok(format!("key {} is the {} key of the tenant now", order.id, purpose.name()));
-        }
-        let old: Vec<u32> = self.data_keys_behind(tenant).map(|key| key.id).collect();
-        self.key_store.set_emptying(&old, true).map_err(|error| error.to_string())?;
-        Ok(format!(
-            "key {} seals for the tenant now; what older keys have sealed is being sealed again: see `cardvault keys progress`",
-            order.id
-        ))
+        self.make_keys(vec![order], making).await?;
+        Ok(if purpose == KeyPurpose::Data && making.empties {
+            format!(
+                "key {} seals for the tenant now; what older keys have sealed is being sealed again: see `cardvault keys progress`",
+                order.id
+            )
+        } else {
+            format!("key {} is the {} key of the tenant now", order.id, purpose.name())
+        })
     }
 
     /// No record is left under these keys.
@@ -229,112 +204,71 @@ impl Vault {
         }
     }
 
-    /// The data keys of a tenant that seal nothing more and may still have sealed something that is there.
-    fn data_keys_behind(&self, tenant: TenantId) -> impl Iterator<Item = &StoredKey> {
-        let behind = move |key: &&StoredKey| {
-            (key.purpose, key.tenant) == (KeyPurpose::Data, Some(tenant))
-                && matches!(key.state, KeyState::Retired | KeyState::Compromised)
-        };
-        self.key_store.keys().iter().filter(behind)
-    }
-
-    /// A new KEK: all keys are wrapped under it in one write of the key store, and then the old one is destroyed at its provider.
-    async fn rotate_kek(&mut self, actor: &str) -> Result<String, String> {
-        let path = self.config.keys.root_key.clone().ok_or("keys.root_key: the file provider needs it")?;
-        let mut file = RootFile::read(&path)?;
-        let (now, actor) = (SystemClock.now(), Some(actor));
-        // One that a rotation before left half-way is taken up again.
-        let pending = self
-            .key_store
-            .keys()
-            .iter()
-            .find(|key| key.purpose == KeyPurpose::Kek && key.state == KeyState::Pending);
-        if let Some(left) = pending.map(|key| key.id) {
-            self.key_store.set_state(left, KeyState::Destroyed, now, actor).map_err(|e| e.to_string())?;
-        }
-        let id = self.key_store.next_key_id();
-        file.make(id)?;
-        let kek = file.kek(id, 0)?.expose_secret().to_vec();
-        file.write(&path)?;
-        let noted = self.key_store.note_kek(Mac::new(&kek).check_value(), now, actor);
-        let next = noted.map_err(|error| error.to_string())?;
-        let keys = self.key_store.held(&self.policy).into_iter().map(|held| held.key).collect();
-        self.tell_keeper(&ToKeeperControl::Rewrap { kek, keys })?;
-        let again = self.await_keys().await?;
-        self.key_store.rewrapped(next.id, &again, now, actor).map_err(|error| error.to_string())?;
-        self.tell_keeper(&ToKeeperControl::UseKek)?;
-        self.await_keeper_ready().await?;
-        self.destroy_old_kek(now)?;
-        Ok(format!(
-            "{} keys are wrapped under key {} now; the KEK before it is destroyed",
-            again.len(),
-            next.id
-        ))
-    }
-
-    /// Destroys at the provider, and then in the record, every KEK that another took over from.
-    fn destroy_old_kek(&mut self, now: Time) -> Result<(), String> {
-        let is_old = |key: &&StoredKey| {
-            key.purpose == KeyPurpose::Kek && matches!(key.state, KeyState::Retired | KeyState::Compromised)
-        };
-        let old: Vec<u32> = self.key_store.keys().iter().filter(is_old).map(|key| key.id).collect();
-        let (Some(path), Some(active), false) =
-            (self.config.keys.root_key.clone(), self.key_store.kek().map(|key| key.id), old.is_empty())
-        else {
-            return Ok(());
-        };
-        let mut file = RootFile::read(&path)?;
-        file.keep_only(active);
-        file.write(&path)?;
-        old.into_iter().try_for_each(|id| {
-            self.key_store.set_state(id, KeyState::Destroyed, now, None).map_err(|error| error.to_string())
-        })
-    }
-
-    /// A key protects nothing more from now on.
+    /// A key protects nothing more from now on: another takes over, and what it has sealed stays as it is.
     async fn retire_key(&mut self, id: u32, actor: &str) -> Result<String, String> {
-        let key = self.key_store.key(id).ok_or("there is no key of this id; see `cardvault keys list`")?;
-        if key.state == KeyState::Active {
-            return Err(format!(
-                "it is in use and nothing would take over from it: run `cardvault keys rotate {}`, which retires it",
-                key.purpose.name()
-            ));
+        let key = self.known(id)?;
+        match (key.purpose, key.tenant, key.state) {
+            (KeyPurpose::Data | KeyPurpose::Pseudonym, Some(tenant), KeyState::Active) => {
+                let making = Making { actor: Some(actor), empties: false, compromised: None };
+                self.succeed(key.purpose, tenant, making).await
+            }
+            (KeyPurpose::Kek, _, KeyState::Active) => self.rotate_kek(KeyState::Retired, actor).await,
+            (_, _, KeyState::Active) => {
+                Err("this version can replace kek, data and pseudonym keys only".to_owned())
+            }
+            (_, _, state) => {
+                Err(format!("a key that is {} cannot be retired: it is not in use", state.name()))
+            }
         }
-        self.set_state(id, KeyState::Retired, actor).await?;
-        Ok(format!("key {id} is retired"))
     }
 
     /// A key is known to others, or may be: another takes over at once, and what it protects is moved away first of all.
     async fn compromise_key(&mut self, id: u32, actor: &str) -> Result<String, String> {
-        let key = self.key_store.key(id).ok_or("there is no key of this id; see `cardvault keys list`")?;
+        let key = self.known(id)?;
         let (purpose, tenant, state) = (key.purpose, key.tenant, key.state);
-        match (purpose, tenant) {
-            (KeyPurpose::Kek, _) if state == KeyState::Active => {
+        match (purpose, tenant, state) {
+            (KeyPurpose::Kek, _, KeyState::Active) => {
                 // What was wrapped under it may have been unwrapped by others: the checklist goes on from here.
-                let done = self.rotate_kek(actor).await?;
+                let done = self.rotate_kek(KeyState::Compromised, actor).await?;
                 return Ok(format!("{done}\n{}", checklist(purpose)));
             }
-            (KeyPurpose::Data | KeyPurpose::Pseudonym, Some(tenant)) if state == KeyState::Active => {
-                self.succeed(purpose, tenant, actor).await?;
+            (KeyPurpose::Kek, _, _) => {
+                return Err("it is not in use: nothing is wrapped under it".to_owned());
             }
-            (KeyPurpose::Data | KeyPurpose::Pseudonym | KeyPurpose::Kek, _) => {}
+            (KeyPurpose::Data | KeyPurpose::Pseudonym, Some(tenant), KeyState::Active) => {
+                let making = Making { actor: Some(actor), empties: true, compromised: Some(id) };
+                self.succeed(purpose, tenant, making).await?;
+            }
+            (KeyPurpose::Data | KeyPurpose::Pseudonym, _, _) => {
+                let now = SystemClock.now();
+                self.key_store.compromise(id, now, actor).map_err(|error| error.to_string())?;
+                self.hand_keys().await?;
+            }
             (
                 KeyPurpose::Fingerprint | KeyPurpose::BodyMac | KeyPurpose::Webhook | KeyPurpose::Checkpoint,
-                _,
+                ..,
             ) => {
                 return Err("this version can replace kek, data and pseudonym keys only".to_owned());
             }
         }
-        self.set_state(id, KeyState::Compromised, actor).await?;
-        if purpose == KeyPurpose::Data {
-            self.key_store.set_emptying(&[id], true).map_err(|error| error.to_string())?;
-        }
         Ok(format!("key {id} is compromised and protects nothing more\n{}", checklist(purpose)))
+    }
+
+    fn known(&self, id: u32) -> Result<&StoredKey, String> {
+        self.key_store
+            .key(id)
+            .ok_or_else(|| "there is no key of this id; see `cardvault keys list`".to_owned())
     }
 
     /// A key is gone for good. The edge says first that no record needs it, and takes none under it any more.
     async fn destroy_key(&mut self, id: u32, actor: &str) -> Result<String, String> {
-        let key = self.key_store.key(id).ok_or("there is no key of this id; see `cardvault keys list`")?;
+        let key = self.known(id)?;
+        if key.purpose == KeyPurpose::Kek {
+            return Err(
+                "a KEK is destroyed by the vault itself, at its provider, once another has taken over"
+                    .to_owned(),
+            );
+        }
         if !key.state.may_become(KeyState::Destroyed) {
             return Err(format!(
                 "a key that is {} cannot be destroyed: rotate it first (`cardvault keys rotate {}`)",
@@ -345,16 +279,14 @@ impl Vault {
         if key.purpose == KeyPurpose::Data {
             self.ask_edge(AdminCommand::ReleaseKey { key: id }).await?;
         }
-        self.set_state(id, KeyState::Destroyed, actor).await?;
-        Ok(format!(
-            "key {id} is destroyed: no record that was sealed under it opens any more, in no backup either"
-        ))
-    }
-
-    async fn set_state(&mut self, id: u32, state: KeyState, actor: &str) -> Result<(), String> {
         let now = SystemClock.now();
-        self.key_store.set_state(id, state, now, Some(actor)).map_err(|error| error.to_string())?;
-        self.hand_keys().await
+        let destroyed = self.key_store.set_state(id, KeyState::Destroyed, now, Some(actor));
+        destroyed.map_err(|error| error.to_string())?;
+        self.hand_keys().await?;
+        Ok(format!(
+            "key {id} is destroyed here; a copy of the key store from before still holds it, wrapped: `cardvault keys rotate kek` \
+             makes every such copy useless"
+        ))
     }
 
     /// All keys, a line each.
@@ -397,7 +329,7 @@ impl Vault {
 
     /// All that is known of one key.
     fn show_key(&self, id: u32) -> Result<AdminAnswer, String> {
-        let key = self.key_store.key(id).ok_or("there is no key of this id; see `cardvault keys list`")?;
+        let key = self.known(id)?;
         let until = key.protects_until(&self.policy);
         let mut lines = vec![
             vec!["key".to_owned(), id.to_string()],
@@ -448,7 +380,8 @@ const fn checklist(purpose: KeyPurpose) -> &'static str {
     match purpose {
         KeyPurpose::Kek => {
             "checklist:\n\
-             1. every key that was wrapped under the old KEK may be known: `cardvault keys compromise` each data key\n\
+             1. every key that was wrapped under the old KEK may be known: `cardvault keys compromise` each data and pseudonym key;\n\
+                fingerprint, body_mac, webhook and checkpoint keys cannot be replaced in this version: plan a new installation\n\
              2. find every copy of the key store that was wrapped under it (backups!) and destroy it\n\
              3. wait for `cardvault keys progress` to say that nothing is left, then `cardvault keys destroy` each\n\
              4. replace whoever, and whatever, had access to the root key; write down what happened (12.10)"

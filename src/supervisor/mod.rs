@@ -13,6 +13,7 @@ pub mod admin;
 mod children;
 pub mod confine;
 mod inventory;
+mod kek;
 pub mod key_store;
 pub mod keys;
 mod line;

@@ -35,8 +35,7 @@ impl RootFile {
 
     /// The KEK of this id and version.
     pub(super) fn kek(&self, id: u32, version: u32) -> Result<&SecretSlice<u8>, String> {
-        let is_it = |line: Option<u32>| line == Some(id) || (line.is_none() && version == 1);
-        let found = self.keys.iter().find(|(line, _)| is_it(*line)).map(|(_, key)| key);
+        let found = self.keys.iter().find(|(line, _)| is_of(*line, id, version)).map(|(_, key)| key);
         found.ok_or_else(|| {
             format!(
                 "keys.root_key: the file has no key {id}, which the key store is wrapped under; restore it"
@@ -53,8 +52,8 @@ impl RootFile {
     }
 
     /// Forgets all but this one.
-    pub(super) fn keep_only(&mut self, id: u32) {
-        self.keys.retain(|(line, _)| *line == Some(id));
+    pub(super) fn keep_only(&mut self, id: u32, version: u32) {
+        self.keys.retain(|(line, _)| is_of(*line, id, version));
     }
 
     /// Writes them, durably, in place of what is there.
@@ -69,8 +68,9 @@ impl RootFile {
         }
         let write = || {
             let new = path.with_extension("new");
+            clear(&new)?;
             let mut options = std::fs::OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             let mut before = std::fs::OpenOptions::new().write(true).open(path)?;
@@ -83,6 +83,20 @@ impl RootFile {
         };
         write().map_err(|error: std::io::Error| format!("keys.root_key cannot be written: {}", error.kind()))
     }
+}
+
+/// The first KEK stands without an id.
+fn is_of(line: Option<u32>, id: u32, version: u32) -> bool {
+    line == Some(id) || (line.is_none() && version == 1)
+}
+
+/// Overwrites and removes what a write that was cut off has left.
+fn clear(path: &Path) -> std::io::Result<()> {
+    let Ok(mut left) = std::fs::OpenOptions::new().write(true).open(path) else { return Ok(()) };
+    let length = usize::try_from(left.metadata()?.len()).unwrap_or(0);
+    left.write_all(&vec![0; length])?;
+    left.sync_all()?;
+    std::fs::remove_file(path)
 }
 
 fn read_line(line: &str) -> Option<(Option<u32>, SecretSlice<u8>)> {
@@ -116,11 +130,18 @@ mod tests {
         assert_eq!(both.kek(9, 1).unwrap().expose_secret(), [7; 32]);
         // Somebody who still has the file open reads zeros.
         let open = std::fs::File::open(&path).unwrap();
-        both.keep_only(12);
+        both.keep_only(12, 2);
         both.write(&path).unwrap();
         let one = RootFile::read(&path).unwrap();
         assert_eq!(one.kek(12, 2).unwrap().expose_secret(), made);
         assert!(one.kek(9, 1).is_err());
+        // The first is kept by its version, though it has no id.
+        let mut first = RootFile {
+            keys: vec![(None, SecretSlice::from(vec![7; 32])), (Some(12), SecretSlice::from(vec![8; 32]))],
+        };
+        first.keep_only(9, 1);
+        assert_eq!(first.kek(9, 1).unwrap().expose_secret(), [7; 32]);
+        assert!(first.kek(12, 2).is_err());
         let left = std::io::read_to_string(open).unwrap();
         assert!(left.bytes().all(|byte| byte == 0));
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);

@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 use super::children::{Running, Said, Word};
 use super::confine::{Confinement, Role};
 use super::inventory::{self, Policy};
+use super::kek::Unsealed;
 use super::key_store::KeyStore;
 use super::line::Line;
+use super::serve;
 use super::settings::{self, Loaded};
 use crate::card::range::RangeRecord;
 use crate::clock::{Clock, SystemClock};
@@ -105,13 +107,16 @@ impl Vault {
             own_commands: 0,
         };
         vault.start_keeper().await?;
-        vault.tend_keys().await?;
+        // Nothing works without these; the others wait until the edge has looked whether this is the newest key store.
+        if vault.public_key.is_none() {
+            vault.tend_keys().await?;
+        }
         vault.start_forwarder().await?;
         if vault.needs_courier() {
             vault.start_courier().await?;
         }
         vault.start_edge().await?;
-        vault.tell_of_keys().await?;
+        serve::tend_keys(&mut vault).await;
         // A keeper that serves one command never answers a fingerprint.
         if vault.accepts {
             vault.admit_keeper().await?;
@@ -341,7 +346,7 @@ impl Vault {
     }
 
     async fn start_keeper(&mut self) -> Result<(), String> {
-        let kek = self.read_kek()?;
+        let Unsealed { kek, unknown } = self.read_kek()?;
         let settings = KeeperSettings {
             environment: self.key_store.environment(),
             origin: format!("{}/{}", self.config.installation, self.config.node),
@@ -361,6 +366,9 @@ impl Vault {
         self.keeper = Some(keeper);
         self.forwarder_line.reset();
         self.await_keeper_ready().await?;
+        if let Some(check_value) = unknown {
+            self.note_first_kek(check_value)?;
+        }
         if self.ranges.is_empty() { Ok(()) } else { self.tell_ranges().await }
     }
 
@@ -509,7 +517,8 @@ impl Vault {
                 // Another role that ends now is found again by whoever watches: its line stays ended.
                 if let Err(ended) = self.heed(word) {
                     if ended == role {
-                        return Err(format!("the {} ended while it was starting", role.name()));
+                        self.say_gone_again(ended);
+                        return Err(format!("the {} ended while it was waited for", role.name()));
                     }
                     self.say_gone_again(ended);
                 }

@@ -240,11 +240,18 @@ pub enum ToKeeperControl {
         ends: bool,
     },
     /// Make new keys, wrap them, answer with them; they are not used before [`ToKeeperControl::UseKeys`].
-    MakeKeys(Vec<KeyOrder>),
+    MakeKeys {
+        /// Comes back with the answer.
+        number: u64,
+        /// Which.
+        orders: Vec<KeyOrder>,
+    },
     /// These keys stand so, durably: use them, or use them no more.
     UseKeys(Vec<HeldKey>),
     /// Wrap these keys under another KEK and answer with them; the KEK is not used before [`ToKeeperControl::UseKek`].
     Rewrap {
+        /// Comes back with the answer.
+        number: u64,
         /// The next KEK, 32 bytes.
         #[serde(with = "serde_bytes")]
         kek: Vec<u8>,
@@ -273,7 +280,12 @@ pub enum FromKeeperControl {
         public_key: Option<[u8; 32]>,
     },
     /// To [`ToKeeperControl::MakeKeys`] and [`ToKeeperControl::Rewrap`].
-    Keys(Vec<WrappedKey>),
+    Keys {
+        /// That of the question.
+        number: u64,
+        /// The keys.
+        keys: Vec<WrappedKey>,
+    },
     /// To [`ToKeeperControl::CountSeals`]: data key ids, and how many fields each has sealed since it was asked last.
     Seals(Vec<(u32, u64)>),
     /// About to sign this tree: keep it first.

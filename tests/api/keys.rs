@@ -171,7 +171,7 @@ async fn a_key_that_others_know_is_replaced_first_and_emptied() {
     assert_eq!(id_of(&vault, "data", "compromised"), old);
     wait_for("the old key to be empty", || keys(&vault, &["progress"]).1.contains("empty").then_some(()));
     for (args, word) in [
-        (["retire", &old], "cannot become"),
+        (["retire", &old], "cannot be retired"),
         (["retire", "999"], "no key of this id"),
         (["show", "999"], "no key of this id"),
         (["rotate", "webhook"], "rotates kek, data and pseudonym"),
@@ -184,6 +184,27 @@ async fn a_key_that_others_know_is_replaced_first_and_emptied() {
     assert!(code == 0 && said.contains("compromised (uid:"), "{said}");
     let (code, said) = keys(&vault, &["destroy", &old]);
     assert_eq!(code, 0, "{said}");
+    // One that is only retired keeps its records, and they keep it.
+    let retired = id_of(&vault, "data", "active");
+    let (code, said) = keys(&vault, &["retire", &retired]);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = keys(&vault, &["destroy", &retired]);
+    assert!(code != 0 && said.contains("1 records are sealed under this key"), "{said}");
+    store(&client, "k-3", &card(&numbers::volume(3), "c")).await;
+    let (code, said) = keys(&vault, &["rotate", "data", "--tenant", "acme", "--watch"]);
+    assert!(code == 0 && said.contains("nothing is left: 2 records"), "{said}");
+    let (code, said) = keys(&vault, &["destroy", &retired]);
+    assert_eq!(code, 0, "{said}");
+    // A KEK that others know is replaced, and its record says why.
+    let kek = id_of(&vault, "kek", "active");
+    let (code, said) = keys(&vault, &["compromise", &kek]);
+    assert!(code == 0 && said.contains("checklist"), "{said}");
+    let (_, said) = keys(&vault, &["show", &kek]);
+    assert!(said.contains("compromised (uid:") && said.contains("destroyed (the vault)"), "{said}");
+    for verb in ["compromise", "destroy"] {
+        let (code, said) = keys(&vault, &[verb, &kek]);
+        assert!(code != 0, "{verb}: {said}");
+    }
     // Pseudonyms of before stay what they are; those of now come of another key.
     let (code, said) = keys(&vault, &["rotate", "pseudonym", "--tenant", "acme"]);
     assert_eq!(code, 0, "{said}");

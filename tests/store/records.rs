@@ -111,6 +111,11 @@ pub(crate) async fn records_under_watched_keys_are_counted_or_refused(harness: H
     let next = CardRow { version: 2, ..card };
     let refused = store.commit(update(&next, None)).await;
     assert!(matches!(refused, Err(CommitError::Unavailable("key_destroyed"))), "{refused:?}");
+    // Nor is a record sealed again under it.
+    let found = records(&*store).await;
+    let back = Resealed { row: found[0].row, was: again(&found[0].sealed), now: found[0].sealed.clone() };
+    let refused = store.commit(change(RowChange::Reseal(vec![back]))).await;
+    assert!(matches!(refused, Err(CommitError::Unavailable("key_destroyed"))), "{refused:?}");
     store.watch_keys(KeyWatch::default());
     insert(4).await.unwrap();
     assert_eq!(store.watched_seals(), 1);

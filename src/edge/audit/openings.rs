@@ -135,7 +135,7 @@ impl Openings {
             return;
         };
         let account = self.accounts.entry((opening.boot.clone(), opening.purpose.clone())).or_default();
-        let first = (opening.seq + 1).saturating_sub(count_of(opening));
+        let first = opening.seq.saturating_sub(count_of(opening) - 1);
         if first <= account.last || account.is_taken(first, opening.seq) {
             faults.push((at, OpeningFault::Twice { seq: opening.seq }));
             return;

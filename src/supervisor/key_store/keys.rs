@@ -126,6 +126,11 @@ impl StoredKey {
         WrappedKey { order: self.order(), wrapped, check_value: self.check_value.clone() }
     }
 
+    /// Whether there is a key: not of a KEK, which its provider has, and not of one that is destroyed.
+    fn is_wrapped(&self) -> bool {
+        self.purpose != KeyPurpose::Kek && self.state != KeyState::Destroyed
+    }
+
     fn become_(&mut self, state: KeyState, at: Time, actor: Option<&str>) {
         self.state = state;
         self.history.push(Step { state, at, actor: actor.map(str::to_owned) });
@@ -134,6 +139,17 @@ impl StoredKey {
             self.emptying = false;
         }
     }
+}
+
+/// For what keys are made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Making<'a> {
+    /// Who asked; none for the vault itself.
+    pub actor: Option<&'a str>,
+    /// Whether the records under the tenant's data keys of before are to be sealed again.
+    pub empties: bool,
+    /// The key that is replaced because others know it.
+    pub compromised: Option<u32>,
 }
 
 impl KeyStore {
@@ -149,8 +165,17 @@ impl KeyStore {
 
     /// The keys that the keeper holds: those that are wrapped and not destroyed.
     pub fn held(&self, policy: &Policy) -> Vec<HeldKey> {
-        let held = |key: &&StoredKey| key.purpose != KeyPurpose::Kek && key.state != KeyState::Destroyed;
-        self.file.keys.iter().filter(held).map(|key| key.held(policy)).collect()
+        self.file.keys.iter().filter(|key| key.is_wrapped()).map(|key| key.held(policy)).collect()
+    }
+
+    /// The same with those that were destroyed a short while ago, which the keeper may hold yet.
+    pub fn handed(&self, policy: &Policy, now: Time) -> Vec<HeldKey> {
+        let lately = now.plus_seconds(-DAY_SECONDS);
+        let is_handed = |key: &&StoredKey| {
+            let was_there = key.history.last().is_some_and(|step| step.at >= lately);
+            key.is_wrapped() || (key.purpose != KeyPurpose::Kek && was_there)
+        };
+        self.file.keys.iter().filter(is_handed).map(|key| key.held(policy)).collect()
     }
 
     /// All keys as the edge knows them.
@@ -176,9 +201,13 @@ impl KeyStore {
 
     /// The log has these.
     pub fn told(&mut self, events: &[EventId]) -> Result<(), KeyStoreError> {
-        let before = self.file.untold.len();
-        self.file.untold.retain(|change| !events.contains(&change.event));
-        if self.file.untold.len() == before { Ok(()) } else { self.save() }
+        if !self.file.untold.iter().any(|change| events.contains(&change.event)) {
+            return Ok(());
+        }
+        self.change_file(|store| {
+            store.file.untold.retain(|change| !events.contains(&change.event));
+            Ok(())
+        })
     }
 
     /// The KEK that wraps: the newest that is active. There is none in a key store of format 1 until [`note_kek`](Self::note_kek).
@@ -201,32 +230,34 @@ impl KeyStore {
         let id = self.file.next_key_id;
         let order = KeyOrder { id, purpose: KeyPurpose::Kek, tenant: None, epoch: 0, version };
         let state = if version == 1 { KeyState::Active } else { KeyState::Pending };
-        self.put(WrappedKey { order, wrapped: Vec::new(), check_value }, state, now, actor)?;
-        self.save()?;
+        let key = WrappedKey { order, wrapped: Vec::new(), check_value };
+        self.change_file(|store| store.put(key, state, now, actor))?;
         Ok(order)
     }
 
-    /// Takes all keys as they are wrapped under the pending KEK, which is the active one from now on; the one before is destroyed
-    /// once its provider has destroyed it ([`set_state`](Self::set_state)). One write: either all keys are under one KEK or all
-    /// under the other.
+    /// Takes all keys as they are wrapped under the pending KEK, which is the active one from now on; the one before becomes `old`,
+    /// and destroyed once its provider has destroyed it ([`set_state`](Self::set_state)). One write: either all keys are under one KEK
+    /// or all under the other, and fewer than all are refused.
     pub fn rewrapped(
         &mut self,
         kek: u32,
         keys: &[WrappedKey],
-        now: Time,
+        (old, now): (KeyState, Time),
         actor: Option<&str>,
     ) -> Result<(), KeyStoreError> {
-        for wrapped in keys {
-            if let Some(key) = self.file.keys.iter_mut().find(|key| key.id == wrapped.order.id) {
+        let before: Vec<u32> = self.active(KeyPurpose::Kek, None).map(|key| key.id).collect();
+        self.change_file(|store| {
+            let mut again: BTreeMap<u32, &WrappedKey> = keys.iter().map(|key| (key.order.id, key)).collect();
+            for key in store.file.keys.iter_mut().filter(|key| key.is_wrapped()) {
+                let wrapped = again.remove(&key.id).ok_or(KeyStoreError::NotAll)?;
                 key.wrapped = BASE64.encode(&wrapped.wrapped);
             }
-        }
-        let before: Vec<u32> = self.active(KeyPurpose::Kek, None).map(|key| key.id).collect();
-        self.change(kek, KeyState::Active, now, actor)?;
-        for id in before {
-            self.change(id, KeyState::Retired, now, actor)?;
-        }
-        self.save()
+            if !again.is_empty() {
+                return Err(KeyStoreError::NotAll);
+            }
+            store.change(kek, KeyState::Active, now, actor)?;
+            before.into_iter().try_for_each(|id| store.change(id, old, now, actor))
+        })
     }
 
     /// What keys are missing in this month: the checkpoint key, and for each tenant a data key of this and the next
@@ -279,37 +310,68 @@ impl KeyStore {
         &mut self,
         keys: &[WrappedKey],
         now: Time,
-        actor: Option<&str>,
+        making: Making<'_>,
     ) -> Result<(), KeyStoreError> {
-        for key in keys {
-            let state = if key.order.epoch > epoch_of(now) { KeyState::Pending } else { KeyState::Active };
-            self.put(key.clone(), state, now, actor)?;
-        }
-        self.settle_states(now, actor)?;
-        self.save()
+        let Making { actor, empties, compromised } = making;
+        self.change_file(|store| {
+            for key in keys {
+                let state =
+                    if key.order.epoch > epoch_of(now) { KeyState::Pending } else { KeyState::Active };
+                store.put(key.clone(), state, now, actor)?;
+            }
+            store.settle_states(now, actor)?;
+            if let Some(id) = compromised {
+                store.change(id, KeyState::Compromised, now, actor)?;
+            }
+            if empties {
+                let of: Vec<_> = keys.iter().map(|key| key.order.tenant).collect();
+                let behind = |key: &&mut StoredKey| {
+                    key.purpose == KeyPurpose::Data
+                        && of.contains(&key.tenant)
+                        && matches!(key.state, KeyState::Retired | KeyState::Compromised)
+                };
+                store.file.keys.iter_mut().filter(behind).for_each(|key| key.emptying = true);
+            }
+            Ok(())
+        })
+    }
+
+    /// A key that was retired before is known to others; durable when it returns.
+    pub fn compromise(&mut self, id: u32, now: Time, actor: &str) -> Result<(), KeyStoreError> {
+        self.change_file(|store| {
+            store.change(id, KeyState::Compromised, now, Some(actor))?;
+            let is_it = |key: &&mut StoredKey| key.id == id && key.purpose == KeyPurpose::Data;
+            store.file.keys.iter_mut().filter(is_it).for_each(|key| key.emptying = true);
+            Ok(())
+        })
     }
 
     /// Brings the states to what the calendar says: a data key whose month has begun is active, and of the active keys of a purpose
     /// and tenant all but the newest are retired. Gives whether anything changed; durable when it returns.
     pub fn tend(&mut self, now: Time) -> Result<bool, KeyStoreError> {
-        let before = self.file.untold.len();
-        self.settle_states(now, None)?;
-        let changed = self.file.untold.len() != before;
-        if changed {
-            self.save()?;
+        if !self.is_behind(now) {
+            return Ok(false);
         }
-        Ok(changed)
+        self.change_file(|store| store.settle_states(now, None))?;
+        Ok(true)
     }
 
-    fn settle_states(&mut self, now: Time, actor: Option<&str>) -> Result<(), KeyStoreError> {
+    /// Whether the calendar asks for any change of state.
+    fn is_behind(&self, now: Time) -> bool {
+        !self.begun(now).is_empty() || !self.over().is_empty()
+    }
+
+    /// Data keys that are pending although their month has begun.
+    fn begun(&self, now: Time) -> Vec<u32> {
         let epoch = epoch_of(now);
-        let begun = |key: &StoredKey| {
+        let begun = |key: &&StoredKey| {
             key.purpose == KeyPurpose::Data && key.state == KeyState::Pending && key.epoch <= epoch
         };
-        let begun: Vec<u32> = self.file.keys.iter().filter(|key| begun(key)).map(|key| key.id).collect();
-        for id in begun {
-            self.change(id, KeyState::Active, now, None)?;
-        }
+        self.file.keys.iter().filter(begun).map(|key| key.id).collect()
+    }
+
+    /// Keys that are active although a newer one of their purpose and tenant is.
+    fn over(&self) -> Vec<u32> {
         let mut newest = BTreeMap::new();
         let active = |key: &&StoredKey| key.state == KeyState::Active && key.purpose != KeyPurpose::Kek;
         for key in self.file.keys.iter().filter(active) {
@@ -319,8 +381,14 @@ impl KeyStore {
         let is_over = |key: &&StoredKey| {
             newest.get(&(key.purpose, key.tenant)).is_some_and(|newest| (key.epoch, key.version) < *newest)
         };
-        let over: Vec<u32> = self.file.keys.iter().filter(active).filter(is_over).map(|key| key.id).collect();
-        for id in over {
+        self.file.keys.iter().filter(active).filter(is_over).map(|key| key.id).collect()
+    }
+
+    fn settle_states(&mut self, now: Time, actor: Option<&str>) -> Result<(), KeyStoreError> {
+        for id in self.begun(now) {
+            self.change(id, KeyState::Active, now, None)?;
+        }
+        for id in self.over() {
             self.change(id, KeyState::Retired, now, actor)?;
         }
         Ok(())
@@ -334,27 +402,31 @@ impl KeyStore {
         now: Time,
         actor: Option<&str>,
     ) -> Result<(), KeyStoreError> {
-        self.change(id, state, now, actor)?;
-        self.save()
+        self.change_file(|store| store.change(id, state, now, actor))
     }
 
     /// Has the records under these keys sealed again, or no more; durable when it returns.
     pub fn set_emptying(&mut self, ids: &[u32], emptying: bool) -> Result<(), KeyStoreError> {
         let these = |key: &&mut StoredKey| ids.contains(&key.id) && key.state != KeyState::Destroyed;
-        self.file.keys.iter_mut().filter(these).for_each(|key| key.emptying = emptying);
-        self.save()
+        self.change_file(|store| {
+            store.file.keys.iter_mut().filter(these).for_each(|key| key.emptying = emptying);
+            Ok(())
+        })
     }
 
     /// Adds what data keys have sealed; durable when it returns.
     pub fn count_seals(&mut self, seals: &[(u32, u64)]) -> Result<(), KeyStoreError> {
-        let mut counted = false;
-        for (id, count) in seals.iter().filter(|(_, count)| *count > 0) {
-            if let Some(key) = self.file.keys.iter_mut().find(|key| key.id == *id) {
-                key.seals = key.seals.saturating_add(*count);
-                counted = true;
-            }
+        if seals.is_empty() {
+            return Ok(());
         }
-        if counted { self.save() } else { Ok(()) }
+        self.change_file(|store| {
+            for (id, count) in seals {
+                if let Some(key) = store.file.keys.iter_mut().find(|key| key.id == *id) {
+                    key.seals = key.seals.saturating_add(*count);
+                }
+            }
+            Ok(())
+        })
     }
 
     fn put(

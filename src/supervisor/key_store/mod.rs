@@ -20,7 +20,7 @@ use crate::wire::keys::KeyChange;
 
 mod keys;
 
-pub use keys::{Step, StoredKey};
+pub use keys::{Making, Step, StoredKey};
 
 const FORMAT: u32 = 2;
 /// A keeper's start counts against the fingerprint budget for this long.
@@ -43,6 +43,9 @@ pub enum KeyStoreError {
     /// There is no key of this id.
     #[error("there is no key of this id; see `cardvault keys list`")]
     NoSuchKey,
+    /// Not all keys came back.
+    #[error("not all keys were wrapped again; nothing was changed: try once more")]
+    NotAll,
     /// No key comes from the one state into the other.
     #[error("a key that is {from} cannot become {to}")]
     Step {
@@ -56,7 +59,7 @@ pub enum KeyStoreError {
     Randomness,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     format: u32,
@@ -227,9 +230,11 @@ impl KeyStore {
 
     /// Notes that a keeper is about to serve; durable when it returns.
     pub fn note_keeper_start(&mut self, now: Time) -> Result<(), KeyStoreError> {
-        self.file.keeper_starts.retain(|start| is_within_the_hour(*start, now));
-        self.file.keeper_starts.push(now);
-        self.save()
+        self.change_file(|store| {
+            store.file.keeper_starts.retain(|start| is_within_the_hour(*start, now));
+            store.file.keeper_starts.push(now);
+            Ok(())
+        })
     }
 
     /// A tenant by its name.
@@ -249,21 +254,38 @@ impl KeyStore {
         }
         let id = TenantId(self.file.next_tenant_id);
         let tenant = TenantInfo { id, name: name.to_owned(), mode, disabled: false, created_at: now };
-        self.file.next_tenant_id += 1;
-        self.file.tenants.push(tenant.clone());
-        self.save()?;
+        self.change_file(|store| {
+            store.file.next_tenant_id += 1;
+            store.file.tenants.push(tenant.clone());
+            Ok(())
+        })?;
         Ok(Some(tenant))
     }
 
     /// Switches a tenant off; `None` if there is none of that name.
     pub fn disable_tenant(&mut self, name: &str) -> Result<Option<TenantInfo>, KeyStoreError> {
-        let Some(tenant) = self.file.tenants.iter_mut().find(|tenant| tenant.name == name) else {
+        if self.tenant(name).is_none() {
             return Ok(None);
-        };
-        tenant.disabled = true;
-        let tenant = tenant.clone();
-        self.save()?;
-        Ok(Some(tenant))
+        }
+        self.change_file(|store| {
+            let named = |tenant: &&mut TenantInfo| tenant.name == name;
+            store.file.tenants.iter_mut().filter(named).for_each(|tenant| tenant.disabled = true);
+            Ok(())
+        })?;
+        Ok(self.tenant(name).cloned())
+    }
+
+    /// Makes a change and keeps it on disk: all of it or, whatever fails, nothing of it.
+    fn change_file(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<(), KeyStoreError>,
+    ) -> Result<(), KeyStoreError> {
+        let before = self.file.clone();
+        let done = change(self).and_then(|()| self.save());
+        if done.is_err() {
+            self.file = before;
+        }
+        done
     }
 
     fn save(&self) -> Result<(), KeyStoreError> {

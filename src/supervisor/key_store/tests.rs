@@ -25,7 +25,7 @@ fn kept() -> (KeyStore, PathBuf, tempfile::TempDir) {
 
 fn fill(store: &mut KeyStore, now: Time) -> Vec<KeyOrder> {
     let orders = store.missing_keys(now);
-    store.add_keys(&orders.iter().map(wrap).collect::<Vec<_>>(), now, None).unwrap();
+    store.add_keys(&orders.iter().map(wrap).collect::<Vec<_>>(), now, Making::default()).unwrap();
     orders
 }
 
@@ -118,11 +118,15 @@ fn a_successor_retires_the_key_before_it_at_once() {
     let tenant = store.tenants()[0].id;
     let order = store.successor(KeyPurpose::Data, Some(tenant), now());
     assert_eq!((order.version, order.epoch), (2, epoch_of(now())));
-    store.add_keys(&[wrap(&order)], now(), Some("uid:0")).unwrap();
+    let making = Making { actor: Some("uid:0"), empties: true, compromised: None };
+    store.add_keys(&[wrap(&order)], now(), making).unwrap();
     let data = states(&store, KeyPurpose::Data);
     assert_eq!(data, [KeyState::Retired, KeyState::Pending, KeyState::Active]);
     let retired = store.keys().iter().find(|key| key.purpose == KeyPurpose::Data).unwrap();
     assert_eq!(retired.history.last().unwrap().actor.as_deref(), Some("uid:0"));
+    // In the same write, its records are to be sealed again.
+    assert_eq!(store.keys().iter().map(|key| key.emptying).filter(|emptying| *emptying).count(), 1);
+    assert!(retired.emptying);
 }
 
 #[test]
@@ -148,7 +152,11 @@ fn a_kek_takes_over_with_all_keys_or_with_none() {
         .iter()
         .map(|held| WrappedKey { wrapped: vec![2; 60], ..held.key.clone() })
         .collect();
-    store.rewrapped(next.id, &again, now(), Some("uid:0")).unwrap();
+    let fewer = store.rewrapped(next.id, &again[1..], (KeyState::Retired, now()), Some("uid:0"));
+    assert!(matches!(fewer, Err(KeyStoreError::NotAll)));
+    assert_eq!((store.kek().unwrap().id, store.held(&policy)[1].key.wrapped.len()), (first, 60));
+    assert!(store.held(&policy).iter().all(|held| held.key.wrapped == vec![1; 60]));
+    store.rewrapped(next.id, &again, (KeyState::Retired, now()), Some("uid:0")).unwrap();
     let store = KeyStore::open(&path, "here").unwrap();
     assert_eq!(store.kek().unwrap().id, next.id);
     assert_eq!(store.key(first).unwrap().state, KeyState::Retired);
@@ -176,4 +184,22 @@ fn what_the_log_is_to_be_told_stays_until_it_has_it() {
     assert_eq!(untold.len(), store.keys().len());
     store.told(&untold[..3].iter().map(|change| change.event).collect::<Vec<_>>()).unwrap();
     assert_eq!(KeyStore::open(&path, "here").unwrap().untold(), &untold[3..]);
+}
+
+#[test]
+fn what_cannot_be_written_has_not_happened() {
+    let (mut store, path, directory) = kept();
+    let next = store.note_kek("0d0e0f".into(), now(), None).unwrap();
+    let before = (store.keys().to_vec(), store.untold().to_vec(), store.next_key_id());
+    let again: Vec<_> =
+        store.held(&inventory::load(None).unwrap()).into_iter().map(|held| held.key).collect();
+    // Its directory is gone, as a disk may be.
+    drop(directory);
+    assert!(!path.exists());
+    assert!(store.rewrapped(next.id, &again, (KeyState::Retired, now()), None).is_err());
+    assert!(store.set_state(next.id, KeyState::Destroyed, now(), None).is_err());
+    assert!(store.tend(now().plus_seconds(40 * 86_400)).is_err());
+    assert!(store.add_tenant("other", Mode::Live, now()).is_err());
+    assert_eq!((store.keys().to_vec(), store.untold().to_vec(), store.next_key_id()), before);
+    assert_eq!(store.tenants().len(), 1);
 }

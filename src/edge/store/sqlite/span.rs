@@ -88,13 +88,17 @@ pub(super) fn each_of_tenant(
     mut each: impl FnMut(Places) -> rusqlite::Result<ControlFlow<()>>,
 ) -> rusqlite::Result<()> {
     let mut statement = conn.prepare_cached(include_str!("sql/spans_of_tenant.sql"))?;
+    // A span that is written between the two looks belongs to the first of them, not to what lies behind all spans.
+    let mut behind = end(conn)?;
     let spans = statement.query_map((tenant.0, from), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    for places in spans.chain([Ok((end(conn)?, i64::MAX))]) {
-        if each(places?)?.is_break() {
+    for places in spans {
+        let places: Places = places?;
+        behind = behind.max(places.1);
+        if each(places)?.is_break() {
             return Ok(());
         }
     }
-    Ok(())
+    each((behind, i64::MAX)).map(drop)
 }
 
 /// The last span of each tenant, by its first place.

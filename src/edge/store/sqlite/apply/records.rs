@@ -10,6 +10,7 @@ impl Applying<'_> {
     pub(super) fn reseal(&mut self, records: &[Resealed]) -> Result<(), Refusal> {
         let mut update = self.conn.prepare_cached(include_str!("../sql/sealed_again.sql"))?;
         for record in records {
+            self.watched.take(&record.now)?;
             let (was, now) = (codec::encode_record(&record.was), codec::encode_record(&record.now));
             if update.execute((record.row, was, now))? != 1 {
                 return Err(CommitError::Conflict.into());
