@@ -27,6 +27,8 @@ const MIGRATIONS: [(&str, &str); 12] = [
     ("0012_key_generation", include_str!("migrations/0012_key_generation.sql")),
 ];
 const STATEMENTS_CACHED: usize = 64;
+/// What the writer may cache: it writes at the right edge of its tables, so more would hold pages that it has done with.
+const WRITER_CACHE_KIB: i64 = 4_096;
 /// What a reader that is the only one may cache.
 pub(super) const CACHE_KIB_ALONE: i64 = 2_048;
 
@@ -77,7 +79,7 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, OpenError> {
     if mode != "wal" {
         return Err(OpenError::Corrupt("journal mode"));
     }
-    set_pragmas(&conn, 8_192)?;
+    set_pragmas(&conn, WRITER_CACHE_KIB)?;
     migrate(&mut conn)?;
     Ok(conn)
 }
