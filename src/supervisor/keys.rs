@@ -65,6 +65,12 @@ impl Vault {
             KeyRequest::Compromise(key) => self.compromise_key(*key, actor).await,
             KeyRequest::Destroy(key) => self.destroy_key(*key, actor).await,
         };
+        // Keys that could not be made under a KEK past its cryptoperiod can be now.
+        if done.is_ok()
+            && let Err(sentence) = self.tend_keys().await
+        {
+            tracing::error!(reason = %sentence, "keys could not be looked after");
+        }
         // What was done before something failed is in the key store, durably, and so it belongs into the log.
         self.tell_of_keys().await?;
         done.map(AdminAnswer::Done)

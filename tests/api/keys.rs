@@ -210,3 +210,29 @@ async fn a_key_that_others_know_is_replaced_first_and_emptied() {
     assert_eq!(code, 0, "{said}");
     store(&client, "k-2", &card(&numbers::volume(2), "c")).await;
 }
+
+#[tokio::test]
+async fn a_kek_past_its_cryptoperiod_wraps_nothing_until_another_takes_over() {
+    let mut vault = Vault::make(|config| config);
+    let (inventory, keystore) = (vault.path("keys/inventory.toml"), vault.path("keys/keystore.json"));
+    let text = std::fs::read_to_string(&inventory).unwrap();
+    std::fs::write(&inventory, text.replacen("cryptoperiod_days = 730", "cryptoperiod_days = 1", 1)).unwrap();
+    // Two days ago.
+    let mut stored: Value = serde_json::from_slice(&read(&keystore)).unwrap();
+    let kek = stored["keys"].as_array_mut().unwrap().iter_mut().find(|key| key["purpose"] == "kek").unwrap();
+    kek["made_at"] = json!(kek["made_at"].as_i64().unwrap() - 2 * 86_400 * 1_000_000);
+    std::fs::write(&keystore, stored.to_string()).unwrap();
+    vault.serve();
+    let (_, said) = keys(&vault, &["list"]);
+    assert!(said.contains("EXPIRED: rotate it"), "{said}");
+    let (code, said) = run(&["doctor", "--config", vault.config().to_str().unwrap()]);
+    assert!(code != 0 && said.contains("WEAK keys: key"), "{said}");
+    // Its tenant is there and has no keys, so nothing is stored for it.
+    vault.tenant("acme", Mode::Test);
+    let client = vault.application("billing", "acme", &BILLING);
+    let refused = client.post("/v1/tokens", "k", &card(&numbers::volume(1), "c")).await.unwrap();
+    assert_eq!(refused.status, 503, "{}", crate::common::text(&refused));
+    let (code, said) = keys(&vault, &["rotate", "kek"]);
+    assert_eq!(code, 0, "{said}");
+    store(&client, "k", &card(&numbers::volume(1), "c")).await;
+}

@@ -139,3 +139,37 @@ async fn whatever_dies_no_card_is_lost_while_keys_change() {
     assert_eq!(code, 0, "{said}");
     eprintln!("{cards} cards, {rotations} rotations, {} kills", rotations * ROLES.len());
 }
+
+/// The supervisor dies at any instant of a change of the KEK: what is on disk fits together, and the next start opens everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_kek_that_is_cut_off_leaves_one_that_fits() {
+    let mut vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let credential = vault.principal(crate::common::order("billing", Some("acme"), &BILLING));
+    let stored = store(&vault.client(&credential), "k", &card(&volume(1), "c")).await;
+    let path = format!("/v1/tokens/{}", stored["id"].as_str().unwrap());
+    // From before the first step to after the last: a change takes some milliseconds.
+    for delay in [0, 2, 4, 6, 8, 11, 15, 25] {
+        let config = vault.config();
+        let asking =
+            std::thread::spawn(move || run(&["keys", "--config", config.to_str().unwrap(), "rotate", "kek"]));
+        // The command itself takes a while to start.
+        std::thread::sleep(Duration::from_millis(15 + delay));
+        vault.kill();
+        let _ = asking.join().unwrap();
+        vault.serve();
+        let read = vault.client(&credential).get(&path).await.unwrap();
+        assert_eq!(read.status, 200, "after {delay} ms: {}", text(&read));
+        let (code, said) = keys(&vault, &["list"]);
+        let kek =
+            |state: &str| said.lines().filter(|line| line.contains(" kek ") && line.contains(state)).count();
+        assert!(code == 0 && kek("active") == 1 && kek("retired") == 0, "{said}");
+    }
+    let (code, said) = keys(&vault, &["rotate", "kek"]);
+    assert_eq!(code, 0, "{said}");
+    let (_, said) = keys(&vault, &["list"]);
+    assert!(!said.lines().any(|line| line.contains(" kek ") && line.contains("pending")), "{said}");
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
+}

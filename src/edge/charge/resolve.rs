@@ -247,6 +247,8 @@ async fn one_round(
     let to = destinations.iter().find(|to| to.name == charge.destination);
     let now = app.clock.now();
     known.not_resendable |= !machine::may_be_sent_again(&charge, operation);
+    // A hold whose release is refused again and again (a credential that is wrong for good) waits for the processor or a person.
+    known.undone |= machine::is_held_hold(operation) && charge.operations.len() > RELEASES_MAX;
     let step = match to {
         Some(to) => next_step(to, operation, attempt, known, (half_over, over), now),
         // The destination was taken out of the configuration: only a person can ask there.
@@ -310,6 +312,9 @@ fn class_of<'a>(to: &'a DestinationInfo, operation: &Operation) -> &'a str {
         OperationKind::Capture | OperationKind::Refund | OperationKind::Void => &to.idempotency_later,
     }
 }
+
+/// How often it is tried to release what a check holds that is held for review.
+const RELEASES_MAX: usize = 8;
 
 /// What the keeper still has of an attempt.
 enum Kept {
