@@ -30,6 +30,8 @@ const PAGE: usize = 512;
 const BATCHES_AT_ONCE: usize = 3;
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Between two looks at whether the start is over.
+const RECOVERED_LOOK: Duration = Duration::from_millis(50);
 /// After a pass that left only what does not open: somebody has to look at it.
 const STUCK: Duration = Duration::from_secs(600);
 
@@ -77,6 +79,10 @@ struct Tally {
 
 /// Empties keys for as long as the edge runs.
 pub(super) async fn run(app: App) {
+    // What the edge before this one had opened is told once, and by the recovery.
+    while !app.is_recovered() {
+        tokio::time::sleep(RECOVERED_LOOK).await;
+    }
     let mut changes = app.keys.subscribe();
     loop {
         let emptying: Vec<KeyInfo> =
@@ -129,6 +135,8 @@ async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
             return Ok(false);
         }
         if tally.done + tally.missed + tally.unreadable == 0 && app.store.watched_seals() == late {
+            // Of an edge that died a batch may have been at work until after this one had asked what was opened.
+            account_for_reseals(app).await?;
             let mut progress = app.keys.progress();
             (progress.finished, progress.ended) = (true, Some(Instant::now()));
             drop(progress);

@@ -170,6 +170,10 @@ impl Keeper {
 
     /// Seals cards again; a panic is one refused question.
     fn reseal(&self, asker: Asker, ask: &Reseal) {
+        // An edge that is gone takes no answer, and what would be opened for it would be opened for nobody.
+        if lock(&self.edge).as_ref().is_none_or(|line| line.generation != asker.generation) {
+            return;
+        }
         let sealed = catch_unwind(AssertUnwindSafe(|| {
             let begun = self.state().begin_reseal(ask)?;
             let cards = begun.seal(ask);
