@@ -33,16 +33,31 @@ pub struct Forbidden {
 
 /// How long a try waits for others of the same card that are under way, before it is told to come again.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Of the places, each with a count of its own of what has ended.
+const PARTS: u64 = 64;
 
 /// A merchant's tries that are under way, by number and destination: each may be declined, so that together they stay within the
 /// limits only if no more are under way than may still be declined.
 #[derive(Debug, Default)]
 pub(super) struct UnderWay {
-    counts: Mutex<HashMap<Place, usize>>,
+    counts: Mutex<Counts>,
     ended: Notify,
 }
 
-/// A number at a destination.
+#[derive(Debug, Default)]
+struct Counts {
+    under_way: HashMap<Place, usize>,
+    /// How many tries have ended, by a part of their place. What was read of the declines before one ended lacks its outcome.
+    ended: HashMap<u64, u64>,
+}
+
+impl Counts {
+    fn ended(&mut self, place: Place) -> &mut u64 {
+        self.ended.entry(place.1 % PARTS).or_default()
+    }
+}
+
+/// A number at a destination, and the hash of both.
 type Place = (FingerprintId, u64);
 
 /// A try that is under way until this is dropped, when its outcome is counted.
@@ -51,28 +66,42 @@ pub(super) struct Slot {
     place: Place,
 }
 
+/// Why there is no slot.
+enum NoSlot {
+    /// As many are under way as may be.
+    Full,
+    /// One has ended since the declines were read: they have to be read again.
+    Stale,
+}
+
 impl Slot {
-    /// `None` if as many are under way as may be.
-    fn take(app: &App, place: Place, room: usize) -> Option<Self> {
+    /// `ended` is how many had ended before the declines were read that leave this room.
+    fn take(app: &App, place: Place, room: usize, ended: u64) -> Result<Self, NoSlot> {
         let mut counts = lock(&app.charges.under_way.counts);
-        let count = counts.entry(place).or_default();
+        if *counts.ended(place) != ended {
+            return Err(NoSlot::Stale);
+        }
+        let count = counts.under_way.entry(place).or_default();
         if *count >= room {
-            return None;
+            return Err(NoSlot::Full);
         }
         *count += 1;
-        Some(Self { app: Arc::clone(app), place })
+        Ok(Self { app: Arc::clone(app), place })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let under_way = &self.app.charges.under_way;
-        if let Entry::Occupied(mut entry) = lock(&under_way.counts).entry(self.place) {
+        let mut counts = lock(&under_way.counts);
+        *counts.ended(self.place) += 1;
+        if let Entry::Occupied(mut entry) = counts.under_way.entry(self.place) {
             *entry.get_mut() = entry.get().saturating_sub(1);
             if *entry.get() == 0 {
                 entry.remove();
             }
         }
+        drop(counts);
         under_way.ended.notify_waiters();
     }
 }
@@ -92,19 +121,21 @@ pub(super) async fn enter(
     let began = Instant::now();
     loop {
         // Made before the count is looked at, so that no end is missed in between.
-        let ended = app.charges.under_way.ended.notified();
+        let another_ends = app.charges.under_way.ended.notified();
+        let ended = *lock(&app.charges.under_way.counts).ended(place);
         let rows = app.store.declines(card.fingerprint, destination, true).await?;
         let now = app.clock.now();
         if let Some(forbidden) = forbidden(&rows, limits, agreed_at, now) {
             return Err(Error::NetworkForbids(forbidden));
         }
         let Some(room) = room(&rows, limits, now) else { return Ok(None) };
-        if let Some(slot) = Slot::take(app, place, room) {
-            return Ok(Some(slot));
-        }
         let left = WAIT_MAX.saturating_sub(began.elapsed());
-        if left.is_zero() || tokio::time::timeout(left, ended).await.is_err() {
-            return Err(KeeperError::Busy.into());
+        let may_wait = !left.is_zero();
+        match Slot::take(app, place, room, ended) {
+            Ok(slot) => return Ok(Some(slot)),
+            Err(NoSlot::Stale) if may_wait => {}
+            Err(NoSlot::Full) if may_wait && tokio::time::timeout(left, another_ends).await.is_ok() => {}
+            Err(NoSlot::Stale | NoSlot::Full) => return Err(KeeperError::Busy.into()),
         }
     }
 }
@@ -112,6 +143,7 @@ pub(super) async fn enter(
 fn place_of(fingerprint: FingerprintId, destination: &str) -> Place {
     let mut hasher = DefaultHasher::new();
     destination.hash(&mut hasher);
+    fingerprint.hash(&mut hasher);
     (fingerprint, hasher.finish())
 }
 
