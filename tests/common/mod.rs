@@ -13,6 +13,7 @@ use cardvault::card::tenant::Mode;
 use cardvault::clock::{Clock, SystemClock};
 use cardvault::supervisor::admin::{self, AdminRequest};
 use cardvault::tools::client::{Answer, Client};
+use cardvault::tools::demo::is_alive;
 use cardvault::wire::control::{AdminAnswer, PrincipalOrder};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -485,8 +486,4 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
 fn children_of(pid: u32) -> Vec<u32> {
     let tasks = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     tasks.split_whitespace().filter_map(|child| child.parse().ok()).collect()
-}
-
-fn is_alive(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
 }

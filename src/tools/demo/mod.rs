@@ -27,6 +27,7 @@ use self::compare::{Charge, Comparison};
 use self::job::{Job, Settled, Stored, refused_unless};
 use self::place::Place;
 use self::plan::{BEFORE_KILL, CONCURRENCY, INVOICES, Plan};
+pub use self::processes::is_alive;
 use self::report::{Address, Summary};
 use self::vault::{Caller, Installation};
 use super::terminal::{complain, say};

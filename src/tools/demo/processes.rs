@@ -127,11 +127,16 @@ fn tail_of(path: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
-/// Whether a process runs; one that has ended and waits for its parent does not.
-fn is_alive(pid: u32) -> bool {
+/// Whether a process runs; one that has ended, with all of its threads, and waits for its parent does not.
+pub fn is_alive(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     let state = stat.rsplit_once(") ").and_then(|(_, behind)| behind.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    match state {
+        None | Some('X') => false,
+        // Until its last thread is gone its files are open and its locks are held.
+        Some('Z') => std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1),
+        Some(_) => true,
+    }
 }
 
 #[cfg(test)]
