@@ -30,6 +30,7 @@
 //! - Invariant: a sealed field opens only in the place it was sealed for (`a_field_opens_only_where_it_belongs`).
 //! - Invariant: envelopes of old versions open (`the_golden_envelope_opens`).
 //! - Invariant: no key comes back, and none protects past its cryptoperiod (`no_key_ever_comes_back`, `a_key_seals_nothing_after_its_cryptoperiod`).
+//! - Invariant: a number stays one card while its fingerprint key changes (`a_number_stays_one_card_while_its_fingerprint_key_changes`).
 //! - Invariant: no card is lost while keys change, whatever dies (`whatever_dies_no_card_is_lost_while_keys_change`).
 //! - Invariant: a change and its events are committed together or not at all (`refused_changes_leave_no_event`).
 //! - Invariant: an opening that a statement counts has one event (`an_opening_that_a_statement_counts_has_exactly_one_event`).

@@ -73,6 +73,7 @@ mod contract {
             each_record_comes_once_and_is_sealed_again_in_its_place,
             what_changed_meanwhile_is_not_brought_back,
             records_under_watched_keys_are_counted_or_refused,
+            a_number_is_found_under_each_fingerprint_key_that_is_not_destroyed,
             an_older_key_store_is_told_from_a_newer_one,
         ],
         charges: [

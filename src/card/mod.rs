@@ -3,6 +3,7 @@
 
 pub mod brand;
 pub mod expiry;
+pub mod fingerprint;
 pub mod id;
 pub mod range;
 pub mod sealed;

@@ -22,9 +22,9 @@ use crate::wire::frame::{self, FrameError};
 use crate::wire::keeper::{
     ChargeRead, CompareZip, Digest, Digested, ExpireBy, ForwardRead, FromKeeper, Hello, Known, LookUp,
     OpenExpiry, Opened, Prepare, PrepareForward, Prepared, ReadCharge, ReadForward, ReadWebhook, Refusal,
-    Reseal, Resealed, Seal, Sealed, ShowForward, SignCheckpoint, SignWebhook, Stated, ToKeeper,
-    WebhookSecret,
+    Seal, Sealed, ShowForward, SignCheckpoint, SignWebhook, Stated, ToKeeper, WebhookSecret,
 };
+use crate::wire::reseal::{Reseal, Resealed};
 
 /// Calls that may wait at once; past it the edge is asking more than a keeper can ever answer in time.
 const IN_FLIGHT_MAX: usize = 32_768;

@@ -9,8 +9,8 @@ use super::App;
 use super::audit::catalogue;
 use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
 use super::reseal::Progress;
-use super::store::{Change, CommitError, KeyWatch, RowChange, StoreError};
-use crate::wire::keys::{KeyChange, KeyInfo, KeyState, KeyTable};
+use super::store::{Change, CommitError, KeyWatch, RowChange, SealedRecord, StoreError};
+use crate::wire::keys::{KeyChange, KeyInfo, KeyOrder, KeyPurpose, KeyState, KeyTable};
 
 /// Records looked at together.
 const PAGE: usize = 500;
@@ -89,10 +89,7 @@ impl Keys {
 
 /// Takes keys as they stand: what is sealed again, and what no record is taken under.
 pub(super) fn take(app: &App, keys: Vec<KeyInfo>) {
-    app.store.watch_keys(KeyWatch {
-        counted: keys.iter().filter(|key| key.emptying).map(|key| key.order.id).collect(),
-        barred: keys.iter().filter(|key| key.state == KeyState::Destroyed).map(|key| key.order.id).collect(),
-    });
+    app.store.watch_keys(watch_over(&keys));
     // Whoever asks at once must not be told how far the keys before were.
     let emptying: Vec<KeyInfo> = keys.iter().filter(|key| key.emptying).copied().collect();
     if !emptying.is_empty() {
@@ -167,24 +164,56 @@ fn event(change: KeyChange) -> EventDraft {
 /// Takes no record under this key any more, and says how many there are.
 pub(super) async fn release(app: &App, key: u32) -> Result<u64, StoreError> {
     let keys = app.keys.all();
-    let mut watch = KeyWatch {
-        counted: keys.iter().filter(|other| other.emptying).map(|other| other.order.id).collect(),
-        barred: keys.iter().filter(|o| o.state == KeyState::Destroyed).map(|o| o.order.id).collect(),
-    };
+    let mut watch = watch_over(&keys);
     watch.barred.push(key);
     app.store.watch_keys(watch);
     // What the writer took before it saw that is committed within one change of this node's own.
     app.store.commit(Change::default()).await.map_err(|_| StoreError::Unavailable("io"))?;
-    count(app, &[key]).await
+    let released: Vec<KeyInfo> = keys.iter().filter(|known| known.order.id == key).copied().collect();
+    count(app, &released).await
+}
+
+/// What the store does about records under these keys.
+fn watch_over(keys: &[KeyInfo]) -> KeyWatch {
+    let of = |key: &KeyInfo| key.order.id;
+    let emptying = || keys.iter().filter(|key| key.emptying);
+    KeyWatch {
+        counted: emptying().map(of).collect(),
+        barred: keys.iter().filter(|key| key.state == KeyState::Destroyed).map(of).collect(),
+        moving: emptying()
+            .filter(|key| key.order.purpose == KeyPurpose::Fingerprint)
+            .filter_map(|key| key.order.tenant)
+            .collect(),
+    }
+}
+
+/// Whether a record needs any of these data and fingerprint keys.
+pub(super) fn needs(record: &SealedRecord, keys: &[KeyInfo]) -> bool {
+    keys.iter().any(|key| {
+        let KeyOrder { id, purpose, tenant, version, .. } = key.order;
+        match purpose {
+            KeyPurpose::Data => record.sealed.key_ids().contains(&id),
+            KeyPurpose::Fingerprint if record.place.is_old => false,
+            KeyPurpose::Fingerprint => match record.fingerprint_key {
+                Some(under) => under == id,
+                None => version == 1 && tenant == Some(record.tenant),
+            },
+            KeyPurpose::Kek
+            | KeyPurpose::BodyMac
+            | KeyPurpose::Pseudonym
+            | KeyPurpose::Webhook
+            | KeyPurpose::Checkpoint => false,
+        }
+    })
 }
 
 /// How many records need any of these keys.
-pub(super) async fn count(app: &App, keys: &[u32]) -> Result<u64, StoreError> {
+pub(super) async fn count(app: &App, keys: &[KeyInfo]) -> Result<u64, StoreError> {
     let (mut left, mut after) = (0, None);
     loop {
         let page = app.store.sealed_records(after, PAGE).await?;
-        let needs = page.iter().filter(|record| record.sealed.key_ids().iter().any(|id| keys.contains(id)));
-        left += u64::try_from(needs.count()).unwrap_or(0);
+        let under = page.iter().filter(|record| needs(record, keys)).count();
+        left += u64::try_from(under).unwrap_or(0);
         after = page.last().map(|record| record.place);
         if page.len() < PAGE {
             return Ok(left);

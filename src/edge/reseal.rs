@@ -21,8 +21,9 @@ use crate::card::id::EventId;
 use crate::card::tenant::TenantId;
 use crate::random::NoRandomness;
 use crate::wire::control::AdminAnswer;
-use crate::wire::keeper::{self, RESEAL_MAX, Reseal};
+use crate::wire::keeper;
 use crate::wire::keys::KeyInfo;
+use crate::wire::reseal::{RESEAL_MAX, Reseal};
 
 /// Records looked at together.
 const PAGE: usize = 512;
@@ -116,12 +117,12 @@ async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
     let ids: Vec<u32> = emptying.iter().map(|key| key.order.id).collect();
     // Nothing is on its way now: what a batch before opened and did not tell, it will tell no more.
     account_for_reseals(app).await?;
-    let total = keys::count(app, &ids).await?;
+    let total = keys::count(app, emptying).await?;
     let began = Some(Instant::now());
     *app.keys.progress() = Progress { keys: emptying.to_vec(), total, began, ..Progress::default() };
     loop {
         let late = app.store.watched_seals();
-        let tally = pass(app, &ids).await?;
+        let tally = pass(app, emptying, &ids).await?;
         if !app.keys.are_emptied(&ids) {
             // Others are to be emptied now, and it begins anew.
             return Ok(true);
@@ -152,7 +153,7 @@ async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
 }
 
 /// Goes over all records once.
-async fn pass(app: &App, ids: &[u32]) -> Result<Tally, Error> {
+async fn pass(app: &App, emptying: &[KeyInfo], ids: &[u32]) -> Result<Tally, Error> {
     let (mut tally, mut after, mut batches) = (Tally::default(), None, JoinSet::new());
     let mut fault = None;
     let mut pace = Pace::new(app.limits.reseals_per_second_max);
@@ -166,7 +167,7 @@ async fn pass(app: &App, ids: &[u32]) -> Result<Tally, Error> {
         };
         after = page.last().map(|record| record.place);
         let ended = page.len() < PAGE || !app.keys.are_emptied(ids);
-        let due = page.into_iter().filter(|record| record.sealed.key_ids().iter().any(|id| ids.contains(id)));
+        let due = page.into_iter().filter(|record| keys::needs(record, emptying));
         for (tenant, batch) in into_batches(due) {
             while batches.len() >= BATCHES_AT_ONCE {
                 join(app, &mut batches, &mut tally, &mut fault).await;
@@ -247,30 +248,28 @@ async fn reseal(app: &App, tenant: TenantId, records: Vec<SealedRecord>) -> Resu
     let cards = records.iter().map(|record| (record.place.token, record.sealed.clone())).collect();
     let answer = app.keeper.reseal(Reseal { tenant, event, cards }).await?;
     let (mut changed, mut cards, mut tally) = (Vec::new(), Vec::new(), Tally::default());
-    let mut old_keys = Vec::new();
+    let (mut old_keys, mut new_keys) = (Vec::new(), vec![answer.key]);
     for (record, now) in records.into_iter().zip(answer.cards) {
         let Some(now) = now else {
             tally.unreadable += 1;
             continue;
         };
         old_keys.extend(record.sealed.key_ids());
+        old_keys.extend(record.fingerprint_key);
+        new_keys.extend(now.fingerprint.as_ref().map(|of_it| of_it.key));
         cards.push(CardFacts {
-            sha256: data_encoding::HEXLOWER.encode(&now.digest()),
+            sha256: data_encoding::HEXLOWER.encode(&now.sealed.digest()),
             token: record.place.token,
             version: record.place.version,
         });
-        changed.push(Resealed { row: record.row, was: record.sealed, now });
+        changed.push(Resealed { record, now: now.sealed, fingerprint: now.fingerprint });
     }
     let count = u64::try_from(changed.len()).unwrap_or(0);
     if changed.is_empty() {
         return Ok(tally);
     }
-    old_keys.sort_unstable();
-    old_keys.dedup();
-    old_keys.retain(|key| *key != answer.key);
-    old_keys.push(answer.key);
     let opened = answer.opened;
-    let draft = draft(event, tenant, answer.key, old_keys, cards, opened.clone());
+    let draft = draft(event, tenant, answer.key, between(old_keys, new_keys), cards, opened.clone());
     let change =
         Change { rows: vec![RowChange::Reseal(changed)], events: vec![draft.clone()], idempotency: None };
     match app.store.commit(change).await {
@@ -290,6 +289,16 @@ async fn reseal(app: &App, tenant: TenantId, records: Vec<SealedRecord>) -> Resu
         app.keeper.acknowledge(Vec::new(), vec![event]).await?;
     }
     Ok(tally)
+}
+
+/// The keys that cards were under, each once, and then those that they are under.
+fn between(mut old: Vec<u32>, mut new: Vec<u32>) -> Vec<u32> {
+    new.dedup();
+    old.sort_unstable();
+    old.dedup();
+    old.retain(|key| !new.contains(key));
+    old.extend(new);
+    old
 }
 
 fn draft(

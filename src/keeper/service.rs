@@ -15,9 +15,10 @@ use super::state::{Later, Reply, State};
 use crate::wire::control::{FromKeeperControl, ToKeeperControl};
 use crate::wire::forwarder::{Exchanged, FromForwarder, Outcome, Sent, ToForwarder, Webhook};
 use crate::wire::frame::{self, FrameError, FrameReader};
-use crate::wire::keeper::{FromKeeper, Refusal, RefusalCode, Reseal, ToKeeper};
+use crate::wire::keeper::{FromKeeper, Refusal, RefusalCode, ToKeeper};
 use crate::wire::keys::{HeldKey, KeyOrder, WrappedKey};
 use crate::wire::pair;
+use crate::wire::reseal::Reseal;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// A line to the forwarder that is gone for so long is said to be, and then again, until the supervisor has made another: one that is

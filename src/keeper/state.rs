@@ -29,9 +29,10 @@ use crate::wire::control::{KeeperSettings, TenantInfo};
 use crate::wire::forwarder::{NewCard, Outcome};
 use crate::wire::keeper::{
     ChargeRead, Digest, Digested, ExpireBy, FromKeeper, Hello, LookUp, OpenExpiry, Prepare, Prepared,
-    ReadCharge, ReadWebhook, Refusal, RefusalCode, Reseal, Seal, Sealed, ToKeeper,
+    ReadCharge, ReadWebhook, Refusal, RefusalCode, Seal, Sealed, ToKeeper,
 };
 use crate::wire::keys::WrappedKey;
+use crate::wire::reseal::Reseal;
 
 /// Everything behind the keeper's lock.
 pub(super) struct State {
@@ -230,8 +231,8 @@ impl State {
         let submitted = Submitted::read(ask, tenant.mode, exempt, now)?;
         let keys = self.keys.tenant(ask.tenant).map_err(unavailable)?;
         let fingerprint = submitted.fingerprint(keys).map_err(unavailable)?;
-        if let (Some(pan), Some(hash)) = (submitted.pan(), &fingerprint)
-            && !self.budget.take(ask.tenant, pan.bin_and_last_four(), hash, pan.is_test(), now)
+        if let (Some(pan), Some(of_it)) = (submitted.pan(), &fingerprint)
+            && !self.budget.take(ask.tenant, pan.bin_and_last_four(), &of_it.hash, pan.is_test(), now)
         {
             return Err(Refusal::about(RefusalCode::FingerprintBudget, "card.number"));
         }
@@ -327,13 +328,14 @@ impl State {
         let asks_issuer = render::operation(ask.verb).asks_issuer() && to.connector.updates_cards();
         let sealed = ask.sealed.as_ref().filter(|_| asks_issuer)?;
         // Without its key no new number could be sealed either.
-        let key = self.keys.tenant(ask.tenant).and_then(|keys| keys.fingerprint()).ok()?;
+        let keys = self.keys.tenant(ask.tenant).ok()?;
+        let fingerprint = derive_fingerprint(keys.fingerprints(), &card.pan).ok()?;
         Some(Box::new(Charged {
             tenant: ask.tenant,
             token: ask.token,
             policy: sealed.policy,
             versions: versions(sealed),
-            fingerprint: derive_fingerprint(key, &card.pan),
+            fingerprint: fingerprint.hash,
             expiry: card.expiry,
         }))
     }

@@ -90,7 +90,7 @@ impl State {
         let no_key = |error| Refused::Card(unavailable(error));
         let keys = self.keys.tenant(charged.tenant).map_err(no_key)?;
         let fingerprint = submitted.fingerprint(keys).map_err(no_key)?;
-        let is_another = fingerprint.is_some_and(|hash| hash != charged.fingerprint);
+        let is_another = fingerprint.as_ref().is_some_and(|of_it| !of_it.is_of(&charged.fingerprint));
         match said.kind {
             UpdateKind::Updated if fingerprint.is_none() => return Err(Refused::NumberWithheld),
             UpdateKind::Expiry if is_another => return Err(Refused::Contradictory),
@@ -102,8 +102,8 @@ impl State {
             return Ok(None);
         }
         let fingerprint = fingerprint.filter(|_| is_another);
-        if let (Some(pan), Some(hash)) = (submitted.pan(), &fingerprint)
-            && !self.budget.take(charged.tenant, pan.bin_and_last_four(), hash, pan.is_test(), now)
+        if let (Some(pan), Some(of_it)) = (submitted.pan(), &fingerprint)
+            && !self.budget.take(charged.tenant, pan.bin_and_last_four(), &of_it.hash, pan.is_test(), now)
         {
             return Err(Refused::Card(Refusal::of(RefusalCode::FingerprintBudget)));
         }

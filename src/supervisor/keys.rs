@@ -171,17 +171,16 @@ impl Vault {
         match (purpose, tenant) {
             (KeyPurpose::Kek, None) => self.rotate_kek(KeyState::Retired, actor).await,
             (KeyPurpose::Kek, Some(_)) => Err("the KEK is the installation's: leave --tenant out".to_owned()),
-            (KeyPurpose::Data | KeyPurpose::Pseudonym, Some(tenant)) => {
+            (KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym, Some(tenant)) => {
                 let making = Making { actor: Some(actor), empties: true, compromised: None };
                 self.succeed(purpose, tenant, making).await
             }
-            (KeyPurpose::Data | KeyPurpose::Pseudonym, None) => {
+            (KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym, None) => {
                 Err("this key is a tenant's: name it with --tenant".to_owned())
             }
-            (
-                KeyPurpose::Fingerprint | KeyPurpose::BodyMac | KeyPurpose::Webhook | KeyPurpose::Checkpoint,
-                _,
-            ) => Err("this version rotates kek, data and pseudonym".to_owned()),
+            (KeyPurpose::BodyMac | KeyPurpose::Webhook | KeyPurpose::Checkpoint, _) => {
+                Err("this version rotates kek, data, fingerprint and pseudonym".to_owned())
+            }
         }
     }
 
@@ -193,13 +192,22 @@ impl Vault {
     ) -> Result<String, String> {
         let order = self.key_store.successor(purpose, Some(tenant), SystemClock.now());
         self.make_keys(vec![order], making).await?;
-        Ok(if purpose == KeyPurpose::Data && making.empties {
-            format!(
-                "key {} seals for the tenant now; what older keys have sealed is being sealed again: see `cardvault keys progress`",
-                order.id
-            )
-        } else {
-            format!("key {} is the {} key of the tenant now", order.id, purpose.name())
+        let id = order.id;
+        Ok(match purpose {
+            KeyPurpose::Data if making.empties => format!(
+                "key {id} seals for the tenant now; what older keys have sealed is being sealed again: see `cardvault keys progress`"
+            ),
+            KeyPurpose::Fingerprint if making.empties => format!(
+                "numbers are hashed under key {id} now, and under the one before until that is destroyed; what is stored is being \
+                 hashed anew: see `cardvault keys progress`"
+            ),
+            KeyPurpose::Kek
+            | KeyPurpose::Data
+            | KeyPurpose::Fingerprint
+            | KeyPurpose::BodyMac
+            | KeyPurpose::Pseudonym
+            | KeyPurpose::Webhook
+            | KeyPurpose::Checkpoint => format!("key {id} is the {} key of the tenant now", purpose.name()),
         })
     }
 
@@ -214,13 +222,17 @@ impl Vault {
     async fn retire_key(&mut self, id: u32, actor: &str) -> Result<String, String> {
         let key = self.known(id)?;
         match (key.purpose, key.tenant, key.state) {
-            (KeyPurpose::Data | KeyPurpose::Pseudonym, Some(tenant), KeyState::Active) => {
+            (
+                KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym,
+                Some(tenant),
+                KeyState::Active,
+            ) => {
                 let making = Making { actor: Some(actor), empties: false, compromised: None };
                 self.succeed(key.purpose, tenant, making).await
             }
             (KeyPurpose::Kek, _, KeyState::Active) => self.rotate_kek(KeyState::Retired, actor).await,
             (_, _, KeyState::Active) => {
-                Err("this version can replace kek, data and pseudonym keys only".to_owned())
+                Err("this version can replace kek, data, fingerprint and pseudonym keys only".to_owned())
             }
             (_, _, state) => {
                 Err(format!("a key that is {} cannot be retired: it is not in use", state.name()))
@@ -241,20 +253,23 @@ impl Vault {
             (KeyPurpose::Kek, _, _) => {
                 return Err("it is not in use: nothing is wrapped under it".to_owned());
             }
-            (KeyPurpose::Data | KeyPurpose::Pseudonym, Some(tenant), KeyState::Active) => {
+            (
+                KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym,
+                Some(tenant),
+                KeyState::Active,
+            ) => {
                 let making = Making { actor: Some(actor), empties: true, compromised: Some(id) };
                 self.succeed(purpose, tenant, making).await?;
             }
-            (KeyPurpose::Data | KeyPurpose::Pseudonym, _, _) => {
+            (KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym, _, _) => {
                 let now = SystemClock.now();
                 self.key_store.compromise(id, now, actor).map_err(|error| error.to_string())?;
                 self.hand_keys().await?;
             }
-            (
-                KeyPurpose::Fingerprint | KeyPurpose::BodyMac | KeyPurpose::Webhook | KeyPurpose::Checkpoint,
-                ..,
-            ) => {
-                return Err("this version can replace kek, data and pseudonym keys only".to_owned());
+            (KeyPurpose::BodyMac | KeyPurpose::Webhook | KeyPurpose::Checkpoint, ..) => {
+                return Err(
+                    "this version can replace kek, data, fingerprint and pseudonym keys only".to_owned()
+                );
             }
         }
         Ok(format!("key {id} is compromised and protects nothing more\n{}", checklist(purpose)))
@@ -282,7 +297,7 @@ impl Vault {
                 key.purpose.name()
             ));
         }
-        if key.purpose == KeyPurpose::Data {
+        if matches!(key.purpose, KeyPurpose::Data | KeyPurpose::Fingerprint) {
             self.ask_edge(AdminCommand::ReleaseKey { key: id }).await?;
         }
         let now = SystemClock.now();
@@ -386,8 +401,8 @@ const fn checklist(purpose: KeyPurpose) -> &'static str {
     match purpose {
         KeyPurpose::Kek => {
             "checklist:\n\
-             1. every key that was wrapped under the old KEK may be known: `cardvault keys compromise` each data and pseudonym key;\n\
-                fingerprint, body_mac, webhook and checkpoint keys cannot be replaced in this version: plan a new installation\n\
+             1. every key that was wrapped under the old KEK may be known: `cardvault keys compromise` each data, fingerprint and\n\
+                pseudonym key; body_mac, webhook and checkpoint keys cannot be replaced in this version: plan a new installation\n\
              2. find every copy of the key store that was wrapped under it (backups!) and destroy it\n\
              3. wait for `cardvault keys progress` to say that nothing is left, then `cardvault keys destroy` each\n\
              4. replace whoever, and whatever, had access to the root key; write down what happened (12.10)"

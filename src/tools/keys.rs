@@ -26,7 +26,7 @@ pub enum KeysCommand {
         /// Its id
         key: u32,
     },
-    /// Have another key take over: kek, data or pseudonym
+    /// Have another key take over: kek, data, fingerprint or pseudonym
     Rotate {
         /// What the key is for
         #[arg(value_parser = purpose)]
@@ -79,7 +79,7 @@ pub fn run(config: &Path, command: KeysCommand) -> Result<(), String> {
 }
 
 fn purpose(word: &str) -> Result<KeyPurpose, String> {
-    KeyPurpose::from_name(word).ok_or_else(|| "use kek, data or pseudonym".to_owned())
+    KeyPurpose::from_name(word).ok_or_else(|| "use kek, data, fingerprint or pseudonym".to_owned())
 }
 
 /// How far the cards are that are sealed again.

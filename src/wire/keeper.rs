@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::forwarder::{Outcome, WebhookRead};
+use super::reseal::{Reseal, Resealed};
 use crate::card::expiry::Expiry;
+use crate::card::fingerprint::Fingerprint;
 use crate::card::id::{AttemptId, EndpointId, EventId, Token};
 use crate::card::sealed::{SealedCard, SealedField};
 use crate::card::tenant::TenantId;
@@ -16,8 +18,6 @@ use crate::connector::UpdateKind;
 pub const PAGE_MAX: usize = 1024;
 /// Attempts that may be asked for at once.
 pub const KNOWN_MAX: usize = 1024;
-/// Cards that are sealed again at once: few enough that their event is a leaf of ordinary length.
-pub const RESEAL_MAX: usize = 128;
 /// Bytes of outcomes in one answer, where more than one are asked for: a quarter of a frame. One alone is smaller than that.
 pub const KNOWN_BYTES_MAX: usize = super::frame::FRAME_BYTES_MAX / 4;
 
@@ -250,7 +250,7 @@ pub struct Sealed {
     /// The expiry, to answer with, if the body had one.
     pub shown_expiry: Option<Expiry>,
     /// Keyed hash of the whole PAN, if the body had one.
-    pub fingerprint: Option<[u8; 32]>,
+    pub fingerprint: Option<Fingerprint>,
     /// The caller's customer reference.
     pub customer: Option<String>,
     /// Its keyed hash, hex: the store salts it for the log.
@@ -569,28 +569,6 @@ pub struct Opened {
     pub destination: String,
     /// The running hash after it, hex.
     pub hash: String,
-}
-
-/// Cards to seal again.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Reseal {
-    /// Whose.
-    pub tenant: TenantId,
-    /// The event that will record the openings.
-    pub event: EventId,
-    /// Cards with their sealed fields; at most [`RESEAL_MAX`].
-    pub cards: Vec<(Token, SealedCard)>,
-}
-
-/// Cards that were sealed again.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Resealed {
-    /// The key that they are under now.
-    pub key: u32,
-    /// One for each, in their order; none for one that does not open.
-    pub cards: Vec<Option<SealedCard>>,
-    /// The openings, if any number was opened.
-    pub opened: Option<Opened>,
 }
 
 /// A question to the processor about an attempt.

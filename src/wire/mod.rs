@@ -2,7 +2,7 @@
 //!
 //! - [`frame`]: how a message lies on a socket pair; blocking ends for keeper and supervisor.
 //! - [`pair`]: socket pairs, and how file descriptors travel over them (SCM_RIGHTS).
-//! - [`keeper`]: what the edge asks of the keeper.
+//! - [`keeper`]: what the edge asks of the keeper; [`reseal`]: cards sealed again.
 //! - [`forwarder`]: what the keeper asks of the forwarder.
 //! - [`courier`]: what the edge asks of the courier.
 //! - [`control`]: what the supervisor tells each role; [`keys`]: keys, in these messages.
@@ -17,3 +17,4 @@ pub mod frame;
 pub mod keeper;
 pub mod keys;
 pub mod pair;
+pub mod reseal;

@@ -174,7 +174,7 @@ async fn a_key_that_others_know_is_replaced_first_and_emptied() {
         (["retire", &old], "cannot be retired"),
         (["retire", "999"], "no key of this id"),
         (["show", "999"], "no key of this id"),
-        (["rotate", "webhook"], "rotates kek, data and pseudonym"),
+        (["rotate", "webhook"], "rotates kek, data, fingerprint and pseudonym"),
         (["rotate", "data"], "--tenant"),
     ] {
         let (code, said) = keys(&vault, &args);
@@ -209,6 +209,83 @@ async fn a_key_that_others_know_is_replaced_first_and_emptied() {
     let (code, said) = keys(&vault, &["rotate", "pseudonym", "--tenant", "acme"]);
     assert_eq!(code, 0, "{said}");
     store(&client, "k-2", &card(&numbers::volume(2), "c")).await;
+}
+
+/// While keys take over, numbers are stored that are there and that are not: each stays one card with one fingerprint.
+#[tokio::test]
+async fn a_number_stays_one_card_while_its_fingerprint_key_changes() {
+    const THERE: u64 = 120;
+    const AT_ONCE: usize = 64;
+    let mut vault = Vault::start();
+    vault.tenant("acme", Mode::Test);
+    let client = vault.application("billing", "acme", &BILLING);
+    let body = |n: u64| {
+        let mut body = card(&numbers::volume(n), "c");
+        body["on_duplicate"] = json!("return_existing");
+        body
+    };
+    let mut known: BTreeMap<u64, (Value, Value)> = BTreeMap::new();
+    for n in 0..THERE {
+        let stored = store(&client, &format!("there-{n}"), &body(n)).await;
+        known.insert(n, (stored["id"].clone(), stored["fingerprint"].clone()));
+    }
+    let first = id_of(&vault, "fingerprint", "active");
+    let config = vault.config();
+    let rotating = tokio::task::spawn_blocking(move || {
+        let rotate = ["rotate", "fingerprint", "--tenant", "acme"];
+        let args = [&["keys", "--config", config.to_str().unwrap()], rotate.as_slice()].concat();
+        (0..4).map(|_| run(&args)).collect::<Vec<_>>()
+    });
+    let (mut rounds, mut next) = (0, THERE);
+    while !rotating.is_finished() || rounds < 6 {
+        // One number that is there, one that is new, each by many at once.
+        for n in [rounds % THERE, next] {
+            let mut tasks = tokio::task::JoinSet::new();
+            for at in 0..AT_ONCE {
+                let (client, body) = (client.clone(), body(n));
+                let key = format!("{rounds}-{n}-{at}");
+                tasks.spawn(async move { client.post("/v1/tokens", &key, &body).await.unwrap() });
+            }
+            for answer in tasks.join_all().await {
+                assert!(matches!(answer.status, 200 | 201), "{}", text(&answer));
+                let card = answer.json();
+                let told = (card["id"].clone(), card["fingerprint"].clone());
+                assert_eq!(*known.entry(n).or_insert_with(|| told.clone()), told, "{n}");
+            }
+        }
+        (rounds, next) = (rounds + 1, next + 1);
+    }
+    for (code, said) in rotating.await.unwrap() {
+        assert_eq!(code, 0, "{said}");
+    }
+    assert_eq!(vault.count("cards"), i64::try_from(known.len()).unwrap());
+    let (code, said) = keys(&vault, &["progress", "--watch"]);
+    assert!(code == 0 && said.contains("nothing is left"), "{said}");
+    // Nothing needs the keys before, and what is stored is found without them.
+    let before = states(&vault, "fingerprint");
+    assert_eq!(before.iter().filter(|(_, state)| state == "retired").count(), 4, "{before:?}");
+    for (id, _) in before.iter().filter(|(_, state)| state == "retired") {
+        let (code, said) = keys(&vault, &["destroy", id]);
+        assert_eq!(code, 0, "{said}");
+    }
+    assert!(before.iter().any(|(id, _)| *id == first));
+    vault.stop();
+    vault.serve();
+    let client = vault.application("again", "acme", &BILLING);
+    for (n, told) in &known {
+        let answer = client.post("/v1/tokens", &format!("last-{n}"), &body(*n)).await.unwrap();
+        let card = answer.json();
+        assert_eq!(
+            (answer.status, (card["id"].clone(), card["fingerprint"].clone())),
+            (200, told.clone()),
+            "{n}"
+        );
+    }
+    let figures = vault.plain("/metrics");
+    assert!(figures.contains("cardvault_reseal_left 0"), "{figures}");
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
 }
 
 #[tokio::test]

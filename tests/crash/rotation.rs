@@ -1,4 +1,4 @@
-//! A data key and a KEK take over from others, again and again, while cards are stored, changed and erased and processes are killed:
+//! A data key, a fingerprint key and a KEK take over from others, again and again, while cards are stored, changed and erased and processes are killed:
 //! no record is unreadable, lost or doubled, none is left under the key that was emptied, and the log verifies. The long run is the same
 //! test with other numbers:
 //!
@@ -36,11 +36,11 @@ fn keys(vault: &Vault, args: &[&str]) -> (i32, String) {
     run(&[&["keys", "--config", vault.config().to_str().unwrap()], args].concat())
 }
 
-/// Ids of data keys in this state.
-fn data_keys(vault: &Vault, state: &str) -> Vec<String> {
+/// Ids of the keys of this purpose in this state.
+fn ids_of(vault: &Vault, purpose: &str, state: &str) -> Vec<String> {
     let (code, said) = keys(vault, &["list"]);
     assert_eq!(code, 0, "{said}");
-    let is_one = |line: &Vec<&str>| line.get(1) == Some(&"data") && line.contains(&state);
+    let is_one = |line: &Vec<&str>| line.get(1) == Some(&purpose) && line.contains(&state);
     let lines = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     lines.filter(is_one).map(|line| line[0].to_owned()).collect()
 }
@@ -103,9 +103,12 @@ async fn whatever_dies_no_card_is_lost_while_keys_change() {
     for rotation in 0..rotations {
         let over = Arc::new(AtomicBool::new(false));
         let changing = tokio::spawn(change(Arc::clone(&client), Arc::clone(&ids), Arc::clone(&over)));
-        let before = data_keys(&vault, "active");
-        let (code, said) = keys(&vault, &["rotate", "data", "--tenant", "acme"]);
-        assert_eq!(code, 0, "{said}");
+        let before = ids_of(&vault, "data", "active");
+        let hashed_before = ids_of(&vault, "fingerprint", "active");
+        for purpose in ["data", "fingerprint"] {
+            let (code, said) = keys(&vault, &["rotate", purpose, "--tenant", "acme"]);
+            assert_eq!(code, 0, "{said}");
+        }
         for (at, role) in ROLES.into_iter().enumerate() {
             tokio::time::sleep(Duration::from_millis(150 + 40 * ((rotation + at) as u64 % 5))).await;
             vault = tokio::task::spawn_blocking(move || kill(vault, role)).await.unwrap();
@@ -121,8 +124,10 @@ async fn whatever_dies_no_card_is_lost_while_keys_change() {
         over.store(true, Ordering::SeqCst);
         months.extend(changing.await.unwrap());
         // The vault itself counts what needs the key, and finds nothing.
-        let (code, said) = keys(&vault, &["destroy", &before[0]]);
-        assert_eq!(code, 0, "{said}");
+        for key in [&before[0], &hashed_before[0]] {
+            let (code, said) = keys(&vault, &["destroy", key]);
+            assert_eq!(code, 0, "{said}");
+        }
     }
     let client = client.read().await.clone();
     for (at, id) in ids.iter().enumerate() {
@@ -131,6 +136,13 @@ async fn whatever_dies_no_card_is_lost_while_keys_change() {
         let month = months.get(&at).copied().unwrap_or(12);
         assert_eq!(read.json()["card"]["exp_month"], month, "{at}");
         assert_eq!(read.json()["card"]["last4"], volume(at as u64)[12..], "{at}");
+    }
+    // Each number is found under the fingerprint key of now.
+    for (at, id) in ids.iter().enumerate().step_by(7) {
+        let mut body = card(&volume(at as u64), &format!("c-{at}"));
+        body["on_duplicate"] = json!("return_existing");
+        let again = client.post("/v1/tokens", &format!("again-{at}"), &body).await.unwrap();
+        assert_eq!((again.status, &again.json()["id"]), (200, &json!(id)), "{at}");
     }
     let listed = client.get("/v1/tokens?customer=c-1").await.unwrap().json();
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);

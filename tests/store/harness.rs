@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cardvault::card::brand::Brand;
+use cardvault::card::fingerprint::Fingerprint;
 use cardvault::card::id::{
     AttemptId, ChargeId, EventId, FingerprintId, IdBytes, PrincipalId, RequestId, Token,
 };
@@ -89,8 +90,12 @@ pub(crate) fn make_card(tenant: TenantId, customer: Option<&str>) -> CardRow {
     }
 }
 
+/// The key that numbers are hashed under here; sealed fields are under key 1.
+const FINGERPRINT_KEY: u32 = 900;
+
 /// The change that stores this card under this fingerprint.
 pub(crate) fn insert(card: &CardRow, fingerprint: [u8; 32], on_duplicate: OnDuplicate) -> Change {
+    let fingerprint = Fingerprint::under(FINGERPRINT_KEY, fingerprint);
     Change {
         rows: vec![RowChange::InsertCard { card: Box::new(card.clone()), fingerprint, on_duplicate }],
         events: vec![event(Some(card.tenant), "card.create")],
@@ -100,6 +105,7 @@ pub(crate) fn insert(card: &CardRow, fingerprint: [u8; 32], on_duplicate: OnDupl
 
 /// The change that makes this card the next version.
 pub(crate) fn update(card: &CardRow, fingerprint: Option<[u8; 32]>) -> Change {
+    let fingerprint = fingerprint.map(|hash| Fingerprint::under(FINGERPRINT_KEY, hash));
     change(RowChange::UpdateCard { card: Box::new(card.clone()), fingerprint })
 }
 

@@ -1,5 +1,6 @@
 //! Sealed records: found by the key that they are under, and sealed again in their place.
 
+use cardvault::card::fingerprint::Fingerprint;
 use cardvault::card::sealed::SealedCard;
 use cardvault::edge::store::{
     CardRow, CommitError, KeyWatch, OnDuplicate, Resealed, RowChange, SealedRecord, Store,
@@ -32,7 +33,7 @@ fn again(sealed: &SealedCard) -> SealedCard {
 }
 
 fn resealed(record: &SealedRecord) -> Resealed {
-    Resealed { row: record.row, was: record.sealed.clone(), now: again(&record.sealed) }
+    Resealed { record: record.clone(), now: again(&record.sealed), fingerprint: None }
 }
 
 pub(crate) async fn each_record_comes_once_and_is_sealed_again_in_its_place(harness: Harness) {
@@ -102,10 +103,10 @@ pub(crate) async fn records_under_watched_keys_are_counted_or_refused(harness: H
     };
     let card = insert(1).await.unwrap();
     assert_eq!(store.watched_seals(), 0);
-    store.watch_keys(KeyWatch { counted: vec![1], barred: vec![7] });
+    store.watch_keys(KeyWatch { counted: vec![1], barred: vec![7], ..KeyWatch::default() });
     insert(2).await.unwrap();
     assert_eq!(store.watched_seals(), 1);
-    store.watch_keys(KeyWatch { counted: vec![], barred: vec![1] });
+    store.watch_keys(KeyWatch { barred: vec![1], ..KeyWatch::default() });
     let refused = insert(3).await;
     assert!(matches!(refused, Err(CommitError::Unavailable("key_destroyed"))), "{refused:?}");
     let next = CardRow { version: 2, ..card };
@@ -113,12 +114,76 @@ pub(crate) async fn records_under_watched_keys_are_counted_or_refused(harness: H
     assert!(matches!(refused, Err(CommitError::Unavailable("key_destroyed"))), "{refused:?}");
     // Nor is a record sealed again under it.
     let found = records(&*store).await;
-    let back = Resealed { row: found[0].row, was: again(&found[0].sealed), now: found[0].sealed.clone() };
+    let back = Resealed {
+        record: SealedRecord { sealed: again(&found[0].sealed), ..found[0].clone() },
+        now: found[0].sealed.clone(),
+        fingerprint: None,
+    };
     let refused = store.commit(change(RowChange::Reseal(vec![back]))).await;
     assert!(matches!(refused, Err(CommitError::Unavailable("key_destroyed"))), "{refused:?}");
     store.watch_keys(KeyWatch::default());
     insert(4).await.unwrap();
     assert_eq!(store.watched_seals(), 1);
+}
+
+pub(crate) async fn a_number_is_found_under_each_fingerprint_key_that_is_not_destroyed(harness: Harness) {
+    let store = harness.open();
+    let (old, new) = ([1; 32], [2; 32]);
+    let moving = || Fingerprint { key: 8, hash: new, before: vec![old] };
+    let put = |card: CardRow, fingerprint: Fingerprint, on_duplicate| {
+        let store = store.clone();
+        async move {
+            let card = Box::new(card);
+            store.commit(change(RowChange::InsertCard { card, fingerprint, on_duplicate })).await
+        }
+    };
+    let first = make_card(ONE, Some("c1"));
+    let made = put(first.clone(), Fingerprint::under(3, old), OnDuplicate::New).await.unwrap();
+    assert_eq!(records(&*store).await[0].fingerprint_key, Some(3));
+    let twice = put(make_card(ONE, Some("c1")), moving(), OnDuplicate::ReturnExisting).await;
+    assert!(matches!(twice, Err(CommitError::DuplicateCard { token }) if token == first.token), "{twice:?}");
+    // Another customer's card of the number has the same fingerprint id, found under the key before.
+    let second = make_card(ONE, Some("c2"));
+    let other = put(second.clone(), moving(), OnDuplicate::ReturnExisting).await.unwrap();
+    assert_eq!(other.fingerprint, made.fingerprint);
+    // Who comes with a hash of before would not find that one; another tenant has keys of its own.
+    let late = put(make_card(ONE, Some("c2")), Fingerprint::under(3, old), OnDuplicate::ReturnExisting).await;
+    assert!(matches!(late, Err(CommitError::FingerprintStale)), "{late:?}");
+    put(make_card(TWO, Some("c2")), Fingerprint::under(4, old), OnDuplicate::New).await.unwrap();
+    let next = CardRow { version: 2, ..first.clone() };
+    let renumber = |card: CardRow, fingerprint| {
+        change(RowChange::UpdateCard { card: Box::new(card), fingerprint: Some(fingerprint) })
+    };
+    let late = store.commit(renumber(next.clone(), Fingerprint::under(3, [5; 32]))).await;
+    assert!(matches!(late, Err(CommitError::FingerprintStale)), "{late:?}");
+    // The same number under the new key is no other number.
+    let same = store.commit(renumber(next, moving())).await.unwrap();
+    assert_eq!(same.fingerprint, made.fingerprint);
+    // What an account updater says is not said again.
+    let by_updater = CardRow { version: 3, number_by_updater: true, ..first.clone() };
+    let told = store.commit(renumber(by_updater, Fingerprint::under(3, old))).await.unwrap();
+    assert_eq!(told.fingerprint, made.fingerprint);
+    let found = records(&*store).await;
+    let record =
+        |card: &CardRow| found.iter().find(|record| record.place.token == card.token).unwrap().clone();
+    assert_eq!([&first, &second].map(|card| record(card).fingerprint_key), [Some(3), Some(8)]);
+    let record = record(&first);
+    let now = again(&record.sealed);
+    let fingerprint = Some(Fingerprint::under(8, new));
+    store.commit(change(RowChange::Reseal(vec![Resealed { record, now, fingerprint }]))).await.unwrap();
+    let alone = Fingerprint::under(8, new);
+    let twice = put(make_card(ONE, Some("c1")), alone.clone(), OnDuplicate::ReturnExisting).await;
+    assert!(matches!(twice, Err(CommitError::DuplicateCard { token }) if token == first.token), "{twice:?}");
+    let third = put(make_card(ONE, Some("c3")), alone.clone(), OnDuplicate::New).await.unwrap();
+    assert_eq!(third.fingerprint, made.fingerprint);
+    // Nothing is left where it was: with its last card the number is forgotten.
+    let cards: Vec<_> = records(&*store).await.into_iter().filter(|record| record.tenant == ONE).collect();
+    for record in cards.iter().filter(|record| !record.place.is_old) {
+        let (tenant, token) = (ONE, record.place.token);
+        store.commit(change(RowChange::EraseCard { tenant, token, held_seen: false })).await.unwrap();
+    }
+    let anew = put(make_card(ONE, Some("c1")), moving(), OnDuplicate::ReturnExisting).await.unwrap();
+    assert_ne!(anew.fingerprint, made.fingerprint);
 }
 
 pub(crate) async fn an_older_key_store_is_told_from_a_newer_one(harness: Harness) {

@@ -7,6 +7,7 @@
 //! too, the card is as it was, and the processor says the same with the next charge.
 
 use super::schedule;
+use crate::card::fingerprint::Fingerprint;
 use crate::card::id::{EventId, FingerprintId};
 use crate::charging::RetryPolicy;
 use crate::clock::Time;
@@ -23,7 +24,7 @@ use crate::wire::keeper::{CardUpdate, Sealed};
 /// What becomes of an updater's word.
 pub(super) enum Update {
     /// The card as it shall be, its number's keyed hash if that is new, and which fields are.
-    Store(Box<CardRow>, Option<[u8; 32]>, Vec<&'static str>),
+    Store(Box<CardRow>, Option<Fingerprint>, Vec<&'static str>),
     /// These agreements end, for this reason.
     Stop(Vec<AgreementRow>, &'static str),
     /// Nothing is stored, and why.
@@ -87,7 +88,7 @@ fn next_version(mut card: CardRow, said: &CardUpdate, sealed: &Sealed, now: Time
         card.fingerprint = fingerprint;
         card.number_by_updater = is_first || card.number_by_updater;
     }
-    Update::Store(Box::new(card), sealed.fingerprint, fields)
+    Update::Store(Box::new(card), sealed.fingerprint.clone(), fields)
 }
 
 impl Update {
@@ -134,7 +135,9 @@ impl Update {
                     event.facts.card_sha256 = Some(data_encoding::HEXLOWER.encode(&sealed.digest()));
                 }
                 change.events.push(event);
-                change.rows.push(RowChange::UpdateCard { card: card.clone(), fingerprint: *fingerprint });
+                change
+                    .rows
+                    .push(RowChange::UpdateCard { card: card.clone(), fingerprint: fingerprint.clone() });
             }
             Self::Refuse(why) => {
                 event.action = catalogue::CARD_UPDATE_REFUSED;
@@ -222,7 +225,7 @@ mod tests {
                 zip: None,
                 shown: with_number.then_some(pan),
                 shown_expiry: Some(Expiry { month: 1, year: 2031 }),
-                fingerprint: with_number.then_some([9; 32]),
+                fingerprint: with_number.then(|| Fingerprint::under(2, [9; 32])),
                 customer: None,
                 customer_pseudonym: None,
                 metadata: None,

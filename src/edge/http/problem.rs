@@ -272,6 +272,7 @@ impl From<CommitError> for Problem {
             CommitError::KeyTaken(_) => Self::of(Code::IdempotencyKeyReused),
             CommitError::DuplicateCard { token } => Self::of(Code::Conflict).subject(token.to_string()),
             CommitError::Conflict => Self::of(Code::Conflict),
+            CommitError::FingerprintStale => Self::of(Code::Busy),
             CommitError::NotFound => Self::of(Code::NotFound),
             CommitError::TooMany => Self::of(Code::TooMany),
             CommitError::InvoiceInRun { run } => Self::of(Code::InFlight).subject(run.to_string()),

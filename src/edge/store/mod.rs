@@ -12,6 +12,7 @@ use std::pin::Pin;
 
 use tokio::sync::Notify;
 
+use crate::card::fingerprint::Fingerprint;
 use crate::card::id::{ChargeId, EndpointId, EventId, FingerprintId, NoticeId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
@@ -63,8 +64,9 @@ pub enum RowChange {
     InsertCard {
         /// The row.
         card: Box<CardRow>,
-        /// The keyed hash of the whole PAN.
-        fingerprint: [u8; 32],
+        /// The keyed hash of the whole PAN. Of one that was made before another key took over and comes after the first under that
+        /// one, nothing can be told that is stored since: [`CommitError::FingerprintStale`].
+        fingerprint: Fingerprint,
         /// What to do with a duplicate.
         on_duplicate: OnDuplicate,
     },
@@ -74,8 +76,8 @@ pub enum RowChange {
     UpdateCard {
         /// The row as it shall be.
         card: Box<CardRow>,
-        /// The keyed hash, if the number changed.
-        fingerprint: Option<[u8; 32]>,
+        /// The keyed hash, if the number changed. As for a new card, except that a number of an account updater is taken in any case.
+        fingerprint: Option<Fingerprint>,
     },
     /// Suspends or reactivates a card; its version stays. Fails with [`CommitError::NotFound`] for an erased one, with
     /// [`CommitError::Conflict`] for one that is `erasing`, and for one that shall become active although its erase waits for a
@@ -307,6 +309,9 @@ pub enum CommitError {
         /// That run.
         run: crate::card::id::RunId,
     },
+    /// The number has to be hashed again: another fingerprint key has taken over.
+    #[error("another fingerprint key has taken over")]
+    FingerprintStale,
     /// The tenant has as many of these as it may.
     #[error("there are too many already")]
     TooMany,

@@ -2,6 +2,7 @@
 
 use super::{Card, Error, POLICY, TRIES_MAX, Vault};
 use crate::card::expiry::Expiry;
+use crate::card::fingerprint::Fingerprint;
 use crate::card::id::{FingerprintId, Token};
 use crate::card::sealed::{SealedCard, SealedField};
 use crate::card::tenant::TenantId;
@@ -35,7 +36,7 @@ struct Fresh<'a> {
     body: &'a [u8],
     card: SealedCard,
     shown_expiry: Expiry,
-    fingerprint: [u8; 32],
+    fingerprint: Fingerprint,
     digests: Digested,
     on_duplicate: OnDuplicate,
     rest: Box<Sealed>,
@@ -107,7 +108,8 @@ impl Vault {
         for _ in 0..TRIES_MAX {
             let existing = match error {
                 CommitError::KeyTaken(stored) => return self.replay(caller, &fresh, *stored).await,
-                CommitError::DuplicateCard { token } => token,
+                CommitError::DuplicateCard { token } => Some(token),
+                CommitError::FingerprintStale => None,
                 CommitError::Conflict
                 | CommitError::NotFound
                 | CommitError::InvoiceTaken { .. }
@@ -115,7 +117,13 @@ impl Vault {
                 | CommitError::TooMany
                 | CommitError::Unavailable(_) => return Err(error.into()),
             };
-            if let Ok(row) = self.changeable_row(asked.tenant, existing).await {
+            if existing.is_none() {
+                let seal = asked.seal(SealAs::Create, token, POLICY, [0; 3]);
+                fresh = Fresh::read(asked.body, self.keeper.seal(seal).await?)?;
+            }
+            if let Some(existing) = existing
+                && let Ok(row) = self.changeable_row(asked.tenant, existing).await
+            {
                 let settled = match fresh.on_duplicate {
                     OnDuplicate::New | OnDuplicate::ReturnExisting => {
                         self.return_existing(caller, &fresh, row).await
@@ -205,7 +213,7 @@ impl Vault {
         let card = Box::new(Card::shown_of(&row, fresh.shown_expiry));
         let insert = RowChange::InsertCard {
             card: row,
-            fingerprint: fresh.fingerprint,
+            fingerprint: fresh.fingerprint.clone(),
             on_duplicate: fresh.on_duplicate,
         };
         let answer = StoredAnswer::Card { token, version: 1, status: 201 };
@@ -343,7 +351,7 @@ impl<'a> Fresh<'a> {
             sealed.pan.take(),
             sealed.expiry.take(),
             sealed.shown_expiry,
-            sealed.fingerprint,
+            sealed.fingerprint.take(),
             sealed.digests,
         ) else {
             return Err(KeeperError::Confused);

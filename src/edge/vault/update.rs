@@ -34,7 +34,7 @@ impl Vault {
             };
             let patch = *self.keeper.seal(Box::new(seal)).await?;
             match self.apply(caller, row, patch).await {
-                Err(Error::Commit(CommitError::Conflict)) => {}
+                Err(Error::Commit(CommitError::Conflict | CommitError::FingerprintStale)) => {}
                 Err(Error::Commit(CommitError::NotFound)) => return Err(Error::TokenUnknown),
                 settled => return settled,
             }
@@ -42,8 +42,8 @@ impl Vault {
         Err(CommitError::Conflict.into())
     }
 
-    async fn apply(&self, caller: &Caller, mut row: CardRow, patch: Sealed) -> Result<Card, Error> {
-        let (shown_expiry, fingerprint) = (patch.shown_expiry, patch.fingerprint);
+    async fn apply(&self, caller: &Caller, mut row: CardRow, mut patch: Sealed) -> Result<Card, Error> {
+        let (shown_expiry, fingerprint) = (patch.shown_expiry, patch.fingerprint.take());
         let pseudonym = patch.customer_pseudonym.clone();
         let status_before = row.status;
         let renumbered = patch.pan.is_some();

@@ -10,6 +10,7 @@ use super::envelope::{Place, Zip};
 use super::fingerprint::derive_fingerprint;
 use super::{Pan, PanError, json};
 use crate::card::expiry::Expiry;
+use crate::card::fingerprint::Fingerprint;
 use crate::card::stray::Exempt;
 use crate::card::tenant::{Mode, TenantId};
 use crate::clock::Time;
@@ -143,8 +144,8 @@ impl Submitted {
     }
 
     /// The keyed hash of the number.
-    pub(in crate::keeper) fn fingerprint(&self, keys: &TenantKeys) -> Result<Option<[u8; 32]>, KeyError> {
-        self.pan.as_ref().map(|pan| Ok(derive_fingerprint(keys.fingerprint()?, pan))).transpose()
+    pub(in crate::keeper) fn fingerprint(&self, keys: &TenantKeys) -> Result<Option<Fingerprint>, KeyError> {
+        self.pan.as_ref().map(|pan| derive_fingerprint(keys.fingerprints(), pan)).transpose()
     }
 
     /// Seals what was submitted, each field at the version after the one that is there. A merge leaves the number as it is.
@@ -154,7 +155,7 @@ impl Submitted {
         keys: &KeyRing,
         now: Time,
         (tenant, seal_as, versions): (TenantId, SealAs, [u32; 3]),
-        fingerprint: Option<[u8; 32]>,
+        fingerprint: Option<Fingerprint>,
     ) -> Result<Sealed, KeyError> {
         let key = keys.sealing_key(tenant, now)?;
         let [pan_version, expiry_version, zip_version] = versions.map(|version| version.saturating_add(1));

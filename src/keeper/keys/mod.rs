@@ -20,7 +20,7 @@ mod ring_of_keys;
 pub use dek::Dek;
 pub use kek::Kek;
 pub use mac::Mac;
-pub use ring_of_keys::{KeyRing, TenantKeys};
+pub use ring_of_keys::{FingerprintKeys, KeyRing, TenantKeys};
 
 /// Why a key could not be used. It names no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

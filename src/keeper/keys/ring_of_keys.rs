@@ -16,7 +16,7 @@ use crate::wire::keys::{HeldKey, KeyPurpose, KeyState, epoch_of};
 pub struct TenantKeys {
     /// Data keys that may seal, by epoch and version: which, and until when.
     sealing: BTreeMap<(u32, u32), (u32, Time)>,
-    fingerprint: Option<Mac>,
+    fingerprints: FingerprintKeys,
     body_mac: Option<Mac>,
     pseudonym: Option<Mac>,
     webhook: Option<Mac>,
@@ -24,8 +24,8 @@ pub struct TenantKeys {
 
 impl TenantKeys {
     /// Keyed hash of the whole PAN.
-    pub fn fingerprint(&self) -> Result<&Mac, KeyError> {
-        self.fingerprint.as_ref().ok_or(KeyError::Missing)
+    pub const fn fingerprints(&self) -> &FingerprintKeys {
+        &self.fingerprints
     }
 
     /// Keyed hash of bodies, idempotency keys and rendered requests.
@@ -41,6 +41,26 @@ impl TenantKeys {
     /// What the secrets of webhook endpoints are derived from.
     pub fn webhook(&self) -> Result<&Mac, KeyError> {
         self.webhook.as_ref().ok_or(KeyError::Missing)
+    }
+}
+
+/// The key that numbers are hashed under, and those before it that are not destroyed: what is stored may be found under any of them.
+#[derive(Default)]
+pub struct FingerprintKeys {
+    /// By version: id, key, and whether it is in use.
+    keys: BTreeMap<u32, (u32, Arc<Mac>, bool)>,
+}
+
+impl FingerprintKeys {
+    /// The key in use, with its id.
+    pub fn current(&self) -> Result<(u32, &Arc<Mac>), KeyError> {
+        let newest = self.keys.values().next_back().filter(|(_, _, in_use)| *in_use);
+        newest.map(|(id, key, _)| (*id, key)).ok_or(KeyError::Missing)
+    }
+
+    /// Those before it.
+    pub fn before(&self) -> impl Iterator<Item = &Mac> {
+        self.keys.values().rev().skip(1).map(|(_, key, _)| key.as_ref())
     }
 }
 
@@ -74,6 +94,16 @@ impl KeyRing {
             }
             return Ok(());
         }
+        if order.purpose == KeyPurpose::Fingerprint {
+            let tenant = self.tenants.entry(order.tenant.ok_or(KeyError::Missing)?).or_default();
+            if held.state == KeyState::Destroyed {
+                tenant.fingerprints.keys.remove(&order.version);
+            } else {
+                let key = Arc::new(Mac::new(kek.unwrap_key(&held.key)?.as_slice()));
+                tenant.fingerprints.keys.insert(order.version, (order.id, key, protects));
+            }
+            return Ok(());
+        }
         if !protects {
             return Ok(());
         }
@@ -86,11 +116,10 @@ impl KeyRing {
         let tenant = self.tenants.entry(order.tenant.ok_or(KeyError::Missing)?).or_default();
         let mac = Some(Mac::new(bytes.as_slice()));
         match order.purpose {
-            KeyPurpose::Fingerprint => tenant.fingerprint = mac,
             KeyPurpose::BodyMac => tenant.body_mac = mac,
             KeyPurpose::Pseudonym => tenant.pseudonym = mac,
             KeyPurpose::Webhook => tenant.webhook = mac,
-            KeyPurpose::Kek | KeyPurpose::Data | KeyPurpose::Checkpoint => {}
+            KeyPurpose::Kek | KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Checkpoint => {}
         }
         Ok(())
     }

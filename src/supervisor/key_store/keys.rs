@@ -141,6 +141,11 @@ impl StoredKey {
     }
 }
 
+/// Whether records name the key that they are under, so that they can be moved to another.
+const fn is_named_by_records(purpose: KeyPurpose) -> bool {
+    matches!(purpose, KeyPurpose::Data | KeyPurpose::Fingerprint)
+}
+
 /// For what keys are made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Making<'a> {
@@ -324,10 +329,10 @@ impl KeyStore {
                 store.change(id, KeyState::Compromised, now, actor)?;
             }
             if empties {
-                let of: Vec<_> = keys.iter().map(|key| key.order.tenant).collect();
+                let of: Vec<_> = keys.iter().map(|key| (key.order.purpose, key.order.tenant)).collect();
                 let behind = |key: &&mut StoredKey| {
-                    key.purpose == KeyPurpose::Data
-                        && of.contains(&key.tenant)
+                    is_named_by_records(key.purpose)
+                        && of.contains(&(key.purpose, key.tenant))
                         && matches!(key.state, KeyState::Retired | KeyState::Compromised)
                 };
                 store.file.keys.iter_mut().filter(behind).for_each(|key| key.emptying = true);
@@ -340,7 +345,7 @@ impl KeyStore {
     pub fn compromise(&mut self, id: u32, now: Time, actor: &str) -> Result<(), KeyStoreError> {
         self.change_file(|store| {
             store.change(id, KeyState::Compromised, now, Some(actor))?;
-            let is_it = |key: &&mut StoredKey| key.id == id && key.purpose == KeyPurpose::Data;
+            let is_it = |key: &&mut StoredKey| key.id == id && is_named_by_records(key.purpose);
             store.file.keys.iter_mut().filter(is_it).for_each(|key| key.emptying = true);
             Ok(())
         })

@@ -11,6 +11,7 @@ use super::case::{Case, Class, Under};
 use super::mortal::{Fates, Mortal};
 use super::processor::{self, World};
 use crate::card::brand::Brand;
+use crate::card::fingerprint::Fingerprint;
 use crate::card::id::{FingerprintId, PrincipalId, RequestId, Token};
 use crate::card::sealed::{FORMAT_V1, SealedCard, SealedField};
 use crate::card::tenant::{Mode, TenantId};
@@ -176,7 +177,7 @@ async fn insert(app: &App, cases: &[Case]) {
             erased_at: None,
             scrubbed_at: None,
         }),
-        fingerprint: hash_of(case.token.to_string().as_bytes()),
+        fingerprint: Fingerprint::under(1, hash_of(case.token.to_string().as_bytes())),
         on_duplicate: OnDuplicate::New,
     });
     app.store.commit(Change { rows: rows.collect(), ..Change::default() }).await.unwrap();

@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use super::routes;
 use crate::card::brand::Brand;
 use crate::card::expiry::Expiry;
+use crate::card::fingerprint::Fingerprint;
 use crate::card::id::{AttemptId, Token};
 use crate::card::sealed::{FORMAT_V1, SealedField};
 use crate::card::tenant::{Mode, TenantId};
@@ -355,7 +356,8 @@ fn stand_in_seal(seal: &Seal, clock: &ManualClock) -> Result<Sealed, Refusal> {
             brand: Brand::Visa,
         }),
         shown_expiry: expiry,
-        fingerprint: number.map(|n| digest(&SHA256, n.as_bytes()).as_ref().try_into().unwrap()),
+        fingerprint: number
+            .map(|n| Fingerprint::under(2, digest(&SHA256, n.as_bytes()).as_ref().try_into().unwrap())),
         customer_pseudonym: text(&body["customer"]).map(|c| HEXLOWER.encode(&hash_of(c.as_bytes())[..16])),
         customer: text(&body["customer"]),
         metadata,

@@ -3,6 +3,7 @@
 
 use ring::digest::{Context, SHA256};
 
+use crate::card::fingerprint::Fingerprint;
 use crate::card::id::{ChargeId, RunId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
@@ -55,6 +56,12 @@ pub(super) struct Mark(pub(super) [u8; 32]);
 impl Mark {
     pub(super) fn of(tenant: TenantId, fingerprint: &[u8; 32]) -> Self {
         Self(hash(&[&tenant.0.to_be_bytes(), fingerprint]))
+    }
+
+    /// Where a number that is stored may be found: under the key in use first, then under those before it.
+    pub(super) fn all_of(tenant: TenantId, fingerprint: &Fingerprint) -> (Self, Vec<Self>) {
+        let before = fingerprint.before.iter().map(|hash| Self::of(tenant, hash));
+        (Self::of(tenant, &fingerprint.hash), before.collect())
     }
 
     pub(super) fn head(&self) -> [u8; 16] {

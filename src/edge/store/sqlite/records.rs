@@ -1,7 +1,8 @@
 //! Sealed records for those who seal them again, and the watch over the keys that they are under.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use rusqlite::{Connection, Row};
 
@@ -17,6 +18,8 @@ pub(super) struct Watched {
     any: AtomicBool,
     keys: RwLock<KeyWatch>,
     seals: AtomicU64,
+    /// The newest fingerprint key that anything was stored under since the writer began, by tenant.
+    newest: Mutex<HashMap<TenantId, u32>>,
 }
 
 impl Watched {
@@ -36,7 +39,27 @@ impl Watched {
             return Ok(());
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let ids = sealed.key_ids();
+        self.look_at(&keys, &sealed.key_ids())
+    }
+
+    /// Looks at the fingerprint key of a number that comes in; false if one that took over from it was seen before.
+    pub(super) fn take_fingerprint(&self, tenant: TenantId, key: u32) -> Result<bool, CommitError> {
+        if self.any.load(Ordering::SeqCst) {
+            self.look_at(&self.keys.read().unwrap_or_else(PoisonError::into_inner), &[key])?;
+        }
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = newest.entry(tenant).or_insert(key);
+        *newest = key.max(*newest);
+        Ok(key == *newest)
+    }
+
+    /// Whether one number of the tenant may be found in two places.
+    pub(super) fn moves(&self, tenant: TenantId) -> bool {
+        self.any.load(Ordering::SeqCst)
+            && self.keys.read().unwrap_or_else(PoisonError::into_inner).moving.contains(&tenant)
+    }
+
+    fn look_at(&self, keys: &KeyWatch, ids: &[u32]) -> Result<(), CommitError> {
         if ids.iter().any(|id| keys.barred.contains(id)) {
             return Err(CommitError::Unavailable("key_destroyed"));
         }
@@ -83,5 +106,6 @@ fn record(row: &Row<'_>, is_old: bool) -> Result<SealedRecord, ReadError> {
         tenant: TenantId(row.get(1)?),
         row: row.get(3)?,
         sealed: codec::decode_sealed(blob(4)?)?,
+        fingerprint_key: row.get(5)?,
     })
 }

@@ -4,6 +4,7 @@ use super::super::codec::{self, FLAG_ERASE_WANTED, FLAG_HOLD, FLAG_NUMBER_BY_UPD
 use super::super::keys::{self, Mark};
 use super::customers::Salt;
 use super::{Applying, Refusal, load_card};
+use crate::card::fingerprint::Fingerprint;
 use crate::card::id::{FingerprintId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
@@ -15,6 +16,8 @@ const MARKS_READ: usize = 4;
 /// What lies beside the sealed fields of a version.
 pub(super) struct Beside {
     mark: [u8; 16],
+    /// The fingerprint key that the mark comes from; none for the tenant's first.
+    mark_key: Option<u32>,
     body_mac: Option<[u8; 32]>,
     pub(super) salt: Option<Salt>,
 }
@@ -23,31 +26,38 @@ impl Applying<'_> {
     pub(super) fn insert_card(
         &mut self,
         card: &CardRow,
-        hash: &[u8; 32],
+        fingerprint: &Fingerprint,
         on_duplicate: OnDuplicate,
         body_mac: Option<&[u8; 32]>,
     ) -> Result<FingerprintId, Refusal> {
         let Some(sealed) = &card.sealed else { return Err(CommitError::Conflict.into()) };
         self.watched.take(sealed)?;
-        let mark = Mark::of(card.tenant, hash);
+        if !self.watched.take_fingerprint(card.tenant, fingerprint.key)? {
+            return Err(CommitError::FingerprintStale.into());
+        }
+        let (mark, before) = Mark::all_of(card.tenant, fingerprint);
         let customer = keys::customer_mark(card.tenant, card.customer.as_deref());
         let wants_one = match on_duplicate {
             OnDuplicate::New => false,
             OnDuplicate::ReturnExisting | OnDuplicate::UpdateExisting => true,
         };
         if wants_one {
-            let prefix = keys::fingerprint_customer_prefix(mark.head(), customer);
-            if let Some(token) = self.card_that_stays(prefix, &mark)? {
-                return Err(CommitError::DuplicateCard { token }.into());
+            for mark in std::iter::once(&mark).chain(&before) {
+                let prefix = keys::fingerprint_customer_prefix(mark.head(), customer);
+                if let Some(token) = self.card_that_stays(prefix, mark)? {
+                    return Err(CommitError::DuplicateCard { token }.into());
+                }
             }
         }
-        let fingerprint = self.fingerprint_of_mark(&mark)?.unwrap_or(card.fingerprint);
+        let key = fingerprint.key;
+        let fingerprint = self.fingerprint_of_marks((&mark, &before))?.unwrap_or(card.fingerprint);
         self.salt = if card.customer.is_some() { Some(self.salt_of(customer)?) } else { None };
         self.conn.prepare_cached(include_str!("../sql/sealed_insert.sql"))?.execute((
             codec::encode_sealed(sealed),
             mark.head(),
             body_mac,
             self.salt.as_ref().map(Salt::bytes),
+            key,
         ))?;
         let kept = CardRow { fingerprint, ..card.clone() };
         self.conn.prepare_cached(include_str!("../sql/card_insert.sql"))?.execute((
@@ -71,7 +81,7 @@ impl Applying<'_> {
     pub(super) fn update_card(
         &mut self,
         card: &CardRow,
-        hash: Option<&[u8; 32]>,
+        fingerprint: Option<&Fingerprint>,
     ) -> Result<FingerprintId, Refusal> {
         let stored = self.card_of(card.tenant, card.token)?;
         let (Some(sealed), Some(old_id)) = (&card.sealed, stored.sealed_id) else {
@@ -86,19 +96,27 @@ impl Applying<'_> {
             return Err(CommitError::Conflict.into());
         }
         self.watched.take(sealed)?;
+        if let Some(of_it) = fingerprint
+            && !self.watched.take_fingerprint(card.tenant, of_it.key)?
+            && !card.number_by_updater
+        {
+            return Err(CommitError::FingerprintStale.into());
+        }
         let old = self.sealed_marks(old_id)?;
         let customer = keys::customer_mark(card.tenant, card.customer.as_deref());
         self.salt = match old.salt.filter(|_| card.customer == stored.row.customer) {
             None if card.customer.is_some() => Some(self.salt_of(customer)?),
             kept => kept,
         };
-        let (mark, fingerprint) = self.move_fingerprint(card, &stored, old.mark, hash)?;
+        let key = fingerprint.map_or(old.mark_key, |of_it| Some(of_it.key));
+        let (mark, fingerprint) = self.move_fingerprint(card, &stored, old.mark, fingerprint)?;
         self.retire_version(&stored, old_id)?;
         self.conn.prepare_cached(include_str!("../sql/sealed_insert.sql"))?.execute((
             codec::encode_sealed(sealed),
             mark,
             old.body_mac,
             self.salt.as_ref().map(Salt::bytes),
+            key,
         ))?;
         let kept = CardRow {
             fingerprint,
@@ -228,7 +246,7 @@ impl Applying<'_> {
         sealed_ids.extend(self.old_versions(token)?.into_iter().map(|(_, id)| id));
         if let Some(id) = card.sealed_id {
             let mark = self.sealed_marks(id)?.mark;
-            self.forget_declines_of(mark, card.row.fingerprint)?;
+            self.forget_declines_of(card.row.tenant, mark, card.row.fingerprint)?;
         }
         for id in sealed_ids {
             self.conn.prepare_cached(include_str!("../sql/sealed_erase.sql"))?.execute((id,))?;
@@ -329,25 +347,30 @@ impl Applying<'_> {
         card: &CardRow,
         stored: &StoredCard,
         old_mark: [u8; 16],
-        hash: Option<&[u8; 32]>,
+        fingerprint: Option<&Fingerprint>,
     ) -> Result<([u8; 16], FingerprintId), Refusal> {
         let old_customer = keys::customer_mark(card.tenant, stored.row.customer.as_deref());
         let customer = keys::customer_mark(card.tenant, card.customer.as_deref());
         let old_key = keys::fingerprint(old_mark, old_customer, card.token);
         let old_rest = self.index.get(self.conn, &old_key)?.unwrap_or_default();
-        let new = hash.map(|hash| Mark::of(card.tenant, hash));
-        let same = new.as_ref().is_none_or(|new| new.head() == old_mark && new.rest() == old_rest);
         self.index.delete(&old_key);
-        let (mark, rest, fingerprint) = match new {
-            Some(new) if !same => {
-                let id = self.fingerprint_of_mark(&new)?.unwrap_or(card.fingerprint);
-                (new.head(), new.rest().to_vec(), id)
+        let is_old = |mark: &Mark| mark.head() == old_mark && mark.rest() == old_rest;
+        let (mark, rest, id, is_another) = match fingerprint {
+            None => (old_mark, old_rest, stored.row.fingerprint, false),
+            Some(of_it) => {
+                let (new, before) = Mark::all_of(card.tenant, of_it);
+                let is_another = !std::iter::once(&new).chain(&before).any(is_old);
+                let id = if is_another {
+                    self.fingerprint_of_marks((&new, &before))?.unwrap_or(card.fingerprint)
+                } else {
+                    stored.row.fingerprint
+                };
+                (new.head(), new.rest().to_vec(), id, is_another)
             }
-            Some(_) | None => (old_mark, old_rest, stored.row.fingerprint),
         };
         self.index.put(&keys::fingerprint(mark, customer, card.token), &rest);
-        if mark != old_mark {
-            self.forget_declines_of(old_mark, stored.row.fingerprint)?;
+        if is_another {
+            self.forget_declines_of(card.tenant, old_mark, stored.row.fingerprint)?;
         }
         if customer != old_customer {
             self.index.delete(&keys::customer(old_customer, card.token));
@@ -355,11 +378,19 @@ impl Applying<'_> {
                 self.index.put(&keys::customer(customer, card.token), &[]);
             }
         }
-        Ok((mark, fingerprint))
+        Ok((mark, id))
     }
 
-    /// When a number's last token goes, what was counted of it goes as well.
-    fn forget_declines_of(&self, mark: [u8; 16], fingerprint: FingerprintId) -> Result<(), Refusal> {
+    /// When a number's last token goes, what was counted of it goes as well; while it may have another in another place, with time.
+    fn forget_declines_of(
+        &self,
+        tenant: TenantId,
+        mark: [u8; 16],
+        fingerprint: FingerprintId,
+    ) -> Result<(), Refusal> {
+        if self.watched.moves(tenant) {
+            return Ok(());
+        }
         let others = self.index.scan(self.conn, keys::fingerprint_prefix(mark), 1)?;
         if others.is_empty() { self.forget_declines(fingerprint) } else { Ok(()) }
     }
@@ -394,7 +425,12 @@ impl Applying<'_> {
     pub(super) fn sealed_marks(&self, id: i64) -> Result<Beside, Refusal> {
         let mut statement = self.conn.prepare_cached(include_str!("../sql/sealed_marks.sql"))?;
         let read = |row: &rusqlite::Row<'_>| {
-            Ok(Beside { mark: row.get(0)?, body_mac: row.get(1)?, salt: Salt::read(row.get(2)?) })
+            Ok(Beside {
+                mark: row.get(0)?,
+                mark_key: row.get(3)?,
+                body_mac: row.get(1)?,
+                salt: Salt::read(row.get(2)?),
+            })
         };
         Ok(statement.query_row((id,), read)?)
     }
@@ -422,6 +458,50 @@ impl Applying<'_> {
             return Ok(None);
         };
         Ok(load_card(self.conn, token)?.map(|card| card.row.fingerprint))
+    }
+
+    fn fingerprint_of_marks(
+        &self,
+        (mark, before): (&Mark, &[Mark]),
+    ) -> Result<Option<FingerprintId>, Refusal> {
+        for mark in std::iter::once(mark).chain(before) {
+            if let Some(id) = self.fingerprint_of_mark(mark)? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The number of this current version is found under another fingerprint key from now on.
+    pub(super) fn mark_again(
+        &mut self,
+        (tenant, token, row): (TenantId, Token, i64),
+        fingerprint: &Fingerprint,
+    ) -> Result<(), Refusal> {
+        // Whoever comes with a hash under the key before would not find it.
+        self.watched.take_fingerprint(tenant, fingerprint.key)?;
+        let mut card = self.card_of(tenant, token)?;
+        if card.sealed_id != Some(row) {
+            return Err(CommitError::Conflict.into());
+        }
+        let (old, new) = (self.sealed_marks(row)?.mark, Mark::of(tenant, &fingerprint.hash));
+        let customer = keys::customer_mark(tenant, card.row.customer.as_deref());
+        let old_key = keys::fingerprint(old, customer, token);
+        if self.index.get(self.conn, &old_key)?.is_some() {
+            // One number has one id, whichever of its tokens was moved first.
+            let id = self.fingerprint_of_mark(&new)?.unwrap_or(card.row.fingerprint);
+            self.index.delete(&old_key);
+            self.index.put(&keys::fingerprint(new.head(), customer, token), new.rest());
+            if id != card.row.fingerprint {
+                card.row.fingerprint = id;
+                self.write_card(&card)?;
+            }
+        } else if self.index.get(self.conn, &keys::unlisted(token))?.is_some() {
+            self.index.put(&keys::unlisted(token), new.rest());
+        }
+        let again = include_str!("../sql/sealed_mark_again.sql");
+        self.conn.prepare_cached(again)?.execute((row, new.head(), fingerprint.key))?;
+        Ok(())
     }
 
     fn write_card(&self, card: &StoredCard) -> Result<(), Refusal> {

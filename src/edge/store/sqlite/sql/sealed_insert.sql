@@ -1,1 +1,1 @@
-insert into sealed (sealed, mark, body_mac, salt) values (?1, ?2, ?3, ?4)
+insert into sealed (sealed, mark, body_mac, salt, mark_key) values (?1, ?2, ?3, ?4, ?5)

@@ -1,1 +1,1 @@
-select mark, body_mac, salt from sealed where id = ?1
+select mark, body_mac, salt, mark_key from sealed where id = ?1
