@@ -14,6 +14,7 @@
 //! - [`wire`]: the doors between roles: messages and framing.
 //! - [`connector`]: the declarative language that says how to talk to one processor, and the connectors in it.
 //! - [`forwarding`]: callers' own requests to a forward destination: what it declares, placeholders, bodies.
+//! - [`person`]: the key of one person, and the requests that are signed with it.
 //! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
 //! - [`charging`]: how charges are tried again and where they go, as configured; [`webhooks`]: the same of webhooks.
 //! - [`config`], [`clock`], [`object`], [`random`], [`telemetry`]; `wiping`, which clears the read buffers of TLS and HTTP.
@@ -62,6 +63,7 @@ pub mod forwarder;
 pub mod forwarding;
 pub mod keeper;
 pub mod object;
+pub mod person;
 pub mod random;
 pub mod supervisor;
 pub mod telemetry;

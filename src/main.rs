@@ -13,6 +13,7 @@ use cardvault::supervisor::setup::{self, InitArgs};
 use cardvault::telemetry;
 use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
 use cardvault::tools::keys::{self, KeysCommand};
+use cardvault::tools::person::{self, PersonCommand};
 use cardvault::tools::terminal::{complain, say};
 use cardvault::tools::{audit, bench, codes, connector, demo, doctor, invoices, sandbox};
 use clap::{Parser, Subcommand};
@@ -76,6 +77,14 @@ enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// Persons: their keys, and whose signatures count
+    Person {
+        /// The configuration file
+        #[arg(long, global = true, default_value = "cardvault.toml")]
+        config: PathBuf,
+        #[command(subcommand)]
+        command: PersonCommand,
+    },
     /// What protects each process right now, read from the kernel
     Doctor {
         /// The configuration file
@@ -120,6 +129,7 @@ fn main() -> ExitCode {
         Command::Tenant { config, command } => end(administer::tenant(&config, command)),
         Command::Principal { config, command } => end(administer::principal(&config, command)),
         Command::Keys { config, command } => end(keys::run(&config, command)),
+        Command::Person { config, command } => end(person::run(&config, command)),
         Command::Doctor { config } => end(doctor::run(&config)),
         Command::Demo(args) => demo::run(&args),
         Command::Sandbox(args) => sandbox::run(args),

@@ -157,6 +157,11 @@ mod arrows {
         },
         Arrow { from: "card", never: &ROLES, because: "what anyone may know of a card knows no role" },
         Arrow { from: "wire", never: &ROLES, because: "the doors between roles know no role" },
+        Arrow {
+            from: "person",
+            never: &ROLES,
+            because: "what persons sign is checked in more than one role",
+        },
         Arrow { from: "attest", never: &ROLES, because: "what two roles both compute belongs to neither" },
         Arrow {
             from: "tools/sandbox",

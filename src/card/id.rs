@@ -217,6 +217,14 @@ id! {
 }
 
 id! {
+    /// A person who signs what they ask the supervisor for.
+    PersonId, "per_"
+}
+id! {
+    /// What a person asked for and signed.
+    ApprovalId, "apr_"
+}
+id! {
     /// A webhook endpoint.
     EndpointId, "we_"
 }

@@ -14,7 +14,7 @@ use crate::card::id::{EventId, PrincipalId};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::random::{self, NoRandomness};
-use crate::wire::control::{AdminAnswer, AdminCommand, PrincipalOrder, TenantInfo};
+use crate::wire::control::{AdminAnswer, AdminCommand, PrincipalOrder, Recorded, TenantInfo};
 use crate::wire::keys::{KeyChange, KeyTable};
 
 const NAME_BYTES_MAX: usize = 64;
@@ -60,6 +60,8 @@ enum Refusal {
         "{0} records are sealed under this key: rotate the tenant's data key, and see `cardvault keys progress`"
     )]
     KeyNeeded(u64),
+    #[error("the log has no such action")]
+    ActionUnknown,
     #[error("an old credential may stay good for at most 7 days")]
     Overlap,
 }
@@ -79,6 +81,7 @@ pub(super) async fn carry_out(app: &App, command: AdminCommand) -> AdminAnswer {
             rotate(app, &principal, overlap_seconds, actor).await
         }
         AdminCommand::KeysChanged { changes, keys } => keys_changed(app, changes, keys).await,
+        AdminCommand::Record(recorded) => record(app, recorded).await,
         AdminCommand::ReleaseKey { key } => release_key(app, key).await,
         AdminCommand::ResealProgress => Ok(app.keys.progress().table()),
         AdminCommand::Reloaded { actor } => reloaded(app, actor).await,
@@ -277,6 +280,32 @@ async fn rotate(
 async fn keys_changed(app: &App, changes: Vec<KeyChange>, all: KeyTable) -> Result<AdminAnswer, Refusal> {
     keys::log_changes(app, changes, all.generation).await?;
     keys::take(app, all.keys);
+    Ok(AdminAnswer::Done(String::new()))
+}
+
+/// Writes into the log what the supervisor did; what it has already, it does not get again.
+async fn record(app: &App, recorded: Vec<Recorded>) -> Result<AdminAnswer, Refusal> {
+    let mut events = Vec::new();
+    for told in recorded {
+        if app.store.event(told.event).await?.is_some() {
+            continue;
+        }
+        let action = catalogue::find(&told.action).ok_or(Refusal::ActionUnknown)?.name;
+        let system = || Actor::System("supervisor".to_owned());
+        let (kind, id) = told.target;
+        events.push(EventDraft {
+            id: told.event,
+            tenant: None,
+            actor: told.actor.map_or_else(system, Actor::Person),
+            origin: Origin::default(),
+            action,
+            outcome: told.failed.map_or(EventOutcome::Ok, EventOutcome::Denied),
+            target: Target { kind, id, version: None },
+            keys: Vec::new(),
+            facts: Facts { fields: told.fields, note: told.note, ..Facts::default() },
+        });
+    }
+    app.store.commit(Change { events, ..Change::default() }).await?;
     Ok(AdminAnswer::Done(String::new()))
 }
 

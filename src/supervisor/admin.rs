@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::keys::KeyRequest;
+use super::people::PersonRequest;
 use super::serve::{self, Lock, Waiting};
 use super::vault::Vault;
 use crate::card::tenant::Mode;
@@ -64,6 +65,8 @@ pub enum AdminRequest {
     PublicKey,
     /// A verb on keys.
     Key(KeyRequest),
+    /// A verb on persons.
+    Person(PersonRequest),
 }
 
 /// A request with its asker and where the answer goes.
@@ -205,6 +208,7 @@ async fn carry_out(vault: &mut Vault, request: &AdminRequest, actor: &str) -> Re
         }
         AdminRequest::Key(KeyRequest::Progress) => Ok(Next::Edge(AdminCommand::ResealProgress)),
         AdminRequest::Key(request) => vault.answer_key(request, &actor).await.map(Next::Answer),
+        AdminRequest::Person(request) => vault.answer_person(request, &actor).await.map(Next::Answer),
         AdminRequest::PublicKey => {
             let key = vault.public_key.ok_or("there is no checkpoint key yet")?;
             let origin = format!("{}/{}", vault.config.installation, vault.config.node);

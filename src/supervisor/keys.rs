@@ -101,7 +101,7 @@ impl Vault {
     }
 
     /// Has the edge carry out a command and waits for its answer.
-    async fn ask_edge(&mut self, command: AdminCommand) -> Result<(), String> {
+    pub(super) async fn ask_edge(&mut self, command: AdminCommand) -> Result<(), String> {
         let own = self.number_own_command();
         self.command_edge(own, command)?;
         let answer = self

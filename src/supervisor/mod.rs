@@ -3,6 +3,7 @@
 //!
 //! - [`confine`]: what each role gives up before its first message.
 //! - [`key_store`]: wrapped keys, tenants, identity.
+//! - [`people`]: the registered persons, whose signatures count.
 //! - [`settings`]: configuration and files, turned into what each role is told.
 //! - `ranges`: the operator's table of issuer ranges.
 //! - [`vault`]: the running roles and their pairs.
@@ -12,11 +13,13 @@
 pub mod admin;
 mod children;
 pub mod confine;
+mod durable;
 mod inventory;
 mod kek;
 pub mod key_store;
 pub mod keys;
 mod line;
+pub mod people;
 mod ranges;
 pub mod role;
 mod root;

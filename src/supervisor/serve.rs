@@ -109,7 +109,7 @@ pub(super) async fn reload(vault: &mut Vault, actor: &str) {
 
 /// Makes what is missing, and has the log say so.
 pub(super) async fn tend_keys(vault: &mut Vault) {
-    for tended in [vault.tend_keys().await, vault.tell_of_keys().await] {
+    for tended in [vault.tend_keys().await, vault.tell_of_keys().await, vault.tell_of_people().await] {
         if let Err(sentence) = tended {
             tracing::error!(reason = %sentence, "keys could not be looked after");
         }

@@ -14,6 +14,7 @@ use super::inventory::{self, Policy};
 use super::kek::Unsealed;
 use super::key_store::KeyStore;
 use super::line::Line;
+use super::people::People;
 use super::serve;
 use super::settings::{self, Loaded};
 use crate::card::range::RangeRecord;
@@ -38,6 +39,7 @@ pub(super) struct Vault {
     pub(super) config: Config,
     pub(super) config_path: PathBuf,
     pub(super) key_store: KeyStore,
+    pub(super) people: People,
     pub(super) policy: Policy,
     destinations: Vec<Loaded>,
     /// Records of [`RangeRecord`].
@@ -78,6 +80,8 @@ impl Vault {
         let policy = inventory::load(config.keys.inventory.as_deref())?;
         let key_store =
             KeyStore::open(&config.keys.key_store, &config.installation).map_err(|e| e.to_string())?;
+        let people =
+            People::open(&config.keys.key_store, key_store.environment()).map_err(|e| e.to_string())?;
         let destinations = settings::load_destinations(&config)?;
         let ranges = settings::load_ranges(&config)?;
         let courier_settings = settings::courier(&config)?;
@@ -86,6 +90,7 @@ impl Vault {
             config,
             config_path,
             key_store,
+            people,
             policy,
             destinations,
             ranges,

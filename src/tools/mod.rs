@@ -10,6 +10,7 @@ pub mod demo;
 pub mod doctor;
 pub mod invoices;
 pub mod keys;
+pub mod person;
 pub mod sandbox;
 pub mod search;
 pub mod terminal;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keeper::Verb;
 use super::keys::{HeldKey, KeyChange, KeyOrder, KeyTable, WrappedKey};
+use crate::card::id::EventId;
 use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
@@ -487,6 +488,8 @@ pub enum AdminCommand {
         /// Its id.
         key: u32,
     },
+    /// What the supervisor did, for the log; what the log has already, it does not get again.
+    Record(Vec<Recorded>),
     /// How far the records are that are sealed again.
     ResealProgress,
     /// Configuration was read again.
@@ -494,6 +497,25 @@ pub enum AdminCommand {
         /// Who asked.
         actor: String,
     },
+}
+
+/// Something that the supervisor did and the log is to have. Kept by the supervisor until the log has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The event's id, so that it is in the log once.
+    pub event: EventId,
+    /// One of the catalogue's actions.
+    pub action: String,
+    /// Who: a person's id, or who held the socket; none for the vault itself.
+    pub actor: Option<String>,
+    /// What it was done to: its kind, and its id.
+    pub target: (String, String),
+    /// Our code of why it was refused or failed; none if it was done.
+    pub failed: Option<String>,
+    /// A list of our own words and ids.
+    pub fields: Vec<String>,
+    /// A state, a reason or a digest; never a secret.
+    pub note: Option<String>,
 }
 
 /// A principal to make.

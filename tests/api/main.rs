@@ -8,6 +8,7 @@ mod common;
 mod disk;
 mod holds;
 mod keys;
+mod people;
 mod principals;
 mod processes;
 mod ranges;

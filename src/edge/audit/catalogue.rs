@@ -69,6 +69,9 @@ actions! {
     LOG_STOP "log.stop" [6] "The log was closed in order.";
     OPENING_UNUSED "opening.unused" [1] "The keeper opened a card and it was disclosed to nobody; carries the `opening`.";
     PAN_UNEXPECTED "pan.unexpected" [4] "Something that looks like a card number came where none may; it was refused and not kept.";
+    PERSON_CREATE "person.create" [2, 5, 7] "A person was registered: their signatures count; `fields` has their scopes.";
+    PERSON_DISABLE "person.disable" [2, 5] "A person was disabled: their signatures count no more.";
+    PERSON_REKEY "person.rekey" [2, 5] "A person has another key; the one before counts no more.";
     PRINCIPAL_CREATE "principal.create" [2, 5, 7] "A principal was made; `row_sha256` is that of the row.";
     PRINCIPAL_DISABLE "principal.disable" [2, 5] "A principal was disabled; `row_sha256` is that of the row.";
     PRINCIPAL_ROTATE "principal.rotate" [2, 5] "A principal was given another credential; `row_sha256` is that of the row.";

@@ -4,7 +4,6 @@
 //!
 //! [`keys`] has the keys and their states; here are the file, the tenants and what the keeper signed.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
@@ -15,6 +14,7 @@ use keys::StoredKeyV1;
 use crate::card::tenant::{Mode, TenantId};
 use crate::clock::{Clock, SystemClock, Time};
 use crate::random;
+use crate::supervisor::durable;
 use crate::wire::control::TenantInfo;
 use crate::wire::keys::KeyChange;
 
@@ -302,19 +302,9 @@ fn signed_path(path: &Path) -> PathBuf {
     path.with_extension("signed.json")
 }
 
-/// Writes a new file beside the old one, fsyncs it, renames it over, and fsyncs the directory.
+/// All of it or, whatever fails, nothing of it.
 fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), KeyStoreError> {
-    let write = || {
-        use std::os::unix::fs::OpenOptionsExt;
-        let new = path.with_extension("new");
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        path.parent().map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all())
-    };
-    write().map_err(|error: std::io::Error| KeyStoreError::Io(path.to_owned(), "written", error.kind()))
+    durable::write(path, bytes).map_err(|error| KeyStoreError::Io(path.to_owned(), "written", error.kind()))
 }
 
 #[cfg(test)]
