@@ -111,7 +111,7 @@ pub struct StoreConfig {
 pub struct KeysConfig {
     /// Which provider gives the root key.
     pub provider: RootProvider,
-    /// For `file`: 32 random bytes in base64.
+    /// For `file`: a file that only its owner reads and writes, empty at first.
     pub root_key: Option<PathBuf>,
     /// The wrapped keys.
     pub key_store: PathBuf,

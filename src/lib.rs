@@ -7,6 +7,7 @@
 //! - [`edge`]: TLS, HTTP, who may do what, charges, store, audit. Holds no keys, opens no card.
 //! - [`keeper`]: keys and clear text. No network, no files.
 //! - [`forwarder`]: TLS out to the loaded destinations only. No keys. In the same folder the courier: webhooks out, without cards.
+//! - [`unsealer`]: short-lived: runs a root provider, hands the KEK to the keeper.
 //! - [`tools`]: what a person runs beside the service: sandbox, demo, bench, connector and audit verbs.
 //!
 //! Shared by them, and free of secrets of their own:
@@ -68,6 +69,7 @@ pub mod random;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tools;
+pub mod unsealer;
 pub mod webhooks;
 mod wiping;
 pub mod wire;

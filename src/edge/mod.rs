@@ -7,7 +7,7 @@
 //! - [`webhooks`]: what callers are told without asking.
 //! - [`attest`]: statements and checkpoints; `admin`: what administrators have done here.
 //! - `erasures`: tells of cards that wait too long to be erased.
-//! - `process`: start, the supervisor's words, stop.
+//! - `process`: start, the supervisor's words, stop; [`sealed`]: the edge of a vault without its KEK.
 //! - [`directory`], [`scope`]: who may call, and what there is.
 
 use std::sync::Arc;
@@ -43,6 +43,7 @@ pub mod metrics;
 mod process;
 pub mod reseal;
 pub mod scope;
+pub mod sealed;
 pub mod store;
 pub mod vault;
 pub mod webhooks;

@@ -268,8 +268,8 @@ async fn obey(control: &Arc<UnixStream>, app: &App, tls: &Tls) {
                     return;
                 }
             }
-            // It began long ago.
-            ToEdge::Start(_) => {}
+            // It began long ago, with a KEK.
+            ToEdge::Start(_) | ToEdge::StartSealed(_) | ToEdge::Sealed(_) => {}
         }
     }
 }

@@ -6,8 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use zeroize::Zeroizing;
-
 use super::exchanges::{Asker, Outgoing, failed};
 use super::keys::KeyError;
 use super::signer::Signer;
@@ -19,6 +17,7 @@ use crate::wire::keeper::{FromKeeper, Refusal, RefusalCode, ToKeeper};
 use crate::wire::keys::{HeldKey, KeyOrder, WrappedKey};
 use crate::wire::pair;
 use crate::wire::reseal::Reseal;
+use crate::wire::unsealer::Kek;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// A line to the forwarder that is gone for so long is said to be, and then again, until the supervisor has made another: one that is
@@ -50,11 +49,13 @@ struct Keeper {
 
 /// Runs the keeper until the supervisor's line ends.
 pub fn run(control: UnixStream) -> Result<(), String> {
-    let settings = match pair::receive(&control) {
-        Ok((ToKeeperControl::Start(settings), _)) => settings,
+    let (settings, unsealer) = match pair::receive(&control) {
+        Ok((ToKeeperControl::Start(settings), fds)) => (settings, fds.into_iter().next()),
         Ok(_) | Err(_) => return Err("the supervisor did not say how to start".to_owned()),
     };
-    let state = match State::new(*settings) {
+    let kek = unsealer.map(UnixStream::from).and_then(receive_kek);
+    let state = kek.ok_or_else(|| KeyError::NotHandedOver.to_string());
+    let state = match state.and_then(|kek| State::new(*settings, &kek.bytes)) {
         Ok(state) => state,
         Err(sentence) => {
             let _ = pair::send(&control, &FromKeeperControl::Failed(sentence.clone()), &[]);
@@ -119,8 +120,9 @@ impl Keeper {
                 }
                 (ToKeeperControl::MakeKeys { number, orders }, _) => self.make_keys(number, &orders),
                 (ToKeeperControl::UseKeys(keys), _) => self.use_keys(&keys),
-                (ToKeeperControl::Rewrap { number, kek, keys }, _) => {
-                    let again = self.state().rewrap(&Zeroizing::new(kek), &keys);
+                (ToKeeperControl::Rewrap { number, keys }, unsealer) => {
+                    let kek = unsealer.and_then(receive_kek).ok_or(KeyError::NotHandedOver);
+                    let again = kek.and_then(|kek| self.state().rewrap(&kek.bytes, &keys));
                     self.tell_keys(number, again);
                 }
                 (ToKeeperControl::UseKek, _) => {
@@ -405,6 +407,11 @@ fn encode_answer(id: u64, answer: &FromKeeper, out: &mut Vec<u8>) -> Result<(), 
         }
         FrameError::Closed | FrameError::Io(_) => Err(error),
     })
+}
+
+/// The KEK, from the unsealer; it ends with its end of the pair.
+fn receive_kek(unsealer: UnixStream) -> Option<Kek> {
+    pair::receive(&unsealer).ok().map(|(kek, _)| kek)
 }
 
 /// A lock that a caught panic does not poison: each question leaves the state whole or has not touched it.

@@ -75,11 +75,10 @@ pub(super) enum Later {
 }
 
 impl State {
-    /// Unwraps the keys and compiles the connectors.
-    pub(super) fn new(settings: KeeperSettings) -> Result<Self, String> {
+    /// Unwraps the keys with the KEK's 32 bytes, and compiles the connectors.
+    pub(super) fn new(settings: KeeperSettings, kek: &[u8]) -> Result<Self, String> {
         let now = SystemClock.now();
-        let kek = zeroize::Zeroizing::new(settings.kek);
-        let kek = Kek::new(&kek, settings.environment).map_err(|error| error.to_string())?;
+        let kek = Kek::new(kek, settings.environment).map_err(|error| error.to_string())?;
         let mut keys = KeyRing::default();
         for key in &settings.keys {
             keys.put(&kek, key).map_err(|error| error.to_string())?;

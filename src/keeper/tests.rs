@@ -59,7 +59,6 @@ fn keeper_of(next: &BTreeMap<String, String>) -> Keeper {
     let settings = KeeperSettings {
         environment: ENVIRONMENT,
         origin: "dev/node1".to_owned(),
-        kek: KEK.to_vec(),
         keys: keys.iter().cloned().map(HeldKey::active).collect(),
         tenants: vec![tenant],
         exemptions: Exemptions(BTreeMap::from([("acme".to_owned(), fields)])),
@@ -68,7 +67,7 @@ fn keeper_of(next: &BTreeMap<String, String>) -> Keeper {
         fingerprints_per_hour_max: 60,
         restarts_last_hour: 0,
     };
-    let mut state = State::new(settings).unwrap();
+    let mut state = State::new(settings, &KEK).unwrap();
     state.serve();
     Keeper { state, token: Token::make(now).unwrap(), body_mac: keys[2].clone() }
 }

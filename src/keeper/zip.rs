@@ -68,7 +68,6 @@ mod tests {
         let settings = KeeperSettings {
             environment: [9; 16],
             origin: "dev/node1".to_owned(),
-            kek: vec![7; 32],
             keys: orders.map(|order| HeldKey::active(kek.make_wrapped(order).unwrap())).collect(),
             tenants: vec![tenant],
             exemptions: Default::default(),
@@ -77,7 +76,7 @@ mod tests {
             fingerprints_per_hour_max: BUDGET,
             restarts_last_hour: 0,
         };
-        let mut keeper = State::new(settings).unwrap();
+        let mut keeper = State::new(settings, &[7; 32]).unwrap();
         if serving {
             keeper.serve();
         }

@@ -166,6 +166,11 @@ enum Next {
 async fn carry_out(vault: &mut Vault, request: &AdminRequest, actor: &str) -> Result<Next, String> {
     let actor = actor.to_owned();
     let done = |sentence: &str| Ok(Next::Answer(AdminAnswer::Done(sentence.to_owned())));
+    if let Some(sealed) = &vault.sealed
+        && !matches!(request, AdminRequest::Processes | AdminRequest::TenantList)
+    {
+        return Err(format!("the vault is sealed: {}", sealed.sentence));
+    }
     match request {
         AdminRequest::TenantAdd { name, mode } => {
             check_name(name)?;
@@ -288,7 +293,8 @@ fn ask_alone(
         super::setup::check_reach(config)?;
         let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = (serve::bind(nowhere, "listen")?, serve::bind(nowhere, "listen")?);
-        let mut vault = Vault::start(config.clone(), config_path.to_owned(), listeners, false).await?;
+        let mut vault = Vault::new(config.clone(), config_path.to_owned(), listeners, false)?;
+        vault.open().await?;
         let actor = format!("uid:{}", rustix::process::getuid().as_raw());
         let mut answers = Vec::new();
         for (number, request) in (1..).zip(requests) {
@@ -302,7 +308,7 @@ fn ask_alone(
             };
             answers.push(answer);
         }
-        vault.stop().await;
+        vault.close().await;
         Ok(answers)
     })
 }

@@ -14,6 +14,7 @@ use super::role;
 use crate::wire::control::{FromCourierControl, FromEdge, FromForwarderControl, FromKeeperControl};
 use crate::wire::frame::FrameError;
 use crate::wire::pair;
+use crate::wire::unsealer::FromUnsealer;
 
 /// What a child said, or that it is gone.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) enum Said {
     Forwarder(FromForwarderControl),
     /// The courier.
     Courier(FromCourierControl),
+    /// The unsealer.
+    Unsealer(FromUnsealer),
     /// Its line ended.
     Gone,
 }
@@ -73,6 +76,7 @@ impl Running {
             Role::Keeper => listen(&reading, of, number, Said::Keeper, &words),
             Role::Forwarder => listen(&reading, of, number, Said::Forwarder, &words),
             Role::Courier => listen(&reading, of, number, Said::Courier, &words),
+            Role::Unsealer => listen(&reading, of, number, Said::Unsealer, &words),
         });
         Ok(Self { number, child, line: ours })
     }

@@ -6,6 +6,7 @@
 //! | keeper | nothing | nothing | its own domain only |
 //! | forwarder | the resolver's files, reading | connects to declared ports; binds nowhere | its own domain only |
 //! | courier | the resolver's files, reading | connects to the ports of its hosts; binds nowhere | its own domain only |
+//! | unsealer | what it was handed open | nothing | its own domain only |
 //!
 //! All of them: no_new_privs, not dumpable, no core file, killed with the supervisor; started as root, a uid of its own.
 //! Landlock is per thread and inherited, so it is entered before any thread is started.
@@ -33,6 +34,8 @@ pub enum Role {
     Forwarder,
     /// TLS out, without.
     Courier,
+    /// Runs a root provider.
+    Unsealer,
 }
 
 impl Role {
@@ -43,6 +46,7 @@ impl Role {
             Self::Keeper => "keeper",
             Self::Forwarder => "forwarder",
             Self::Courier => "courier",
+            Self::Unsealer => "unsealer",
         }
     }
 
@@ -53,6 +57,7 @@ impl Role {
             Self::Keeper => 61_842,
             Self::Forwarder => 61_843,
             Self::Courier => 61_844,
+            Self::Unsealer => 61_845,
         }
     }
 }
@@ -79,6 +84,11 @@ impl Confinement {
         Self { role: Role::Edge, directory: Some(directory), read: Vec::new(), port: Vec::new() }
     }
 
+    /// What an edge keeps that has nothing to serve: the listeners that it is handed.
+    pub const fn sealed_edge() -> Self {
+        Self { role: Role::Edge, directory: None, read: Vec::new(), port: Vec::new() }
+    }
+
     /// What the keeper keeps: nothing.
     pub const fn keeper() -> Self {
         Self { role: Role::Keeper, directory: None, read: Vec::new(), port: Vec::new() }
@@ -92,6 +102,11 @@ impl Confinement {
     /// What the courier keeps: what the resolver reads, and the ports of its hosts.
     pub fn courier(ports: Vec<u16>) -> Self {
         Self::dialing(Role::Courier, ports)
+    }
+
+    /// What the unsealer keeps: nothing but what it is handed open.
+    pub const fn unsealer() -> Self {
+        Self { role: Role::Unsealer, directory: None, read: Vec::new(), port: Vec::new() }
     }
 
     fn dialing(role: Role, mut ports: Vec<u16>) -> Self {

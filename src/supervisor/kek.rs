@@ -1,62 +1,221 @@
-//! The KEK: read at each start of a keeper, and taken over from by another.
+//! The KEK: obtained by an unsealer at each start of a keeper, and taken over from by another. In this process it is wrapped only.
 //!
-//! The root key's file has both while one takes over. The old one is erased there only when the key store, on disk, holds every key
-//! under the new one and a keeper goes by it; whatever dies before, the next start finds a KEK that fits.
+//! A KEK lies in the key store as its root provider wrapped it. One that takes over is there, pending, before anything is wrapped under
+//! it; the one before is destroyed, there and at its provider, only when the key store, on disk, holds every key under the new one and a
+//! keeper goes by it. Whatever dies before, the next start finds a KEK that fits.
 
-use secrecy::ExposeSecret;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
+use super::children::Said;
+use super::confine::{Confinement, Role};
 use super::key_store::StoredKey;
-use super::root::RootFile;
 use super::vault::Vault;
 use crate::clock::{Clock, SystemClock, Time};
-use crate::keeper::keys::Mac;
+use crate::config::RootProvider;
 use crate::wire::control::ToKeeperControl;
 use crate::wire::keys::{KeyPurpose, KeyState};
+use crate::wire::unsealer::{
+    FromUnsealer, KekBinding, KekSource, Obtained, ProviderFault, ProviderSettings, ToUnsealer, UnsealOrder,
+};
 
-/// The KEK, as it is handed to a keeper.
-pub(super) struct Unsealed {
-    pub(super) kek: Vec<u8>,
-    /// Its check value, where the key store has no record of it yet: to be noted once a keeper has unwrapped all keys with it.
-    pub(super) unknown: Option<String>,
+/// How long a provider may take: a network's worst day, and far less than anybody waits.
+const PROVIDER_WITHIN: Duration = Duration::from_secs(20);
+
+/// Why there is no KEK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sealed {
+    pub(super) fault: ProviderFault,
+    /// What happened, and what to do.
+    pub(super) sentence: String,
+}
+
+impl Sealed {
+    fn new(fault: ProviderFault, sentence: impl Into<String>) -> Self {
+        Self { fault, sentence: sentence.into() }
+    }
+}
+
+impl From<Sealed> for String {
+    fn from(sealed: Sealed) -> Self {
+        sealed.sentence
+    }
+}
+
+/// What is to be noted once a keeper has unwrapped all keys with the KEK.
+pub(super) enum Noting {
+    /// Nothing.
+    Nothing,
+    /// A KEK that stood in the file of root keys itself is wrapped now; its id, if there is a record of it.
+    Wrapped(Option<u32>, Obtained),
 }
 
 impl Vault {
-    /// The KEK that the key store is wrapped under.
-    pub(super) fn read_kek(&self) -> Result<Unsealed, String> {
-        let file = self.root_file()?;
-        let Some(record) = self.key_store.kek() else {
-            let first = file.kek(0, 1)?.expose_secret().to_vec();
-            let unknown = Some(Mac::new(&first).check_value());
-            return Ok(Unsealed { kek: first, unknown });
-        };
-        let kek = file.kek(record.id, record.version)?.expose_secret();
-        if Mac::new(kek).check_value() != record.check_value {
-            return Err(
-                "keys.root_key: this is another key than the key store is wrapped under; restore the \
-                        root key, or restore the key store that belongs to it"
-                    .to_owned(),
-            );
+    /// Has an unsealer obtain the KEK that the key store is wrapped under; the first of all is made.
+    pub(super) async fn obtain_kek(&mut self) -> Result<Noting, Sealed> {
+        let record = self.key_store.kek().cloned();
+        let Some(record) = record else { return self.obtain_first_kek().await };
+        if record.provider.is_some() {
+            let from = self.source(&record)?;
+            self.unseal(UnsealOrder { from, wrap: None }).await?;
+            return Ok(Noting::Nothing);
         }
-        Ok(Unsealed { kek: kek.to_vec(), unknown: None })
+        let (key, version, check_value) = (record.id, record.version, Some(record.check_value));
+        let from = KekSource::InFile { key, version, check_value };
+        let wrap = Some((ProviderSettings::File, self.binding(key)));
+        let obtained = self.unseal(UnsealOrder { from, wrap }).await?;
+        Ok(Noting::Wrapped(Some(key), obtained))
     }
 
-    /// The keeper has unwrapped all keys with a KEK of which there was no record.
-    pub(super) fn note_first_kek(&mut self, check_value: String) -> Result<(), String> {
-        let noted = self.key_store.note_kek(check_value, SystemClock.now(), None);
-        noted.map(drop).map_err(|error| error.to_string())
+    async fn obtain_first_kek(&mut self) -> Result<Noting, Sealed> {
+        let binding = self.binding(self.key_store.next_key_id());
+        let provider = match self.config.keys.provider {
+            RootProvider::File => ProviderSettings::File,
+        };
+        // A key store of the first format has keys, and no record of the KEK that stands in the file.
+        if !self.key_store.keys().is_empty() {
+            let from = KekSource::InFile { key: binding.key, version: 1, check_value: None };
+            let wrap = Some((ProviderSettings::File, binding));
+            return Ok(Noting::Wrapped(None, self.unseal(UnsealOrder { from, wrap }).await?));
+        }
+        let name = provider.name();
+        let order = UnsealOrder { from: KekSource::Make, wrap: Some((provider, binding)) };
+        let made = self.unseal(order).await?;
+        // Before anything is wrapped under it.
+        self.key_store
+            .note_kek(&made, name, SystemClock.now(), None)
+            .map_err(|error| Sealed::new(ProviderFault::Unavailable, error.to_string()))?;
+        Ok(Noting::Nothing)
     }
 
-    fn root_file(&self) -> Result<RootFile, String> {
-        let path = self.config.keys.root_key.as_deref();
-        RootFile::read(path.ok_or("keys.root_key: the file provider needs it")?)
+    /// The keeper has unwrapped all keys.
+    pub(super) async fn note_kek(&mut self, noting: Noting) -> Result<(), String> {
+        let Noting::Wrapped(id, obtained) = noting else { return Ok(()) };
+        let name = ProviderSettings::File.name();
+        match id {
+            Some(id) => self.key_store.move_kek(id, &obtained.wrapped, name),
+            None => self.key_store.note_kek(&obtained, name, SystemClock.now(), None).map(drop),
+        }
+        .map_err(|error| error.to_string())?;
+        self.destroy_others().await.map_err(String::from)
+    }
+
+    fn binding(&self, key: u32) -> KekBinding {
+        KekBinding { environment: self.key_store.environment(), key }
+    }
+
+    /// How a KEK is unwrapped that its provider wrapped.
+    fn source(&self, record: &StoredKey) -> Result<KekSource, Sealed> {
+        Ok(KekSource::Unwrap {
+            provider: self.provider_of(record)?,
+            wrapped: record.wrapped_bytes(),
+            binding: self.binding(record.id),
+            check_value: record.check_value.clone(),
+        })
+    }
+
+    /// What wrapped this KEK, as it is configured now.
+    fn provider_of(&self, record: &StoredKey) -> Result<ProviderSettings, Sealed> {
+        match record.provider.as_deref() {
+            Some("file") | None => Ok(ProviderSettings::File),
+            Some(_) => Err(Sealed::new(
+                ProviderFault::Refused,
+                "the KEK is wrapped by a root provider that this version does not know; use the version that wrapped it",
+            )),
+        }
+    }
+
+    /// Starts an unsealer and waits until it has the KEK; it keeps it until it is told what to do with it, or another one is started.
+    async fn unseal(&mut self, order: UnsealOrder) -> Result<Obtained, Sealed> {
+        let unavailable = |sentence: &str| Sealed::new(ProviderFault::Unavailable, sentence);
+        let file = self.open_root_file(&order)?;
+        let unsealer = self
+            .spawn(&Confinement::unsealer())
+            .map_err(|sentence| Sealed::new(ProviderFault::Unavailable, sentence))?;
+        let fds: Vec<_> = file.iter().map(|file| file.as_fd()).collect();
+        unsealer
+            .tell(&ToUnsealer::Begin(Box::new(order)), &fds)
+            .map_err(|_| unavailable("the unsealer does not listen"))?;
+        self.unsealer = Some(unsealer);
+        self.await_unsealer(|said| match said {
+            FromUnsealer::Obtained(obtained) => Some(obtained.clone()),
+            FromUnsealer::Delivered | FromUnsealer::Destroyed | FromUnsealer::Failed { .. } => None,
+        })
+        .await
+    }
+
+    /// Opens the file of root keys, if the order is about it; for writing only where something is to be written.
+    fn open_root_file(&self, order: &UnsealOrder) -> Result<Option<File>, Sealed> {
+        let source = match &order.from {
+            KekSource::Make => false,
+            KekSource::Unwrap { provider: ProviderSettings::File, .. } | KekSource::InFile { .. } => true,
+        };
+        let wraps = matches!(&order.wrap, Some((ProviderSettings::File, _)));
+        if !source && !wraps {
+            return Ok(None);
+        }
+        let path = self.config.keys.root_key.as_deref().ok_or_else(|| {
+            Sealed::new(
+                ProviderFault::Refused,
+                "keys.root_key: the file provider needs the path of the root key",
+            )
+        })?;
+        let writes = wraps || self.old_keks().next().is_some();
+        File::options().read(true).write(writes).open(path).map(Some).map_err(|error| {
+            let sentence = format!("keys.root_key cannot be opened: {}", error.kind());
+            Sealed::new(ProviderFault::Unavailable, sentence)
+        })
+    }
+
+    /// Has the unsealer destroy, at the provider that has the KEK, what wrapped others.
+    async fn destroy_others(&mut self) -> Result<(), Sealed> {
+        let gone = || Sealed::new(ProviderFault::Unavailable, "the unsealer is gone");
+        let unsealer = self.unsealer.as_ref().ok_or_else(gone)?;
+        unsealer.tell(&ToUnsealer::DestroyOthers, &[]).map_err(|_| gone())?;
+        self.await_unsealer(|said| matches!(said, FromUnsealer::Destroyed).then_some(())).await
+    }
+
+    /// Waits for a word of the unsealer. One that does not come in time is none: then the unsealer ends.
+    async fn await_unsealer<T>(&mut self, pick: impl Fn(&FromUnsealer) -> Option<T>) -> Result<T, Sealed> {
+        let pick = |said: &Said| match said {
+            Said::Unsealer(FromUnsealer::Failed { fault, sentence }) => {
+                Some(Err(Sealed::new(*fault, sentence.clone())))
+            }
+            Said::Unsealer(said) => pick(said).map(Ok),
+            Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
+        };
+        let waiting = tokio::time::timeout(PROVIDER_WITHIN, self.await_from(Role::Unsealer, pick)).await;
+        let said = match waiting {
+            Ok(Ok(said)) => said,
+            Ok(Err(sentence)) => Err(Sealed::new(ProviderFault::Unavailable, sentence)),
+            Err(_) => {
+                let sentence = "the root provider did not answer in time; it is tried again";
+                Err(Sealed::new(ProviderFault::Unavailable, sentence))
+            }
+        };
+        if said.is_err() {
+            self.unsealer = None;
+        }
+        said
+    }
+
+    /// Has the unsealer hand the KEK to the keeper, which is told so with the other end of the pair, and says whether it arrived.
+    pub(super) fn hand_kek(&self, told: &ToKeeperControl) -> Result<(), String> {
+        let (ours, theirs) =
+            crate::wire::pair::make_pair().map_err(|_| "no socket pair could be made".to_owned())?;
+        let keeper = self.keeper.as_ref().ok_or("the keeper is not running")?;
+        keeper.hand(told, &theirs).map_err(|_| "the keeper does not listen".to_owned())?;
+        let unsealer = self.unsealer.as_ref().ok_or("the unsealer is gone")?;
+        unsealer
+            .tell(&ToUnsealer::Deliver, &[ours.as_fd()])
+            .map_err(|_| "the unsealer does not listen".to_owned())
     }
 
     /// A new KEK: all keys are wrapped under it in one write of the key store, the old one becomes `old` (retired or compromised),
-    /// and then it is destroyed at its provider.
+    /// and then it is destroyed, at its provider as well.
     pub(super) async fn rotate_kek(&mut self, old: KeyState, actor: &str) -> Result<String, String> {
-        let path = self.config.keys.root_key.clone().ok_or("keys.root_key: the file provider needs it")?;
-        self.destroy_old_kek(SystemClock.now())?;
-        let mut file = self.root_file()?;
+        self.destroy_old_kek(SystemClock.now()).await?;
         let (now, actor) = (SystemClock.now(), Some(actor));
         // Nothing was ever wrapped, on disk, under one that a rotation before left half-way.
         let is_left = |key: &&StoredKey| key.purpose == KeyPurpose::Kek && key.state == KeyState::Pending;
@@ -64,20 +223,24 @@ impl Vault {
         for id in left {
             self.key_store.set_state(id, KeyState::Destroyed, now, actor).map_err(|e| e.to_string())?;
         }
-        let id = self.key_store.next_key_id();
-        file.make(id)?;
-        let kek = file.kek(id, 0)?.expose_secret().to_vec();
-        file.write(&path)?;
-        let noted = self.key_store.note_kek(Mac::new(&kek).check_value(), now, actor);
+        let record = self.key_store.kek().ok_or("there is no KEK to take over from")?;
+        let provider = self.provider_of(record)?;
+        let (name, binding) = (provider.name(), self.binding(self.key_store.next_key_id()));
+        let order = UnsealOrder { from: KekSource::Make, wrap: Some((provider, binding)) };
+        let made = self.unseal(order).await?;
+        let noted = self.key_store.note_kek(&made, name, now, actor);
         let next = noted.map_err(|error| error.to_string())?;
         let keys = self.key_store.held(&self.policy).into_iter().map(|held| held.key).collect();
         let number = self.number_own_command();
-        self.tell_keeper(&ToKeeperControl::Rewrap { number, kek, keys })?;
-        let again = self.await_keys(number).await?;
+        self.hand_kek(&ToKeeperControl::Rewrap { number, keys })?;
+        let again = self.await_keys(number).await;
+        // A keeper that waits for one that hangs goes on.
+        self.unsealer = None;
+        let again = again?;
         self.key_store.rewrapped(next.id, &again, (old, now), actor).map_err(|error| error.to_string())?;
         self.tell_keeper(&ToKeeperControl::UseKek)?;
         self.await_keeper_ready().await?;
-        self.destroy_old_kek(now)?;
+        self.destroy_old_kek(now).await?;
         Ok(format!(
             "{} keys are wrapped under key {} now; the KEK before it is destroyed",
             again.len(),
@@ -85,24 +248,25 @@ impl Vault {
         ))
     }
 
-    /// Destroys at the provider, and then in the record, every KEK that another took over from.
-    pub(super) fn destroy_old_kek(&mut self, now: Time) -> Result<(), String> {
+    fn old_keks(&self) -> impl Iterator<Item = u32> {
         let is_old = |key: &&StoredKey| {
             key.purpose == KeyPurpose::Kek && matches!(key.state, KeyState::Retired | KeyState::Compromised)
         };
-        let old: Vec<u32> = self.key_store.keys().iter().filter(is_old).map(|key| key.id).collect();
-        let (Some(path), false) = (self.config.keys.root_key.clone(), old.is_empty()) else { return Ok(()) };
-        let active = self.key_store.kek().ok_or("no KEK is active: nothing is destroyed")?;
-        let mut file = RootFile::read(&path)?;
-        // A file without the KEK in use would be the end of every card.
-        if Mac::new(file.kek(active.id, active.version)?.expose_secret()).check_value() != active.check_value
-        {
-            return Err(
-                "keys.root_key: the KEK in use is not the one of its record; nothing is destroyed".to_owned()
-            );
+        self.key_store.keys().iter().filter(is_old).map(|key| key.id)
+    }
+
+    /// Destroys at the provider, as far as it can, and then in the key store, every KEK that another took over from. The one in use is
+    /// unwrapped first: where it could not be, nothing is destroyed.
+    pub(super) async fn destroy_old_kek(&mut self, now: Time) -> Result<(), String> {
+        let old: Vec<u32> = self.old_keks().collect();
+        if old.is_empty() {
+            return Ok(());
         }
-        file.keep_only(active.id, active.version);
-        file.write(&path)?;
+        let active = self.key_store.kek().cloned().ok_or("no KEK is active: nothing is destroyed")?;
+        let from = self.source(&active)?;
+        self.unseal(UnsealOrder { from, wrap: None }).await?;
+        self.destroy_others().await?;
+        self.unsealer = None;
         old.into_iter().try_for_each(|id| {
             self.key_store.set_state(id, KeyState::Destroyed, now, None).map_err(|error| error.to_string())
         })

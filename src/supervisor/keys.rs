@@ -79,7 +79,7 @@ impl Vault {
     /// Makes keys that are missing, brings the states to what the calendar says, and has keeper and log follow.
     pub(super) async fn tend_keys(&mut self) -> Result<(), String> {
         let now = SystemClock.now();
-        self.destroy_old_kek(now)?;
+        self.destroy_old_kek(now).await?;
         if self.key_store.tend(now).map_err(|error| error.to_string())? {
             self.hand_keys().await?;
         }
@@ -107,7 +107,12 @@ impl Vault {
         let answer = self
             .await_from(Role::Edge, |said| match said {
                 Said::Edge(FromEdge::Admin(number, answer)) if *number == own => Some(answer.clone()),
-                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
+                Said::Keeper(_)
+                | Said::Edge(_)
+                | Said::Forwarder(_)
+                | Said::Courier(_)
+                | Said::Unsealer(_)
+                | Said::Gone => None,
             })
             .await?;
         match answer {
@@ -133,7 +138,12 @@ impl Vault {
     pub(super) async fn await_keys(&mut self, asked: u64) -> Result<Vec<WrappedKey>, String> {
         self.await_from(Role::Keeper, |said| match said {
             Said::Keeper(FromKeeperControl::Keys { number, keys }) if *number == asked => Some(keys.clone()),
-            Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
+            Said::Keeper(_)
+            | Said::Edge(_)
+            | Said::Forwarder(_)
+            | Said::Courier(_)
+            | Said::Unsealer(_)
+            | Said::Gone => None,
         })
         .await
     }
@@ -151,7 +161,12 @@ impl Vault {
         let seals = self
             .await_from(Role::Keeper, |said| match said {
                 Said::Keeper(FromKeeperControl::Seals(seals)) => Some(seals.clone()),
-                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
+                Said::Keeper(_)
+                | Said::Edge(_)
+                | Said::Forwarder(_)
+                | Said::Courier(_)
+                | Said::Unsealer(_)
+                | Said::Gone => None,
             })
             .await?;
         self.key_store.count_seals(&seals).map_err(|error| error.to_string())

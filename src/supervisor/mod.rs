@@ -6,7 +6,7 @@
 //! - [`people`]: the registered persons, whose signatures count.
 //! - [`settings`]: configuration and files, turned into what each role is told.
 //! - `ranges`: the operator's table of issuer ranges.
-//! - [`vault`]: the running roles and their pairs.
+//! - [`vault`]: the running roles and their pairs; `kek`: the unsealer's tasks; `sealed`: a vault without its KEK.
 //! - [`admin`]: the local socket and the commands that come over it.
 //! - [`setup`]: `cardvault init`.
 
@@ -22,7 +22,7 @@ mod line;
 pub mod people;
 mod ranges;
 pub mod role;
-mod root;
+mod sealed;
 pub mod serve;
 pub mod settings;
 pub mod setup;

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use super::confine::{self, Confinement, Role};
 use crate::wire::control::ToEdge;
 use crate::wire::pair;
-use crate::{edge, forwarder, keeper};
+use crate::{edge, forwarder, keeper, unsealer};
 
 /// `cardvault role …`: what the supervisor starts; not for people.
 #[derive(Debug, clap::Args)]
@@ -46,13 +46,19 @@ pub fn run(args: &RoleArgs) -> Result<(), String> {
             crate::telemetry::start("info");
             forwarder::courier::run(control)
         }
+        Role::Unsealer => unsealer::run(control),
     }
 }
 
 fn run_edge(control: UnixStream) -> Result<(), String> {
-    let start = pair::receive::<ToEdge>(&control);
-    let Ok((ToEdge::Start(settings), fds)) = start else {
-        return Err("the supervisor did not say how to start".to_owned());
+    let (settings, fds) = match pair::receive::<ToEdge>(&control) {
+        Ok((ToEdge::Start(settings), fds)) => (settings, fds),
+        Ok((ToEdge::StartSealed(settings), fds)) => {
+            let listeners: [OwnedFd; 2] =
+                fds.try_into().map_err(|_| "the supervisor did not hand over listeners".to_owned())?;
+            return edge::sealed::run(control, *settings, listeners.map(TcpListener::from));
+        }
+        Ok(_) | Err(_) => return Err("the supervisor did not say how to start".to_owned()),
     };
     let [api, metrics, keeper, courier]: [OwnedFd; 4] =
         fds.try_into().map_err(|_| "the supervisor did not hand over listeners and pairs".to_owned())?;

@@ -7,20 +7,26 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::admin::{self, Asked};
 use super::confine::Role;
+use super::kek::Sealed;
 use super::vault::Vault;
 use crate::config::Config;
 use crate::wire::control::AdminCommand;
+use crate::wire::unsealer::ProviderFault;
 
 /// How often keys are looked over: a new month needs new data keys.
 const KEYS_EVERY: Duration = Duration::from_secs(600);
 /// A role that ends again within this time waits longer before it is started again.
 const QUIET: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Between two tries to obtain the KEK.
+const UNSEAL_PAUSE_MIN: Duration = Duration::from_millis(500);
+const UNSEAL_PAUSE_MAX: Duration = Duration::from_secs(20);
 
 /// Holds the installation's lock: one supervisor, or one command that changes things, at a time.
 #[derive(Debug)]
@@ -56,44 +62,148 @@ pub async fn serve(config_path: &Path, port_file: Option<&Path>) -> Result<(), S
     let metrics = bind(config.listen.metrics, "listen.metrics")?;
     let addresses = [&api, &metrics]
         .map(|listener| listener.local_addr().map_or_else(|_| String::new(), |a| a.to_string()));
-    let (mut asked, _socket) = admin::listen(&config.admin.socket)?;
-    let mut vault = Vault::start(config, config_path.to_owned(), (api, metrics), true).await?;
-    tracing::info!(address = %addresses[0], "ready");
-    if let Some(path) = port_file {
-        std::fs::write(path, addresses.join("\n"))
-            .map_err(|e| format!("the port file cannot be written: {}", e.kind()))?;
+    let (asked, _socket) = admin::listen(&config.admin.socket)?;
+    let mut vault = Vault::new(config, config_path.to_owned(), (api, metrics), true)?;
+    let mut desk = Desk::new(asked)?;
+    let mut served = Served { addresses, port_file, said: false, opened: false };
+    while open(&mut vault, &mut desk, &mut served).await? {
+        tracing::info!(address = %served.addresses[0], "ready");
+        if !serve_opened(&mut vault, &mut desk).await {
+            break;
+        }
+        tracing::error!("there is no KEK for another keeper: nothing is served until there is one");
+        vault.close().await;
     }
-    let failed = |_| "signals cannot be received".to_owned();
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    vault.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What comes from outside: administrators' questions and signals.
+struct Desk {
+    asked: mpsc::Receiver<Asked>,
+    waiting: Waiting,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Desk {
+    fn new(asked: mpsc::Receiver<Asked>) -> Result<Self, String> {
+        let failed = |_| "signals cannot be received".to_owned();
+        Ok(Self {
+            asked,
+            waiting: HashMap::new(),
+            hangup: signal(SignalKind::hangup()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+}
+
+/// Where it is served, and what was said of that.
+struct Served<'a> {
+    addresses: [String; 2],
+    port_file: Option<&'a Path>,
+    said: bool,
+    /// Whether it was open before.
+    opened: bool,
+}
+
+impl Served<'_> {
+    /// Writes the addresses, once something answers there.
+    fn say(&mut self) -> Result<(), String> {
+        match self.port_file.filter(|_| !std::mem::replace(&mut self.said, true)) {
+            None => Ok(()),
+            Some(path) => std::fs::write(path, self.addresses.join("\n"))
+                .map_err(|e| format!("the port file cannot be written: {}", e.kind())),
+        }
+    }
+}
+
+/// Opens the vault; while there is no KEK it says why, and tries again. `false` when it is told to stop meanwhile.
+async fn open(vault: &mut Vault, desk: &mut Desk, served: &mut Served<'_>) -> Result<bool, String> {
+    let mut pause = UNSEAL_PAUSE_MIN;
+    loop {
+        let opened = vault.open().await;
+        let Err(sentence) = opened else {
+            served.opened = true;
+            return served.say().map(|()| true);
+        };
+        // Before it was ever open, what is no matter of the KEK is for the operator to set right.
+        if vault.sealed.is_none() {
+            if !served.opened {
+                return Err(sentence);
+            }
+            vault.close().await;
+            vault.sealed = Some(Sealed { fault: ProviderFault::Unavailable, sentence: sentence.clone() });
+        }
+        tracing::error!(reason = %sentence, "the vault is sealed");
+        vault.say_sealed().await?;
+        served.say()?;
+        if !await_kek(vault, desk, pause).await {
+            return Ok(false);
+        }
+        pause = (pause * 2).min(UNSEAL_PAUSE_MAX);
+    }
+}
+
+/// Waits until trying again makes sense. `false` when it is told to stop.
+async fn await_kek(vault: &mut Vault, desk: &mut Desk, pause: Duration) -> bool {
+    let again = tokio::time::sleep(pause);
+    tokio::pin!(again);
+    loop {
+        tokio::select! {
+            () = &mut again => return true,
+            word = vault.next_word() => {
+                let Some(word) = word else { return false };
+                if vault.heed(word) == Err(Role::Edge)
+                    && let Err(sentence) = vault.say_sealed().await
+                {
+                    tracing::error!(reason = %sentence, "the edge could not be started again");
+                }
+            }
+            question = desk.asked.recv() => match question {
+                Some(question) => admin::answer(vault, question, &mut desk.waiting).await,
+                None => return false,
+            },
+            _ = desk.hangup.recv() => tracing::error!("the vault is sealed: nothing was reloaded"),
+            _ = desk.terminate.recv() => return false,
+            _ = desk.interrupt.recv() => return false,
+        }
+    }
+}
+
+/// Serves until it is told to stop (`false`), or there is no KEK for another keeper (`true`).
+async fn serve_opened(vault: &mut Vault, desk: &mut Desk) -> bool {
     let mut keys = tokio::time::interval(KEYS_EVERY);
     let mut restarts = Restarts::default();
-    let mut waiting = HashMap::new();
     loop {
         tokio::select! {
             word = vault.next_word() => {
-                let Some(word) = word else { break };
+                let Some(word) = word else { return false };
                 if let Err(role) = vault.heed(word) {
                     restarts.pause(role).await;
-                    start_again(&mut vault, role).await;
+                    start_again(vault, role).await;
                 }
                 vault.mend();
             }
-            question = asked.recv() => match question {
-                Some(question) => admin::answer(&mut vault, question, &mut waiting).await,
-                None => break,
+            question = desk.asked.recv() => match question {
+                Some(question) => admin::answer(vault, question, &mut desk.waiting).await,
+                None => return false,
             },
-            _ = keys.tick() => tend_keys(&mut vault).await,
-            _ = hangup.recv() => reload(&mut vault, "signal").await,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = keys.tick() => tend_keys(vault).await,
+            _ = desk.hangup.recv() => reload(vault, "signal").await,
+            _ = desk.terminate.recv() => return false,
+            _ = desk.interrupt.recv() => return false,
         }
-        admin::deliver(&mut vault, &mut waiting);
+        if vault.sealed.is_some() {
+            // Whoever waits for the edge that is gone is told so at once.
+            desk.waiting.clear();
+            return true;
+        }
+        admin::deliver(vault, &mut desk.waiting);
     }
-    vault.stop().await;
-    tracing::info!("stopped");
-    Ok(())
 }
 
 /// Reads everything again that can be; a fault leaves what runs as it is.
@@ -120,6 +230,10 @@ async fn start_again(vault: &mut Vault, role: Role) {
     tracing::warn!(role = role.name(), "a role ended and is started again");
     let mut pause = Duration::from_millis(100);
     while let Err(sentence) = vault.start_again(role).await {
+        // Without a KEK nothing can be started: others wait for it.
+        if vault.sealed.is_some() {
+            return;
+        }
         tracing::error!(role = role.name(), reason = %sentence, "a role could not be started again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);

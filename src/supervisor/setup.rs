@@ -67,7 +67,8 @@ pub fn init(args: &InitArgs) -> Result<Made, String> {
     for (name, mode) in [("data", 0o700), ("keys", 0o700), ("tls", 0o700), ("credentials", 0o700)] {
         make_directory(&directory.join(name), mode)?;
     }
-    write_secret(&directory.join("keys/root.key"), &make_secret()?)?;
+    // The first start makes the root key in it.
+    write_secret(&directory.join("keys/root.key"), "")?;
     write_secret(&directory.join("credentials/sandbox_secret_key"), &format!("sk_test_{}", make_word()?))?;
     write_new(&directory.join("keys/inventory.toml"), super::inventory::DEFAULT, 0o644)?;
     make_certificates(&directory.join("tls"))?;
@@ -206,11 +207,6 @@ fn set_validity(params: &mut CertificateParams) {
     };
     params.not_before = day(-1);
     params.not_after = day(CERTIFICATE_DAYS);
-}
-
-fn make_secret() -> Result<String, String> {
-    let bytes = random::make_bytes::<32>().map_err(|error| error.to_string())?;
-    Ok(data_encoding::BASE64.encode(&bytes))
 }
 
 fn make_word() -> Result<String, String> {

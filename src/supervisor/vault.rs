@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::children::{Running, Said, Word};
 use super::confine::{Confinement, Role};
 use super::inventory::{self, Policy};
-use super::kek::Unsealed;
+use super::kek::Sealed;
 use super::key_store::KeyStore;
 use super::line::Line;
 use super::people::People;
@@ -45,14 +45,20 @@ pub(super) struct Vault {
     /// Records of [`RangeRecord`].
     ranges: Vec<u8>,
     courier_settings: CourierSettings,
-    listeners: (TcpListener, TcpListener),
+    pub(super) listeners: (TcpListener, TcpListener),
     words: mpsc::UnboundedReceiver<Word>,
     speak: mpsc::UnboundedSender<Word>,
     numbers: u64,
-    edge: Option<Running>,
-    keeper: Option<Running>,
+    pub(super) edge: Option<Running>,
+    /// Whether the edge is one that says why nothing is served.
+    pub(super) edge_is_sealed: bool,
+    pub(super) keeper: Option<Running>,
     forwarder: Option<Running>,
     courier: Option<Running>,
+    /// The one that has the KEK at hand, for as long as it is needed.
+    pub(super) unsealer: Option<Running>,
+    /// Why there is no KEK, while there is none: nothing is served then.
+    pub(super) sealed: Option<Sealed>,
     /// The public half of the checkpoint key, once the keeper has said it.
     pub(super) public_key: Option<[u8; 32]>,
     /// Answers to administrators' commands that arrived while something else was awaited.
@@ -70,8 +76,8 @@ pub(super) struct Vault {
 }
 
 impl Vault {
-    /// Reads everything and starts keeper, forwarder, courier and edge, in this order; answers when all are ready.
-    pub(super) async fn start(
+    /// Reads everything; nothing is started yet.
+    pub(super) fn new(
         config: Config,
         config_path: PathBuf,
         listeners: (TcpListener, TcpListener),
@@ -86,7 +92,7 @@ impl Vault {
         let ranges = settings::load_ranges(&config)?;
         let courier_settings = settings::courier(&config)?;
         let (speak, words) = mpsc::unbounded_channel();
-        let mut vault = Self {
+        Ok(Self {
             config,
             config_path,
             key_store,
@@ -100,9 +106,12 @@ impl Vault {
             speak,
             numbers: 0,
             edge: None,
+            edge_is_sealed: false,
             keeper: None,
             forwarder: None,
             courier: None,
+            unsealer: None,
+            sealed: None,
             public_key: None,
             answers: Vec::new(),
             keeper_line: Line::default(),
@@ -110,23 +119,28 @@ impl Vault {
             courier_line: Line::default(),
             accepts,
             own_commands: 0,
-        };
-        vault.start_keeper().await?;
+        })
+    }
+
+    /// Starts keeper, forwarder, courier and edge, in this order; answers when all are ready. Where there is no KEK, `sealed` says why.
+    pub(super) async fn open(&mut self) -> Result<(), String> {
+        self.start_keeper().await?;
         // Nothing works without these; the others wait until the edge has looked whether this is the newest key store.
-        if vault.public_key.is_none() {
-            vault.tend_keys().await?;
+        if self.public_key.is_none() {
+            self.tend_keys().await?;
         }
-        vault.start_forwarder().await?;
-        if vault.needs_courier() {
-            vault.start_courier().await?;
+        self.start_forwarder().await?;
+        if self.needs_courier() {
+            self.start_courier().await?;
         }
-        vault.start_edge().await?;
-        serve::tend_keys(&mut vault).await;
+        self.end_sealed_edge().await;
+        self.start_edge().await?;
+        serve::tend_keys(self).await;
         // A keeper that serves one command never answers a fingerprint.
-        if vault.accepts {
-            vault.admit_keeper().await?;
+        if self.accepts {
+            self.admit_keeper().await?;
         }
-        Ok(vault)
+        Ok(())
     }
 
     /// The next word of a child that is still the one we started.
@@ -145,6 +159,7 @@ impl Vault {
             Role::Keeper => &self.keeper,
             Role::Forwarder => &self.forwarder,
             Role::Courier => &self.courier,
+            Role::Unsealer => &self.unsealer,
         }
         .as_ref()
     }
@@ -152,6 +167,8 @@ impl Vault {
     /// Takes care of a word that nobody waits for; `Err` says which role has to be started again.
     pub(super) fn heed(&mut self, word: Word) -> Result<(), Role> {
         match word.said {
+            // It ends when it has done its work; whoever waits for it finds that it did.
+            Said::Gone if word.role == Role::Unsealer => self.unsealer = None,
             Said::Gone => return Err(word.role),
             Said::Keeper(FromKeeperControl::KeepCheckpoint { size, root }) => {
                 self.keep_checkpoint(size, &root)
@@ -162,7 +179,7 @@ impl Vault {
             Said::Edge(FromEdge::KeysEmptied(keys)) => self.note_emptied(&keys),
             Said::Edge(FromEdge::Admin(number, answer)) => self.answers.push((number, answer)),
             Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => self.public_key = public_key,
-            Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) => {
+            Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Unsealer(_) => {
                 if let Some(reason) = failure(&word.said) {
                     tracing::error!(role = word.role.name(), reason, "a role could not do what it was told");
                 }
@@ -178,6 +195,7 @@ impl Vault {
                 self.edge = None;
                 self.start_edge().await
             }
+            Role::Unsealer => Ok(()),
             Role::Forwarder => {
                 self.forwarder = None;
                 self.start_forwarder().await
@@ -222,6 +240,7 @@ impl Vault {
             Role::Keeper => &mut self.keeper,
             Role::Forwarder => &mut self.forwarder,
             Role::Courier => &mut self.courier,
+            Role::Unsealer => &mut self.unsealer,
         };
         if running.as_mut().is_none_or(Running::has_ended) {
             return;
@@ -324,38 +343,36 @@ impl Vault {
 
     /// (role, process id) of what runs.
     pub(super) fn processes(&self) -> Vec<(&'static str, u32)> {
-        [Role::Edge, Role::Keeper, Role::Forwarder, Role::Courier]
+        [Role::Edge, Role::Keeper, Role::Forwarder, Role::Courier, Role::Unsealer]
             .into_iter()
             .filter_map(|role| self.running(role).map(|running| (role.name(), running.pid())))
             .collect()
     }
 
-    /// Asks edge and forwarder to finish what is under way, and waits for the edge to end.
-    pub(super) async fn stop(mut self) {
+    /// Asks edge and forwarder to finish what is under way, waits for the edge to end, and ends all others.
+    pub(super) async fn close(&mut self) {
         let grace = Duration::from_secs(self.config.limits.drain_seconds_max + 5);
         if let Some(edge) = &self.edge {
             let _ = edge.tell(&ToEdge::Stop, &[]);
         }
-        let ended = tokio::time::timeout(grace, async {
-            while !self.edge.as_mut().is_none_or(Running::has_ended) {
-                let word = tokio::time::timeout(Duration::from_millis(20), self.next_word()).await;
-                if let Ok(Some(word)) = word {
-                    let _ = self.heed(word);
-                }
-            }
-        });
-        let _ = ended.await;
+        self.await_edge_end(grace).await;
         if let Some(forwarder) = &self.forwarder {
             let _ = forwarder.tell(&ToForwarderControl::Stop, &[]);
         }
+        (self.edge, self.edge_is_sealed) = (None, false);
+        (self.keeper, self.forwarder, self.courier, self.unsealer) = (None, None, None, None);
     }
 
     async fn start_keeper(&mut self) -> Result<(), String> {
-        let Unsealed { kek, unknown } = self.read_kek()?;
+        // No keeper is started for a KEK that is not there.
+        let noting = self.obtain_kek().await.map_err(|sealed| {
+            let sentence = sealed.sentence.clone();
+            self.sealed = Some(sealed);
+            sentence
+        })?;
         let settings = KeeperSettings {
             environment: self.key_store.environment(),
             origin: format!("{}/{}", self.config.installation, self.config.node),
-            kek,
             keys: self.key_store.held(&self.policy),
             tenants: self.key_store.tenants().to_vec(),
             exemptions: self.config.exempt.clone(),
@@ -364,16 +381,13 @@ impl Vault {
             fingerprints_per_hour_max: self.config.limits.fingerprints_per_hour_max,
             restarts_last_hour: self.key_store.keeper_starts(SystemClock.now()),
         };
-        let keeper = self.spawn(&Confinement::keeper())?;
-        keeper
-            .tell(&ToKeeperControl::Start(Box::new(settings)), &[])
-            .map_err(|_| "the keeper does not listen".to_owned())?;
-        self.keeper = Some(keeper);
+        self.keeper = Some(self.spawn(&Confinement::keeper())?);
         self.forwarder_line.reset();
+        self.hand_kek(&ToKeeperControl::Start(Box::new(settings)))?;
         self.await_keeper_ready().await?;
-        if let Some(check_value) = unknown {
-            self.note_first_kek(check_value)?;
-        }
+        self.note_kek(noting).await?;
+        self.unsealer = None;
+        self.sealed = None;
         if self.ranges.is_empty() { Ok(()) } else { self.tell_ranges().await }
     }
 
@@ -495,7 +509,12 @@ impl Vault {
         let key = self
             .await_from(Role::Keeper, |said| match said {
                 Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => Some(*public_key),
-                Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
+                Said::Keeper(_)
+                | Said::Edge(_)
+                | Said::Forwarder(_)
+                | Said::Courier(_)
+                | Said::Unsealer(_)
+                | Said::Gone => None,
             })
             .await?;
         self.public_key = key;
@@ -526,6 +545,9 @@ impl Vault {
                         return Err(format!("the {} ended while it was waited for", role.name()));
                     }
                     self.say_gone_again(ended);
+                }
+                if role == Role::Unsealer && self.unsealer.is_none() {
+                    return Err("the unsealer ended while it was waited for".to_owned());
                 }
             }
             Err("the supervisor is ending".to_owned())
@@ -563,7 +585,7 @@ impl Vault {
         keeper.tell(message, &[]).map_err(|_| "the keeper does not listen".to_owned())
     }
 
-    fn spawn(&mut self, confinement: &Confinement) -> Result<Running, String> {
+    pub(super) fn spawn(&mut self, confinement: &Confinement) -> Result<Running, String> {
         self.numbers += 1;
         let require_full = self.config.environment == Environment::Production;
         Running::start(self.numbers, confinement, require_full, self.speak.clone()).map_err(|error| {
@@ -591,6 +613,11 @@ fn failure(said: &Said) -> Option<&str> {
         | Said::Edge(FromEdge::Failed(sentence))
         | Said::Forwarder(FromForwarderControl::Failed(sentence))
         | Said::Courier(FromCourierControl::Failed(sentence)) => Some(sentence),
-        Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Gone => None,
+        Said::Keeper(_)
+        | Said::Edge(_)
+        | Said::Forwarder(_)
+        | Said::Courier(_)
+        | Said::Unsealer(_)
+        | Said::Gone => None,
     }
 }

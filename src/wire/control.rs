@@ -19,6 +19,10 @@ use crate::forwarding::spec::ForwardSpec;
 pub enum ToEdge {
     /// Begin.
     Start(Box<EdgeSettings>),
+    /// Begin without a KEK: carries both listeners.
+    StartSealed(Box<SealedSettings>),
+    /// There is no KEK for another reason now.
+    Sealed(String),
     /// A fresh pair to the keeper: the old keeper is gone, or the pair broke.
     KeeperPair,
     /// A fresh pair to the courier.
@@ -67,6 +71,21 @@ pub struct EdgeSettings {
     pub reload: EdgeReload,
     /// The log's verbosity.
     pub log: String,
+}
+
+/// What an edge needs to know that says why nothing is served.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SealedSettings {
+    /// Certificate chain, PEM.
+    pub certificate_pem: String,
+    /// Its private key, PEM. Empty for plain HTTP (development only).
+    pub key_pem: String,
+    /// Limits.
+    pub limits: Limits,
+    /// The log's verbosity.
+    pub log: String,
+    /// Why there is no KEK, a word.
+    pub reason: String,
 }
 
 /// What may change while the edge runs.
@@ -215,7 +234,7 @@ pub struct DestinationInfo {
 /// To the keeper. `EdgePair` and `ForwarderPair` carry a pair.
 #[derive(Serialize, Deserialize)]
 pub enum ToKeeperControl {
-    /// Begin.
+    /// Begin. Carries a pair to an unsealer, which hands over the KEK.
     Start(Box<KeeperSettings>),
     /// A fresh pair to an edge.
     EdgePair,
@@ -249,13 +268,11 @@ pub enum ToKeeperControl {
     },
     /// These keys stand so, durably: use them, or use them no more.
     UseKeys(Vec<HeldKey>),
-    /// Wrap these keys under another KEK and answer with them; the KEK is not used before [`ToKeeperControl::UseKek`].
+    /// Wrap these keys under another KEK and answer with them; the KEK is not used before [`ToKeeperControl::UseKek`]. Carries a pair to
+    /// an unsealer, which hands it over.
     Rewrap {
         /// Comes back with the answer.
         number: u64,
-        /// The next KEK, 32 bytes.
-        #[serde(with = "serde_bytes")]
-        kek: Vec<u8>,
         /// All wrapped keys.
         keys: Vec<WrappedKey>,
     },
@@ -309,9 +326,6 @@ pub struct KeeperSettings {
     pub environment: [u8; 16],
     /// The origin of checkpoints: `installation/node`.
     pub origin: String,
-    /// The key-encryption key.
-    #[serde(with = "serde_bytes")]
-    pub kek: Vec<u8>,
     /// All keys that are not destroyed.
     pub keys: Vec<HeldKey>,
     /// All tenants.

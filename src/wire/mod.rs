@@ -6,6 +6,7 @@
 //! - [`forwarder`]: what the keeper asks of the forwarder.
 //! - [`courier`]: what the edge asks of the courier.
 //! - [`control`]: what the supervisor tells each role; [`keys`]: keys, in these messages.
+//! - [`unsealer`]: what supervisor and unsealer say to each other, and how the KEK reaches the keeper.
 //!
 //! Invariant: no message from the edge adds or changes a connector, credential, destination or tenant; those come over
 //! [`control`] only.
@@ -18,3 +19,4 @@ pub mod keeper;
 pub mod keys;
 pub mod pair;
 pub mod reseal;
+pub mod unsealer;

@@ -13,5 +13,6 @@ mod principals;
 mod processes;
 mod ranges;
 mod refusals;
+mod sealed;
 mod tampering;
 mod tokens;

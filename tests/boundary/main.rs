@@ -28,14 +28,14 @@ fn main() {
         Some("attack") => attack(&serde_json::from_str(arguments.get(2).unwrap()).unwrap()),
         Some("--list") => {
             if !arguments.iter().any(|a| a == "--ignored") {
-                for role in ["edge", "keeper", "forwarder", "courier"] {
+                for role in ["edge", "keeper", "forwarder", "courier", "unsealer"] {
                     println!("an_owned_{role}_reaches_nothing_of_the_others: test");
                 }
             }
         }
         _ => {
             let wanted = arguments.iter().skip(1).find(|a| a.starts_with("an_owned_"));
-            for role in [Role::Edge, Role::Keeper, Role::Forwarder, Role::Courier] {
+            for role in [Role::Edge, Role::Keeper, Role::Forwarder, Role::Courier, Role::Unsealer] {
                 let name = format!("an_owned_{}_reaches_nothing_of_the_others", role.name());
                 if wanted.is_none_or(|wanted| *wanted == name) {
                     hold(role);
@@ -113,6 +113,7 @@ fn attack(targets: &Targets) {
     let confinement = match targets.role.as_str() {
         "edge" => Confinement::edge(targets.database.clone()),
         "keeper" => Confinement::keeper(),
+        "unsealer" => Confinement::unsealer(),
         "courier" => Confinement::courier(vec![targets.declared_port]),
         _ => Confinement::forwarder(vec![targets.declared_port]),
     };

@@ -192,6 +192,12 @@ impl Vault {
 
     /// Serves the installation; waits until it is ready.
     pub(crate) fn serve(&mut self) {
+        self.serve_sealed();
+        self.wait_until_ready();
+    }
+
+    /// Serves the installation; waits until it answers, ready or not.
+    pub(crate) fn serve_sealed(&mut self) {
         let port_file = self.beside("ports");
         let _ = fs::remove_file(&port_file);
         let log = File::options().create(true).append(true).open(self.beside("log")).unwrap();
@@ -206,7 +212,6 @@ impl Vault {
         });
         self.served = Some(child);
         (self.api, self.metrics) = addresses;
-        self.wait_until_ready();
     }
 
     fn server(&self) -> Command {

@@ -146,6 +146,7 @@ codes! {
     LogLagging "log_lagging" 503 soon, "The audit log lags, so reads stop.", "Try again.";
     LogInconsistent "log_inconsistent" 500 never, "The log does not extend what was signed.", "An operator should verify the log.";
     ShuttingDown "shutting_down" 503 soon, "The vault is stopping.", "Try again.";
+    Sealed "sealed" 503 soon, "The vault is sealed.", "Its root key is not at hand; /readyz says why.";
     NotReady "not_ready" 503 soon, "The vault is not ready.", "See /readyz.";
     Internal "internal" 500 later, "A fault inside.", "It is counted and logged; try again with the same Idempotency-Key.";
 }

@@ -24,6 +24,7 @@ mod processor_webhooks;
 pub mod reply;
 pub mod routes;
 mod runs;
+pub mod sealed;
 pub mod tls;
 mod tokens;
 mod webhooks;

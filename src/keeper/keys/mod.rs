@@ -34,6 +34,9 @@ pub enum KeyError {
     /// It opens, and its check value is another.
     #[error("a key's check value is wrong: the key store was edited; restore it")]
     CheckValue,
+    /// The unsealer ended before it handed the KEK over.
+    #[error("the unsealer ended before it handed the KEK over")]
+    NotHandedOver,
     /// There is none for this purpose.
     #[error("there is no key for this purpose")]
     Missing,

@@ -13,6 +13,7 @@ use crate::supervisor::inventory::Policy;
 use crate::wire::keys::{
     HeldKey, KeyChange, KeyInfo, KeyOrder, KeyPurpose, KeyState, KeyTable, WrappedKey, epoch_of, epoch_start,
 };
+use crate::wire::unsealer::Obtained;
 
 /// What a tenant has one key for.
 const SINGLE: [KeyPurpose; 4] =
@@ -41,8 +42,11 @@ pub struct StoredKey {
     pub seals: u64,
     /// Whether the records under it are to be sealed again under the tenant's active key.
     pub emptying: bool,
-    /// The wrapped key, base64; empty for a KEK, and once it is destroyed.
+    /// The wrapped key, base64; of a KEK as its root provider wrapped it. Empty once it is destroyed.
     pub wrapped: String,
+    /// Of a KEK: who wrapped it. None for other keys, and where it stands in the file of root keys itself, as versions before had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// Its check value.
     pub check_value: String,
     /// The states that it has had, oldest first.
@@ -97,6 +101,7 @@ impl StoredKeyV1 {
             seals,
             emptying,
             wrapped,
+            provider: None,
             check_value,
             history,
         }
@@ -122,11 +127,19 @@ impl StoredKey {
     }
 
     fn wrapped_key(&self) -> WrappedKey {
-        let wrapped = BASE64.decode(self.wrapped.as_bytes()).unwrap_or_default();
-        WrappedKey { order: self.order(), wrapped, check_value: self.check_value.clone() }
+        WrappedKey {
+            order: self.order(),
+            wrapped: self.wrapped_bytes(),
+            check_value: self.check_value.clone(),
+        }
     }
 
-    /// Whether there is a key: not of a KEK, which its provider has, and not of one that is destroyed.
+    /// The wrapped bytes.
+    pub fn wrapped_bytes(&self) -> Vec<u8> {
+        BASE64.decode(self.wrapped.as_bytes()).unwrap_or_default()
+    }
+
+    /// Whether it is wrapped under the KEK: not the KEK itself, and not a key that is destroyed.
     fn is_wrapped(&self) -> bool {
         self.purpose != KeyPurpose::Kek && self.state != KeyState::Destroyed
     }
@@ -224,10 +237,11 @@ impl KeyStore {
             .find(|key| key.purpose == KeyPurpose::Kek && key.state == KeyState::Active)
     }
 
-    /// Keeps the record of a KEK that the root provider has, pending until [`rewrapped`](Self::rewrapped), or active if it is the first.
+    /// Keeps a KEK as its provider wrapped it, pending until [`rewrapped`](Self::rewrapped), or active if it is the first.
     pub fn note_kek(
         &mut self,
-        check_value: String,
+        kek: &Obtained,
+        provider: &str,
         now: Time,
         actor: Option<&str>,
     ) -> Result<KeyOrder, KeyStoreError> {
@@ -235,9 +249,29 @@ impl KeyStore {
         let id = self.file.next_key_id;
         let order = KeyOrder { id, purpose: KeyPurpose::Kek, tenant: None, epoch: 0, version };
         let state = if version == 1 { KeyState::Active } else { KeyState::Pending };
-        let key = WrappedKey { order, wrapped: Vec::new(), check_value };
-        self.change_file(|store| store.put(key, state, now, actor))?;
+        let (wrapped, check_value) = (kek.wrapped.clone(), kek.check_value.clone());
+        let key = WrappedKey { order, wrapped, check_value };
+        self.change_file(|store| {
+            store.put(key, state, now, actor)?;
+            store.set_provider(id, provider)
+        })?;
         Ok(order)
+    }
+
+    /// The same KEK, wrapped by another provider, or by the first at all; durable when it returns.
+    pub fn move_kek(&mut self, id: u32, wrapped: &[u8], provider: &str) -> Result<(), KeyStoreError> {
+        self.change_file(|store| {
+            let key = store.file.keys.iter_mut().find(|key| key.id == id).ok_or(KeyStoreError::NoSuchKey)?;
+            key.wrapped = BASE64.encode(wrapped);
+            store.file.key_generation += 1;
+            store.set_provider(id, provider)
+        })
+    }
+
+    fn set_provider(&mut self, id: u32, provider: &str) -> Result<(), KeyStoreError> {
+        let key = self.file.keys.iter_mut().find(|key| key.id == id).ok_or(KeyStoreError::NoSuchKey)?;
+        key.provider = Some(provider.to_owned());
+        Ok(())
     }
 
     /// Takes all keys as they are wrapped under the pending KEK, which is the active one from now on; the one before becomes `old`,
@@ -454,6 +488,7 @@ impl KeyStore {
             seals: 0,
             emptying: false,
             wrapped: BASE64.encode(&key.wrapped),
+            provider: None,
             check_value: key.check_value,
             history: vec![Step { state, at: now, actor: actor.map(str::to_owned) }],
         });

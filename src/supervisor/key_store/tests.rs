@@ -1,6 +1,7 @@
 use super::*;
 use crate::supervisor::inventory;
 use crate::wire::keys::{KeyOrder, KeyPurpose, KeyState, WrappedKey, epoch_of};
+use crate::wire::unsealer::Obtained;
 
 const NOW: &str = "2026-11-22T00:00:00Z";
 
@@ -12,12 +13,16 @@ fn wrap(order: &KeyOrder) -> WrappedKey {
     WrappedKey { order: *order, wrapped: vec![1; 60], check_value: "abcdef".into() }
 }
 
+fn kek(check_value: &str) -> Obtained {
+    Obtained { check_value: check_value.into(), wrapped: vec![3; 60] }
+}
+
 /// A store with one tenant and all its keys.
 fn kept() -> (KeyStore, PathBuf, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keystore.json");
     let mut store = KeyStore::create(&path, "here", "node1").unwrap();
-    store.note_kek("0a0b0c".into(), now(), None).unwrap();
+    store.note_kek(&kek("0a0b0c"), "file", now(), None).unwrap();
     store.add_tenant("shop", Mode::Live, now()).unwrap().unwrap();
     fill(&mut store, now());
     (store, path, directory)
@@ -96,7 +101,7 @@ fn a_store_of_format_1_gets_states_and_keeps_its_keys() {
         missing.iter().map(|order| (order.id, order.purpose)).collect::<Vec<_>>(),
         [(8, KeyPurpose::Webhook)]
     );
-    store.note_kek("0a0b0c".into(), SystemClock.now(), None).unwrap();
+    store.note_kek(&kek("0a0b0c"), "file", SystemClock.now(), None).unwrap();
     assert_eq!(KeyStore::open(&path, "here").unwrap().keys(), store.keys());
 }
 
@@ -144,7 +149,7 @@ fn cryptoperiods_are_those_of_the_inventory() {
 fn a_kek_takes_over_with_all_keys_or_with_none() {
     let (mut store, path, _directory) = kept();
     let first = store.kek().unwrap().id;
-    let next = store.note_kek("0d0e0f".into(), now(), Some("uid:0")).unwrap();
+    let next = store.note_kek(&kek("0d0e0f"), "file", now(), Some("uid:0")).unwrap();
     assert_eq!(store.kek().unwrap().id, first);
     let policy = inventory::load(None).unwrap();
     let again: Vec<_> = store
@@ -189,7 +194,7 @@ fn what_the_log_is_to_be_told_stays_until_it_has_it() {
 #[test]
 fn what_cannot_be_written_has_not_happened() {
     let (mut store, path, directory) = kept();
-    let next = store.note_kek("0d0e0f".into(), now(), None).unwrap();
+    let next = store.note_kek(&kek("0d0e0f"), "file", now(), None).unwrap();
     let before = (store.keys().to_vec(), store.untold().to_vec(), store.next_key_id());
     let again: Vec<_> =
         store.held(&inventory::load(None).unwrap()).into_iter().map(|held| held.key).collect();

@@ -1,0 +1,154 @@
+//! What supervisor and unsealer say to each other, and the one word from the unsealer to the keeper: the KEK.
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+/// What a wrapped KEK is bound to: it opens for this key of this environment and for no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KekBinding {
+    /// The random id of the installation.
+    pub environment: [u8; 16],
+    /// The id of the KEK.
+    pub key: u32,
+}
+
+impl KekBinding {
+    /// `"cardvault/kek/v1" ‖ environment(16) ‖ key id(4)`: what is authenticated with the wrapped KEK.
+    pub fn aad(&self) -> Vec<u8> {
+        [b"cardvault/kek/v1".as_slice(), &self.environment, &self.key.to_be_bytes()].concat()
+    }
+}
+
+/// A root provider, with what it has to be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProviderSettings {
+    /// The file of root keys, which travels as a descriptor with [`ToUnsealer::Begin`].
+    File,
+}
+
+impl ProviderSettings {
+    /// Its name in configuration, key store and log.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::File => "file",
+        }
+    }
+}
+
+/// Where the KEK comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum KekSource {
+    /// It is made.
+    Make,
+    /// A provider unwraps it.
+    Unwrap {
+        /// Which.
+        provider: ProviderSettings,
+        /// The wrapped KEK.
+        #[serde(with = "serde_bytes")]
+        wrapped: Vec<u8>,
+        /// What it is bound to.
+        binding: KekBinding,
+        /// Its check value.
+        check_value: String,
+    },
+    /// It stands in the file itself, as versions before had it: the one of this id, or the first of all.
+    InFile {
+        /// Its id.
+        key: u32,
+        /// Its version: the first has a line without an id.
+        version: u32,
+        /// Its check value, where there is a record of it.
+        check_value: Option<String>,
+    },
+}
+
+/// One task of an unsealer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UnsealOrder {
+    /// Where the KEK comes from.
+    pub from: KekSource,
+    /// Who wraps it, and for which key.
+    pub wrap: Option<(ProviderSettings, KekBinding)>,
+}
+
+/// To the unsealer.
+#[derive(Serialize, Deserialize)]
+pub enum ToUnsealer {
+    /// Obtain a KEK, and wrap it. Carries the file of root keys where one is needed.
+    Begin(Box<UnsealOrder>),
+    /// Hand the KEK to the keeper: carries one end of a pair.
+    Deliver,
+    /// The wrapped KEK is durable: destroy, at its provider, what wrapped others, where the provider can.
+    DestroyOthers,
+}
+
+/// From the unsealer.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromUnsealer {
+    /// The KEK is here.
+    Obtained(Obtained),
+    /// The keeper's end of the pair has the KEK.
+    Delivered,
+    /// What wrapped other KEKs is gone, where the provider can destroy it.
+    Destroyed,
+    /// It could not be done.
+    Failed {
+        /// What kind of fault.
+        fault: ProviderFault,
+        /// What to do; it names no secret.
+        sentence: String,
+    },
+}
+
+/// What may be known of a KEK that an unsealer holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obtained {
+    /// Its check value.
+    pub check_value: String,
+    /// The KEK as it was wrapped, where that was asked for.
+    #[serde(with = "serde_bytes")]
+    pub wrapped: Vec<u8>,
+}
+
+/// Why a provider gave no KEK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProviderFault {
+    /// It cannot be reached or does not answer in time: trying again may help.
+    Unavailable,
+    /// It says no.
+    Refused,
+    /// It has another root key, or the wrapped KEK is of another place.
+    WrongKey,
+    /// What it holds or gave is not what it has to be.
+    Malformed,
+    /// People have to do something first.
+    Waiting,
+}
+
+impl ProviderFault {
+    /// Its word in `/readyz`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unavailable => "root_provider_unavailable",
+            Self::Refused => "root_provider_refused",
+            Self::WrongKey => "root_key_is_another",
+            Self::Malformed => "root_key_malformed",
+            Self::Waiting => "waiting_for_custodians",
+        }
+    }
+}
+
+/// The KEK, from the unsealer to the keeper.
+#[derive(Serialize, Deserialize)]
+pub struct Kek {
+    /// 32 bytes.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+impl Drop for Kek {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
