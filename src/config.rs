@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::card::stray::Exemptions;
 use crate::card::tenant::Mode;
 use crate::charging::{self, Policy, RetriesConfig, RouteConfig};
+use crate::erasure::ErasureConfig;
 use crate::forwarding::spec::{ForwardSpec, Place};
 use crate::webhooks::WebhooksConfig;
 use crate::wire::control::Limits;
@@ -74,6 +75,9 @@ pub struct Config {
     /// Webhooks out.
     #[serde(default)]
     pub webhooks: WebhooksConfig,
+    /// How soon what is erased is out of every backup's reach.
+    #[serde(default)]
+    pub erasure: ErasureConfig,
 }
 
 fn default_node() -> String {
@@ -378,6 +382,7 @@ impl Config {
         );
         faults.extend(self.charging().err().unwrap_or_default());
         faults.extend(self.webhooks.faults());
+        faults.extend(self.erasure.faults(self.environment == Environment::Production));
         for (name, forward) in &self.forward {
             let of_it = forward.faults(self.environment);
             faults.extend(of_it.into_iter().map(|fault| format!("forward.{name}.{fault}")));
@@ -492,11 +497,12 @@ mod tests {
             ("log.level:", "logs at error, warn or info"),
             ("destination.sandbox:", "name a real processor's connector"),
             ("destination.sandbox.endpoint:", "remove this line"),
+            ("erasure.key_backups_kept_days:", "say for how many days"),
         ] {
             let named = |fault: &&String| fault.starts_with(setting) && fault.contains(advice);
             assert_eq!(faults.iter().filter(named).count(), 1, "{setting} in {faults:?}");
         }
-        assert_eq!(faults.len(), 6, "{faults:?}");
+        assert_eq!(faults.len(), 7, "{faults:?}");
         let development = text.replace("\"production\"", "\"development\"");
         assert_eq!(Config::parse(&development, "example").unwrap().faults(), Vec::<String>::new());
     }

@@ -17,7 +17,8 @@
 //! - [`forwarding`]: callers' own requests to a forward destination: what it declares, placeholders, bodies.
 //! - [`person`]: the key of one person, and the requests that are signed with it.
 //! - [`attest`]: what keeper and audit log both compute: tree hashes, signed notes, statements of openings.
-//! - [`charging`]: how charges are tried again and where they go, as configured; [`webhooks`]: the same of webhooks.
+//! - [`charging`]: how charges are tried again and where they go, as configured; [`webhooks`]: the same of webhooks;
+//!   [`erasure`]: how soon what is erased is out of reach.
 //! - [`config`], [`clock`], [`object`], [`random`], [`telemetry`]; `wiping`, which clears the read buffers of TLS and HTTP.
 //!
 //! # Words
@@ -60,6 +61,7 @@ pub mod clock;
 pub mod config;
 pub mod connector;
 pub mod edge;
+pub mod erasure;
 pub mod forwarder;
 pub mod forwarding;
 pub mod keeper;

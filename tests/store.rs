@@ -10,6 +10,9 @@ mod charges;
 #[path = "store/customers.rs"]
 mod customers;
 #[cfg(test)]
+#[path = "store/erasures.rs"]
+mod erasures;
+#[cfg(test)]
 #[path = "store/forwards.rs"]
 mod forwards;
 #[cfg(test)]
@@ -101,6 +104,12 @@ mod contract {
             a_card_that_moves_takes_the_name_of_its_new_customer,
             no_event_names_a_customer_by_the_keyed_hash,
             first_cards_at_once_agree_on_a_name,
+        ],
+        erasures: [
+            an_erasure_names_each_key_that_may_have_sealed_the_card,
+            an_erasure_that_waited_is_told_when_it_takes_place,
+            that_erased_bytes_are_gone_is_told_as_well,
+            what_becomes_of_a_key_is_kept,
         ],
         forwards: [
             a_forward_counts_its_revisions_and_is_the_tenants_own,

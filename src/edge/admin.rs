@@ -317,7 +317,10 @@ async fn release_key(app: &App, key: u32) -> Result<AdminAnswer, Refusal> {
     }
     match needed? {
         0 => Ok(AdminAnswer::Done(String::new())),
-        needed => Err(Refusal::KeyNeeded(needed)),
+        needed => {
+            keys::note_needed(app, key).await?;
+            Err(Refusal::KeyNeeded(needed))
+        }
     }
 }
 

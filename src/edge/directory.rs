@@ -19,6 +19,7 @@ use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
 use crate::clock::Time;
+use crate::erasure::ErasureTerms;
 use crate::wire::control::{DestinationInfo, ForwardInfo, Limits, TenantInfo, WebhookRules};
 
 /// A principal, ready for the fast path.
@@ -118,6 +119,7 @@ pub struct Directory {
     exemptions: RwLock<Arc<Exemptions>>,
     charging: RwLock<Arc<Policy>>,
     webhooks: RwLock<Arc<WebhookRules>>,
+    erasure: RwLock<Arc<ErasureTerms>>,
 }
 
 impl Directory {
@@ -136,6 +138,7 @@ impl Directory {
             exemptions: RwLock::default(),
             charging: RwLock::default(),
             webhooks: RwLock::default(),
+            erasure: RwLock::default(),
         }
     }
 
@@ -187,6 +190,16 @@ impl Directory {
     /// Puts the rules of webhooks in place.
     pub fn set_webhooks(&self, rules: WebhookRules) {
         replace(&self.webhooks, rules);
+    }
+
+    /// Puts the times of erasures in place.
+    pub fn set_erasure(&self, terms: ErasureTerms) {
+        replace(&self.erasure, terms);
+    }
+
+    /// How soon what is erased is out of every backup's reach.
+    pub fn erasure(&self) -> ErasureTerms {
+        *snapshot(&self.erasure)
     }
 
     /// Where webhooks may go, and how they are tried again.

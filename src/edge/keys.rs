@@ -3,13 +3,16 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::App;
 use super::audit::catalogue;
 use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
 use super::reseal::Progress;
-use super::store::{Change, CommitError, KeyWatch, RowChange, SealedRecord, StoreError};
+use super::store::{Change, CommitError, KeyMark, KeyWatch, RowChange, SealedRecord, StoreError};
+use crate::card::id::EventId;
+use crate::erasure::ErasureTerms;
+use crate::wire::control::{FromEdge, KeyStep};
 use crate::wire::keys::{KeyChange, KeyInfo, KeyOrder, KeyPurpose, KeyState, KeyTable};
 
 /// Records looked at together.
@@ -20,15 +23,18 @@ const PAGE: usize = 500;
 pub struct Keys {
     keys: watch::Sender<Arc<Vec<KeyInfo>>>,
     progress: Mutex<Progress>,
-    emptied: watch::Sender<Vec<u32>>,
+    say: mpsc::UnboundedSender<FromEdge>,
+    said: Mutex<Option<mpsc::UnboundedReceiver<FromEdge>>>,
 }
 
 impl Default for Keys {
     fn default() -> Self {
+        let (say, said) = mpsc::unbounded_channel();
         Self {
             keys: watch::Sender::new(Arc::default()),
             progress: Mutex::default(),
-            emptied: watch::Sender::new(Vec::new()),
+            say,
+            said: Mutex::new(Some(said)),
         }
     }
 }
@@ -70,26 +76,52 @@ impl Keys {
 
     /// No record is left under these: the supervisor is to know.
     pub(super) fn say_emptied(&self, keys: Vec<u32>) {
-        self.emptied.send_replace(keys);
+        self.say(FromEdge::KeysEmptied(keys));
     }
 
-    /// Waits until keys were emptied that nobody has asked for yet.
-    pub(super) async fn emptied(&self, told: &mut watch::Receiver<Vec<u32>>) -> Vec<u32> {
-        match told.changed().await {
-            Ok(()) => told.borrow_and_update().clone(),
-            Err(_) => std::future::pending().await,
-        }
+    /// These steps are due: the supervisor is to take them.
+    pub(super) fn say_due(&self, steps: Vec<(u32, KeyStep)>) {
+        self.say(FromEdge::KeysDue(steps));
     }
 
-    /// For [`emptied`](Self::emptied).
-    pub(super) fn emptied_receiver(&self) -> watch::Receiver<Vec<u32>> {
-        self.emptied.subscribe()
+    fn say(&self, message: FromEdge) {
+        // Whoever passes it on lives as long as the edge.
+        drop(self.say.send(message));
+    }
+
+    /// What the supervisor is to be told; only the first who asks gets it.
+    pub(super) fn said(&self) -> mpsc::UnboundedReceiver<FromEdge> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).take();
+        said.unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 }
 
-/// Takes keys as they stand: what is sealed again, and what no record is taken under.
+/// What the store does about records under these keys.
+fn watch_over(app: &App, keys: &[KeyInfo]) -> KeyWatch {
+    let of = |key: &KeyInfo| key.order.id;
+    let emptying = || keys.iter().filter(|key| key.emptying);
+    let moving = emptying().filter(|key| key.order.purpose == KeyPurpose::Fingerprint);
+    let sealing = keys.iter().filter(|key| key.order.purpose == KeyPurpose::Data && has_sealed(key.state));
+    KeyWatch {
+        counted: emptying().map(of).collect(),
+        barred: keys.iter().filter(|key| key.state == KeyState::Destroyed).map(of).collect(),
+        moving: moving.filter_map(|key| key.order.tenant).collect(),
+        sealing: sealing.filter_map(|key| Some((key.order.tenant?, key.order.id))).collect(),
+        terms: app.directory.erasure(),
+    }
+}
+
+/// Whether a data key in this state may have sealed, and can open yet.
+const fn has_sealed(state: KeyState) -> bool {
+    match state {
+        KeyState::Active | KeyState::Retired | KeyState::Compromised => true,
+        KeyState::Pending | KeyState::Destroyed => false,
+    }
+}
+
+/// Takes keys as they stand: what is sealed again, what no record is taken under, and what may have sealed a card that is erased.
 pub(super) fn take(app: &App, keys: Vec<KeyInfo>) {
-    app.store.watch_keys(watch_over(&keys));
+    app.store.watch_keys(watch_over(app, &keys));
     // Whoever asks at once must not be told how far the keys before were.
     let emptying: Vec<KeyInfo> = keys.iter().filter(|key| key.emptying).copied().collect();
     if !emptying.is_empty() {
@@ -100,13 +132,15 @@ pub(super) fn take(app: &App, keys: Vec<KeyInfo>) {
 
 /// Writes into the log what became of keys; what it has already, it does not get again.
 pub(super) async fn log_changes(app: &App, changes: Vec<KeyChange>, generation: u64) -> Result<(), LogError> {
-    let mut events = Vec::new();
+    let (mut events, mut rows) = (Vec::new(), vec![RowChange::KeyGeneration(generation)]);
     for change in changes {
+        if change.state == KeyState::Destroyed {
+            rows.push(RowChange::MarkKey(KeyMark::Destroyed(change.order.id, change.event)));
+        }
         if app.store.event(change.event).await?.is_none() {
-            events.push(event(change));
+            events.push(event(change, app.directory.erasure()));
         }
     }
-    let rows = vec![RowChange::KeyGeneration(generation)];
     app.store.commit(Change { rows, events, idempotency: None }).await?;
     Ok(())
 }
@@ -137,7 +171,7 @@ pub enum LogError {
     Store(#[from] StoreError),
 }
 
-fn event(change: KeyChange) -> EventDraft {
+fn event(change: KeyChange, terms: ErasureTerms) -> EventDraft {
     let KeyChange { event, order, state, is_new, actor } = change;
     let action = match state {
         _ if is_new => catalogue::KEY_CREATE,
@@ -148,6 +182,8 @@ fn event(change: KeyChange) -> EventDraft {
         KeyState::Destroyed => catalogue::KEY_DESTROY,
     };
     let system = || Actor::System("supervisor".to_owned());
+    let says_backups = order.purpose == KeyPurpose::Data && state == KeyState::Destroyed;
+    let count = says_backups.then_some(u64::from(terms.key_backups_kept_days));
     EventDraft {
         id: event,
         tenant: order.tenant,
@@ -157,34 +193,47 @@ fn event(change: KeyChange) -> EventDraft {
         outcome: EventOutcome::Ok,
         target: Target { kind: "key".to_owned(), id: order.id.to_string(), version: Some(order.version) },
         keys: vec![order.id],
-        facts: Facts { note: Some(order.purpose.name().to_owned()), ..Facts::default() },
+        facts: Facts { note: Some(order.purpose.name().to_owned()), count, ..Facts::default() },
     }
+}
+
+/// Notes that no record is left under these keys, in the log as well.
+pub(super) async fn note_emptied(app: &App, keys: &[KeyInfo]) -> Result<(), LogError> {
+    let mut events = Vec::with_capacity(keys.len());
+    for key in keys {
+        let id = EventId::make(app.clock.now()).map_err(|_| CommitError::Unavailable("randomness"))?;
+        let (state, order) = (key.state, key.order);
+        let change = KeyChange { event: id, order, state, is_new: false, actor: None };
+        let actor = Actor::System("resealer".to_owned());
+        events.push(EventDraft {
+            action: catalogue::KEY_EMPTIED,
+            actor,
+            ..event(change, app.directory.erasure())
+        });
+    }
+    let ids = keys.iter().map(|key| key.order.id).collect();
+    let rows = vec![RowChange::MarkKey(KeyMark::Emptied(ids))];
+    app.store.commit(Change { rows, events, idempotency: None }).await?;
+    Ok(())
+}
+
+/// A record needs this key after all: it is not empty.
+pub(super) async fn note_needed(app: &App, key: u32) -> Result<(), LogError> {
+    let rows = vec![RowChange::MarkKey(KeyMark::Needed(key))];
+    app.store.commit(Change { rows, ..Change::default() }).await?;
+    Ok(())
 }
 
 /// Takes no record under this key any more, and says how many there are.
 pub(super) async fn release(app: &App, key: u32) -> Result<u64, StoreError> {
     let keys = app.keys.all();
-    let mut watch = watch_over(&keys);
+    let mut watch = watch_over(app, &keys);
     watch.barred.push(key);
     app.store.watch_keys(watch);
     // What the writer took before it saw that is committed within one change of this node's own.
     app.store.commit(Change::default()).await.map_err(|_| StoreError::Unavailable("io"))?;
     let released: Vec<KeyInfo> = keys.iter().filter(|known| known.order.id == key).copied().collect();
     count(app, &released).await
-}
-
-/// What the store does about records under these keys.
-fn watch_over(keys: &[KeyInfo]) -> KeyWatch {
-    let of = |key: &KeyInfo| key.order.id;
-    let emptying = || keys.iter().filter(|key| key.emptying);
-    KeyWatch {
-        counted: emptying().map(of).collect(),
-        barred: keys.iter().filter(|key| key.state == KeyState::Destroyed).map(of).collect(),
-        moving: emptying()
-            .filter(|key| key.order.purpose == KeyPurpose::Fingerprint)
-            .filter_map(|key| key.order.tenant)
-            .collect(),
-    }
 }
 
 /// Whether a record needs any of these data and fingerprint keys.

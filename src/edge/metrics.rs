@@ -74,6 +74,7 @@ pub struct Metrics {
     store: StoreFigures,
     checkpoint_size: Gauge<u64, AtomicU64>,
     erasures_overdue: Gauge,
+    erased_keys_overdue: Gauge,
     credentials_refused: Family<At, Counter>,
     processor_webhooks: Family<Told, Counter>,
     webhooks: Family<Became, Counter>,
@@ -124,6 +125,7 @@ impl Metrics {
             store: StoreFigures::default(),
             checkpoint_size: Gauge::default(),
             erasures_overdue: Gauge::default(),
+            erased_keys_overdue: Gauge::default(),
             credentials_refused: Family::default(),
             webhooks: Family::default(),
             webhooks_waiting: Gauge::default(),
@@ -173,6 +175,9 @@ impl Metrics {
         r.register("checkpoint_size", help, self.checkpoint_size.clone());
         let help = "Cards that wait to be erased for longer than anything can need them";
         r.register("erasures_overdue", help, self.erasures_overdue.clone());
+        let help =
+            "Keys that may have sealed what is erased and are not destroyed in the time that is configured";
+        r.register("erased_keys_overdue", help, self.erased_keys_overdue.clone());
         let help = "Times that a processor refused the operator's credentials and the other ones took over, by destination";
         r.register("credentials_refused", help, self.credentials_refused.clone());
         let help =
@@ -251,6 +256,11 @@ impl Metrics {
     /// So many cards wait too long to be erased.
     pub fn erasures_overdue(&self, count: usize) {
         self.erasures_overdue.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many keys are not destroyed in time.
+    pub fn erased_keys_overdue(&self, count: usize) {
+        self.erased_keys_overdue.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A destination refused the operator's credentials; others are used from now on.

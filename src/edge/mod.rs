@@ -6,7 +6,7 @@
 //! - [`keeper`]: the line to the keeper; [`courier`]: that to the courier.
 //! - [`webhooks`]: what callers are told without asking.
 //! - [`attest`]: statements and checkpoints; `admin`: what administrators have done here.
-//! - `erasures`: tells of cards that wait too long to be erased.
+//! - `erasures`: tells of cards that wait too long to be erased; `destruction`: has the keys go that may have sealed what is erased.
 //! - `process`: start, the supervisor's words, stop; [`sealed`]: the edge of a vault without its KEK.
 //! - [`directory`], [`scope`]: who may call, and what there is.
 
@@ -33,6 +33,7 @@ pub mod attest;
 pub mod audit;
 pub mod charge;
 pub mod courier;
+mod destruction;
 pub mod directory;
 mod erasures;
 pub mod forward;

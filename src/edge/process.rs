@@ -17,7 +17,7 @@ use super::http::{health, routes};
 use super::keeper::Keeper;
 use super::store::Store;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::{App, Edge, admin, attest, charge, erasures, forward, keys, reseal, webhooks};
+use super::{App, Edge, admin, attest, charge, destruction, erasures, forward, keys, reseal, webhooks};
 use crate::clock::{Clock, SystemClock};
 use crate::telemetry;
 use crate::wire::control::{EdgeReload, EdgeSettings, FromEdge, Limits, ToEdge};
@@ -100,6 +100,7 @@ async fn serve(
     app.directory.set_charging(settings.reload.charging);
     app.directory.set_forwards(settings.reload.forwards);
     app.directory.set_webhooks(settings.reload.webhooks);
+    app.directory.set_erasure(settings.reload.erasure);
     if !attest::bind(&app).await.map_err(|error| error.to_string())? {
         return Err("the key store is of another environment than the database: use the two that belong together, or \
                     restore the one that is wrong"
@@ -165,6 +166,7 @@ fn beside(app: &App) -> JoinSet<()> {
     tasks.spawn(tend_runs(Arc::clone(app)));
     tasks.spawn(erasures::run(Arc::clone(app)));
     tasks.spawn(reseal::run(Arc::clone(app)));
+    tasks.spawn(destruction::run(Arc::clone(app)));
     tasks.spawn(webhooks::run(Arc::clone(app)));
     tasks.spawn(webhooks::tell_expiring(Arc::clone(app)));
     tasks
@@ -232,12 +234,12 @@ async fn obey(control: &Arc<UnixStream>, app: &App, tls: &Tls) {
     // Not made anew with each message: one of them must not keep the other from coming to its end.
     let mut keeper_lost = Box::pin(app.keeper.lost());
     let mut courier_lost = Box::pin(app.courier.lost());
-    let mut emptied = app.keys.emptied_receiver();
+    let mut said = app.keys.said();
     loop {
         // Both live, or they would have been started again: only the supervisor can hand out a fresh pair.
         let ended = tokio::select! {
             told = told.recv() => Err(told),
-            keys = app.keys.emptied(&mut emptied) => Ok(FromEdge::KeysEmptied(keys)),
+            Some(said) = said.recv() => Ok(said),
             pairs = &mut keeper_lost => {
                 keeper_lost.set(app.keeper.lost());
                 Ok(FromEdge::KeeperLineEnded(pairs))
@@ -303,4 +305,7 @@ fn take_reload(app: &App, tls: &Tls, reload: EdgeReload) {
     app.directory.set_charging(reload.charging);
     app.directory.set_forwards(reload.forwards);
     app.directory.set_webhooks(reload.webhooks);
+    app.directory.set_erasure(reload.erasure);
+    // What is erased from now on says the times that hold now.
+    keys::take(app, app.keys.all().to_vec());
 }

@@ -64,6 +64,8 @@ enum Error {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
+    Log(#[from] keys::LogError),
+    #[error(transparent)]
     Randomness(#[from] NoRandomness),
     #[error("a batch was given up")]
     GivenUp,
@@ -89,6 +91,7 @@ pub(super) async fn run(app: App) {
         let emptying: Vec<KeyInfo> =
             changes.borrow_and_update().iter().filter(|k| k.emptying).copied().collect();
         let wait = if emptying.is_empty() {
+            app.keys.progress().end();
             None
         } else {
             match empty(&app, &emptying).await {
@@ -138,9 +141,8 @@ async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
         if tally.done + tally.missed + tally.unreadable == 0 && app.store.watched_seals() == late {
             // Of an edge that died a batch may have been at work until after this one had asked what was opened.
             account_for_reseals(app).await?;
-            let mut progress = app.keys.progress();
-            (progress.finished, progress.ended) = (true, Some(Instant::now()));
-            drop(progress);
+            keys::note_emptied(app, emptying).await?;
+            app.keys.progress().end();
             tracing::info!(
                 keys = ids.len(),
                 records = total,
@@ -351,6 +353,13 @@ impl Progress {
         let ids = |keys: &[KeyInfo]| keys.iter().map(|key| key.order.id).collect::<Vec<_>>();
         if ids(&self.keys) != ids(&keys) {
             *self = Self { keys, ..Self::default() };
+        }
+    }
+
+    /// Nothing is to be emptied any more: what was, is empty.
+    fn end(&mut self) {
+        if !self.finished && !self.keys.is_empty() {
+            (self.finished, self.ended) = (true, Some(Instant::now()));
         }
     }
 

@@ -11,7 +11,9 @@ use super::key_store::{Making, StoredKey};
 use super::vault::Vault;
 use crate::card::tenant::TenantId;
 use crate::clock::{Clock, SystemClock, Time};
-use crate::wire::control::{AdminAnswer, AdminCommand, FromEdge, FromKeeperControl, ToKeeperControl};
+use crate::wire::control::{
+    AdminAnswer, AdminCommand, FromEdge, FromKeeperControl, KeyStep, ToKeeperControl,
+};
 use crate::wire::keys::{KeyOrder, KeyPurpose, KeyState, WrappedKey};
 
 /// Before the end of its cryptoperiod a key is told of for so long.
@@ -63,7 +65,7 @@ impl Vault {
             }
             KeyRequest::Retire(key) => self.retire_key(*key, actor).await,
             KeyRequest::Compromise(key) => self.compromise_key(*key, actor).await,
-            KeyRequest::Destroy(key) => self.destroy_key(*key, actor).await,
+            KeyRequest::Destroy(key) => self.destroy_key(*key, Some(actor)).await,
         };
         // Keys that could not be made under a KEK past its cryptoperiod can be now.
         if done.is_ok()
@@ -230,7 +232,45 @@ impl Vault {
     pub(super) fn note_emptied(&mut self, keys: &[u32]) {
         if let Err(error) = self.key_store.set_emptying(keys, false) {
             tracing::error!(reason = %error, "that keys are empty could not be noted");
+            return;
         }
+        let keys = self.key_store.table(&self.policy);
+        let own = self.number_own_command();
+        // An edge that is gone begins with the keys as they stand.
+        drop(self.command_edge(own, AdminCommand::KeysChanged { changes: Vec::new(), keys }));
+    }
+
+    /// Takes the steps that the edge has asked for: keys that may have sealed what is erased are emptied, and then destroyed. A step that
+    /// is not possible any more, because somebody else took it, is passed over.
+    pub(super) async fn take_due_steps(&mut self) -> Result<(), String> {
+        let mut emptied = Vec::new();
+        for (id, step) in std::mem::take(&mut self.due) {
+            let Some(key) = self.key_store.key(id).filter(|key| key.purpose == KeyPurpose::Data) else {
+                continue;
+            };
+            let (tenant, state, emptying) = (key.tenant, key.state, key.emptying);
+            match (step, state, tenant) {
+                (KeyStep::Empty, KeyState::Active, Some(tenant)) => {
+                    let making = Making { actor: None, empties: true, compromised: None };
+                    self.succeed(KeyPurpose::Data, tenant, making).await?;
+                    tracing::info!(key = id, "another key took over, as cards were erased under this one");
+                }
+                (KeyStep::Empty, KeyState::Retired | KeyState::Compromised, _) if !emptying => {
+                    emptied.push(id);
+                }
+                (KeyStep::Destroy, KeyState::Retired | KeyState::Compromised, _) if !emptying => {
+                    self.destroy_key(id, None).await?;
+                    tracing::info!(key = id, "a key that may have sealed what is erased is destroyed");
+                }
+                (KeyStep::Empty | KeyStep::Destroy, ..) => {}
+            }
+        }
+        if emptied.is_empty() {
+            return Ok(());
+        }
+        self.key_store.set_emptying(&emptied, true).map_err(|error| error.to_string())?;
+        let keys = self.key_store.table(&self.policy);
+        self.ask_edge(AdminCommand::KeysChanged { changes: Vec::new(), keys }).await
     }
 
     /// A key protects nothing more from now on: another takes over, and what it has sealed stays as it is.
@@ -297,7 +337,7 @@ impl Vault {
     }
 
     /// A key is gone for good. The edge says first that no record needs it, and takes none under it any more.
-    async fn destroy_key(&mut self, id: u32, actor: &str) -> Result<String, String> {
+    async fn destroy_key(&mut self, id: u32, actor: Option<&str>) -> Result<String, String> {
         let key = self.known(id)?;
         if key.purpose == KeyPurpose::Kek {
             return Err(
@@ -316,7 +356,7 @@ impl Vault {
             self.ask_edge(AdminCommand::ReleaseKey { key: id }).await?;
         }
         let now = SystemClock.now();
-        let destroyed = self.key_store.set_state(id, KeyState::Destroyed, now, Some(actor));
+        let destroyed = self.key_store.set_state(id, KeyState::Destroyed, now, actor);
         destroyed.map_err(|error| error.to_string())?;
         self.hand_keys().await?;
         Ok(format!(

@@ -187,6 +187,7 @@ async fn serve_opened(vault: &mut Vault, desk: &mut Desk) -> bool {
                     start_again(vault, role).await;
                 }
                 vault.mend();
+                take_due_steps(vault).await;
             }
             question = desk.asked.recv() => match question {
                 Some(question) => admin::answer(vault, question, &mut desk.waiting).await,
@@ -222,6 +223,18 @@ pub(super) async fn tend_keys(vault: &mut Vault) {
     for tended in [vault.tend_keys().await, vault.tell_of_keys().await, vault.tell_of_people().await] {
         if let Err(sentence) = tended {
             tracing::error!(reason = %sentence, "keys could not be looked after");
+        }
+    }
+}
+
+/// Takes the steps towards the end of data keys that the edge has asked for; what fails it asks for again.
+async fn take_due_steps(vault: &mut Vault) {
+    if vault.due.is_empty() {
+        return;
+    }
+    for taken in [vault.take_due_steps().await, vault.tell_of_keys().await] {
+        if let Err(sentence) = taken {
+            tracing::error!(reason = %sentence, "a key that may have sealed what is erased could not be brought nearer to its end");
         }
     }
 }

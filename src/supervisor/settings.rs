@@ -370,6 +370,7 @@ pub(super) fn edge_reload(
         destinations: charged,
         forwards,
         webhooks: config.webhooks.rules(),
+        erasure: config.erasure.terms(),
     })
 }
 

@@ -22,8 +22,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Environment};
 use crate::wire::control::{
     AdminAnswer, AdminCommand, CourierSettings, EdgeSettings, FromCourierControl, FromEdge,
-    FromForwarderControl, FromKeeperControl, KeeperSettings, ToCourierControl, ToEdge, ToForwarderControl,
-    ToKeeperControl,
+    FromForwarderControl, FromKeeperControl, KeeperSettings, KeyStep, ToCourierControl, ToEdge,
+    ToForwarderControl, ToKeeperControl,
 };
 use crate::wire::pair;
 
@@ -73,6 +73,8 @@ pub(super) struct Vault {
     accepts: bool,
     /// Commands that the supervisor has given the edge by itself.
     own_commands: u64,
+    /// Steps towards the end of data keys that the edge has asked for.
+    pub(super) due: Vec<(u32, KeyStep)>,
 }
 
 impl Vault {
@@ -119,6 +121,7 @@ impl Vault {
             courier_line: Line::default(),
             accepts,
             own_commands: 0,
+            due: Vec::new(),
         })
     }
 
@@ -177,6 +180,7 @@ impl Vault {
             Said::Edge(FromEdge::CourierLineEnded(pairs)) => self.courier_line.end(pairs),
             Said::Keeper(FromKeeperControl::ForwarderLineEnded(pairs)) => self.forwarder_line.end(pairs),
             Said::Edge(FromEdge::KeysEmptied(keys)) => self.note_emptied(&keys),
+            Said::Edge(FromEdge::KeysDue(steps)) => self.due = steps,
             Said::Edge(FromEdge::Admin(number, answer)) => self.answers.push((number, answer)),
             Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => self.public_key = public_key,
             Said::Keeper(_) | Said::Edge(_) | Said::Forwarder(_) | Said::Courier(_) | Said::Unsealer(_) => {
@@ -278,6 +282,7 @@ impl Vault {
         self.config.exempt = config.exempt;
         self.config.ranges = config.ranges;
         self.config.webhooks = config.webhooks;
+        self.config.erasure = config.erasure;
         self.config.listen.certificate = config.listen.certificate;
         self.config.listen.key = config.listen.key;
         self.destinations = destinations;

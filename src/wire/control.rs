@@ -11,6 +11,7 @@ use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
 use crate::clock::Time;
+use crate::erasure::ErasureTerms;
 use crate::forwarding::spec::ForwardSpec;
 
 /// To the edge. `Start` carries the API listener, the metrics listener, the keeper pair and the courier pair; `KeeperPair` and
@@ -48,8 +49,20 @@ pub enum FromEdge {
     CourierLineEnded(u64),
     /// No record is left under these data keys, which were to be emptied.
     KeysEmptied(Vec<u32>),
+    /// Cards were erased that these data keys may have sealed: it is time for the next step towards their end. Said again until it
+    /// is done.
+    KeysDue(Vec<(u32, KeyStep)>),
     /// Could not start.
     Failed(String),
+}
+
+/// A step towards the end of a data key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyStep {
+    /// Seal what is under it again under another, which takes over first if this one is in use.
+    Empty,
+    /// Destroy it: nothing is under it any more.
+    Destroy,
 }
 
 /// What the edge needs to know at start.
@@ -107,6 +120,8 @@ pub struct EdgeReload {
     pub forwards: Vec<ForwardInfo>,
     /// Where webhooks may go, and how they are tried again.
     pub webhooks: WebhookRules,
+    /// How soon what is erased is out of every backup's reach.
+    pub erasure: ErasureTerms,
 }
 
 /// Where webhooks may go, and how they are tried again.

@@ -94,7 +94,7 @@ async fn a_data_key_takes_over_and_the_one_before_can_be_destroyed() {
     let events = events(&vault.assessor()).await;
     let of_old = |event: &&Value| event["target"]["kind"] == "key" && event["target"]["id"] == old;
     let told: Vec<_> = events.iter().filter(of_old).map(|event| event["action"].as_str().unwrap()).collect();
-    assert_eq!(told, ["key.create", "key.retire", "key.destroy"]);
+    assert_eq!(told, ["key.create", "key.retire", "key.emptied", "key.destroy"]);
     let resealed: usize = events
         .iter()
         .filter(|event| event["action"] == "card.reseal")

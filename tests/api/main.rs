@@ -6,6 +6,7 @@
 mod common;
 
 mod disk;
+mod erasures;
 mod holds;
 mod keys;
 mod people;

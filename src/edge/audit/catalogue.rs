@@ -33,10 +33,12 @@ actions! {
     CARD_CREATE "card.create" [1, 7] "A card was stored and is active; `card_sha256` and `version` are those of the row.";
     CARD_ERASE "card.erase" [1, 7] "A card was erased, or is to be as soon as nothing needs it any more.";
     CARD_ERASE_OVERDUE "card.erase_overdue" [1, 7] "A card that is to be erased is still needed by an attempt or authorization that should have ended: somebody has to settle it.";
+    CARD_ERASED "card.erased" [1, 7] "The sealed fields of a card are overwritten, those of every version; `count` says how many rows, `keys` names every data key that may have sealed it at some time, `fields` the times that were configured.";
     CARD_HOLD "card.hold" [1, 2] "A legal hold was set or released; the card's status stays what it was.";
     CARD_LIST "card.list" [1] "Card records were listed, without numbers; `count` says how many.";
     CARD_READ "card.read" [1] "A card record was read, without its number.";
     CARD_RESEAL "card.reseal" [1] "Cards were sealed again under another key; `cards` has each with its version and digest.";
+    CARD_SCRUBBED "card.scrubbed" [1, 7] "The sealed fields of an erased card are gone from every file of the database.";
     CARD_SUSPEND "card.suspend" [1] "A card was suspended: kept, but not to be charged or forwarded.";
     CARD_UNREADABLE "card.unreadable" [1] "A stored card did not open: its row was damaged, edited or swapped.";
     CARD_UPDATE "card.update" [1] "A card changed; `card_sha256` and `version` are those of the row, `fields` says what. By an account updater's word if the actor is `account_updater`: `note` is the destination, `attempt` the charge's.";
@@ -61,7 +63,8 @@ actions! {
     KEY_ACTIVATE "key.activate" [2, 7] "A key is in use.";
     KEY_COMPROMISE "key.compromise" [2, 7] "A key is known to others, or may be; it protects nothing more.";
     KEY_CREATE "key.create" [2, 7] "A key was made.";
-    KEY_DESTROY "key.destroy" [2, 7] "A key was destroyed.";
+    KEY_DESTROY "key.destroy" [2, 7] "A key was destroyed; of a data key, `count` says for how many days a backup of the key store is kept.";
+    KEY_EMPTIED "key.emptied" [2] "No record is left under a key that cards were to be moved away from.";
     KEY_RETIRE "key.retire" [2, 7] "A key seals nothing any more.";
     LOG_EXPORT "log.export" [3] "The log was exported.";
     LOG_READ "log.read" [3] "Events, a checkpoint or a proof were read.";

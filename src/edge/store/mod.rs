@@ -32,7 +32,7 @@ pub use invoice_runs::{
     LineDone, LineFault, OfRun, RunLine, RunLineRow, RunOptions, RunOrder, RunRow, RunState, Verdict,
 };
 pub use plan::{Bar, DeclineRow, NetworkRule, Plan, Retries, RetryState, RouteLeft};
-pub use records::{KeyWatch, RecordPlace, Resealed, SealedRecord};
+pub use records::{ErasedKey, Erasure, KeyMark, KeyWatch, RecordPlace, Resealed, SealedRecord};
 pub use rows::{
     AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, DisputeRow,
     DisputeStatus, FirstPayment, ForwardAnswer, ForwardRow, ForwardStatus, Installation, Operation,
@@ -106,7 +106,7 @@ pub enum RowChange {
         erase_asked_seen: bool,
     },
     /// Erases a card: sealed fields of all versions, fingerprint entry, body MACs, metadata and customer go; the tombstone
-    /// stays. Under a legal hold it becomes `suspended` instead, to be erased on release; the row read back says so. While an
+    /// stays, and the log gets `card.erased`, which names every key that may have sealed the card. Under a legal hold it becomes `suspended` instead, to be erased on release; the row read back says so. While an
     /// unresolved attempt or an open authorization pins the card it becomes `erasing` instead, and the store erases it when
     /// [`PutCharge`](Self::PutCharge) closes the last one. An `erasing` card matches no duplicate any more.
     EraseCard {
@@ -185,6 +185,8 @@ pub enum RowChange {
     Reseal(Vec<Resealed>),
     /// Something about webhooks.
     Webhook(WebhookChange),
+    /// What became of data keys under which cards were erased.
+    MarkKey(KeyMark),
     /// How far the key store has come. [`CommitError::Conflict`] if the database was used with a newer one.
     KeyGeneration(u64),
     /// Binds the database to an installation, once for good: fails with [`CommitError::Conflict`] if it is bound to another.
@@ -544,6 +546,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Watches over these keys, in place of those before.
     fn watch_keys(&self, watch: KeyWatch);
+
+    /// The data keys that may have sealed what is erased, those included that are destroyed by now.
+    fn erased_keys(&self) -> Reply<'_, Result<Vec<ErasedKey>, StoreError>>;
+
+    /// Where the log tells of the erasure of this card; none for one that is not erased.
+    fn erasure(&self, token: Token) -> Reply<'_, Result<Option<Erasure>, StoreError>>;
 
     /// Records that were inserted under a key that was counted at that time.
     fn watched_seals(&self) -> u64;

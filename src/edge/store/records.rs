@@ -1,9 +1,11 @@
 //! Sealed records, each the sealed fields of one version of one card: what is sealed again when a key takes over from another.
 
 use crate::card::fingerprint::Fingerprint;
-use crate::card::id::Token;
+use crate::card::id::{EventId, Token};
 use crate::card::sealed::SealedCard;
 use crate::card::tenant::TenantId;
+use crate::clock::Time;
+use crate::erasure::ErasureTerms;
 
 /// Where a record stands in the order in which [`Store::sealed_records`](super::Store::sealed_records) gives them: those of current
 /// versions first, oldest token first, then those of versions before.
@@ -54,4 +56,44 @@ pub struct KeyWatch {
     /// Tenants with numbers that are being moved from one fingerprint key to another: until that is done, one number may be found in
     /// two places.
     pub moving: Vec<TenantId>,
+    /// The data keys of each tenant that seal or have sealed, and are not destroyed: when a card of the tenant is erased, each of them
+    /// may have sealed it at some time.
+    pub sealing: Vec<(TenantId, u32)>,
+    /// The times that hold for what is erased now; the event of each erasure says them.
+    pub terms: ErasureTerms,
+}
+
+/// A data key that may have sealed a card which is erased: it is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasedKey {
+    /// Its id.
+    pub key: u32,
+    /// Whose.
+    pub tenant: TenantId,
+    /// When the first such card was erased.
+    pub since: Time,
+    /// When no record was left under it.
+    pub emptied: Option<Time>,
+    /// The event that says that it is destroyed.
+    pub destroyed: Option<EventId>,
+}
+
+/// What became of data keys that are to go; those under which nothing was erased are passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyMark {
+    /// No record is left under these.
+    Emptied(Vec<u32>),
+    /// A record was found under this one after all.
+    Needed(u32),
+    /// This one is destroyed, as the event says.
+    Destroyed(u32, EventId),
+}
+
+/// Where the log tells of an erasure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    /// The event that was written with it.
+    pub event: EventId,
+    /// The event that says that its bytes are gone from every file.
+    pub scrubbed: Option<EventId>,
 }

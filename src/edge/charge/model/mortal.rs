@@ -13,10 +13,10 @@ use crate::edge::audit::event::EventDraft;
 use crate::edge::charge::machine;
 use crate::edge::store::{
     AgreementRow, AttemptState, CardRow, Change, ChargeFilter, ChargeRow, ChargeStatus, CommitError,
-    Committed, DeclineRow, Delivery, DeliveryState, Due, DueRetry, EndpointRow, ForwardRow, Installation,
-    KeyWatch, NoticeRow, Operation, OperationKind, Page, PrincipalRow, RecordPlace, Reply, RowChange,
-    RunLineRow, RunRow, SealedRecord, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency,
-    TenantRow,
+    Committed, DeclineRow, Delivery, DeliveryState, Due, DueRetry, EndpointRow, ErasedKey, Erasure,
+    ForwardRow, Installation, KeyWatch, NoticeRow, Operation, OperationKind, Page, PrincipalRow, RecordPlace,
+    Reply, RowChange, RunLineRow, RunRow, SealedRecord, Store, StoreError, StoreHealth, StoredEvent,
+    StoredIdempotency, TenantRow,
 };
 
 /// When a process dies: at which durable step of a case, and whether that step is still done.
@@ -342,6 +342,14 @@ impl Store for Mortal {
         limit: usize,
     ) -> Reply<'_, Result<Vec<SealedRecord>, StoreError>> {
         self.inner.sealed_records(after, limit)
+    }
+
+    fn erased_keys(&self) -> Reply<'_, Result<Vec<ErasedKey>, StoreError>> {
+        self.inner.erased_keys()
+    }
+
+    fn erasure(&self, token: Token) -> Reply<'_, Result<Option<Erasure>, StoreError>> {
+        self.inner.erasure(token)
     }
 
     fn watch_keys(&self, watch: KeyWatch) {

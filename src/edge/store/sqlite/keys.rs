@@ -15,6 +15,7 @@ pub(super) type Key = Vec<u8>;
 enum Kind {
     BodyMac = b'B',
     Customer = b'C',
+    Erasure = b'E',
     Fingerprint = b'F',
     Idempotency = b'I',
     ChargeOfCustomer = b'K',
@@ -124,6 +125,11 @@ pub(super) fn scrub_prefix() -> Key {
 
 pub(super) fn scrub(token: Token) -> Key {
     join(Kind::Scrub, &[token.bytes()])
+}
+
+/// Where the log tells of the erasure of a card.
+pub(super) fn erasure(token: Token) -> Key {
+    join(Kind::Erasure, &[token.bytes()])
 }
 
 pub(super) fn pin_prefix(token: Token) -> Key {

@@ -19,9 +19,9 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::{
     AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, DeclineRow, Delivery,
-    DeliveryState, Due, DueRetry, EndpointRow, ForwardRow, Installation, KeyWatch, NoticeRow, Page,
-    PrincipalRow, RecordPlace, Reply, RunLineRow, RunRow, SealedRecord, Store, StoreError, StoreHealth,
-    StoredEvent, StoredIdempotency, TenantRow,
+    DeliveryState, Due, DueRetry, EndpointRow, ErasedKey, Erasure, ForwardRow, Installation, KeyWatch,
+    NoticeRow, Page, PrincipalRow, RecordPlace, Reply, RunLineRow, RunRow, SealedRecord, Store, StoreError,
+    StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
 };
 use crate::card::id::{ChargeId, EndpointId, EventId, FingerprintId, ForwardId, NoticeId, RunId, Token};
 use crate::card::tenant::TenantId;
@@ -33,6 +33,7 @@ mod apply;
 mod codec;
 mod compact;
 mod digests;
+mod erasures;
 mod filter;
 mod inbox;
 mod index;
@@ -343,6 +344,14 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Reply<'_, Result<Vec<SealedRecord>, StoreError>> {
         ready(self.readers.with_rows(|conn| records::read(conn, after, limit)))
+    }
+
+    fn erased_keys(&self) -> Reply<'_, Result<Vec<ErasedKey>, StoreError>> {
+        ready(self.readers.erased_keys())
+    }
+
+    fn erasure(&self, token: Token) -> Reply<'_, Result<Option<Erasure>, StoreError>> {
+        ready(self.readers.erasure(token))
     }
 
     fn watch_keys(&self, watch: KeyWatch) {

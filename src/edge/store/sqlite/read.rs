@@ -36,7 +36,7 @@ const ROWS_AT_ONCE: usize = 1000;
 
 /// The readers' side of the store.
 pub(super) struct Readers {
-    common: Arc<Common>,
+    pub(super) common: Arc<Common>,
 }
 
 /// The connections, each in its place while it rests, and the gate that each read passes.

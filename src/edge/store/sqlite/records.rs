@@ -11,6 +11,7 @@ use crate::card::id::{IdBytes, Token};
 use crate::card::sealed::SealedCard;
 use crate::card::tenant::TenantId;
 use crate::edge::store::{CommitError, KeyWatch, RecordPlace, SealedRecord};
+use crate::erasure::ErasureTerms;
 
 /// The keys that are watched. Nearly always there are none, and that costs one look.
 #[derive(Default)]
@@ -27,6 +28,13 @@ impl Watched {
         let any = !watch.counted.is_empty() || !watch.barred.is_empty();
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = watch;
         self.any.store(any, Ordering::SeqCst);
+    }
+
+    /// The data keys that may have sealed a card of this tenant, and the times that hold for an erasure now.
+    pub(super) fn sealing_of(&self, tenant: TenantId) -> (Vec<u32>, ErasureTerms) {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let own = keys.sealing.iter().filter(|(of, _)| *of == tenant);
+        (own.map(|(_, key)| *key).collect(), keys.terms)
     }
 
     pub(super) fn seals(&self) -> u64 {

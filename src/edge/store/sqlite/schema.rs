@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 const FILE_NAME: &str = "vault.db";
 /// `card`, so that `file` and a person can tell the database from any other.
 const APPLICATION_ID: i32 = 0x6361_7264;
-const MIGRATIONS: [(&str, &str); 13] = [
+const MIGRATIONS: [(&str, &str); 14] = [
     ("0001_first", include_str!("migrations/0001_first.sql")),
     ("0002_installation", include_str!("migrations/0002_installation.sql")),
     ("0003_log_segments", include_str!("migrations/0003_log_segments.sql")),
@@ -26,6 +26,7 @@ const MIGRATIONS: [(&str, &str); 13] = [
     ("0011_log_spans", include_str!("migrations/0011_log_spans.sql")),
     ("0012_key_generation", include_str!("migrations/0012_key_generation.sql")),
     ("0013_fingerprint_keys", include_str!("migrations/0013_fingerprint_keys.sql")),
+    ("0014_erased_keys", include_str!("migrations/0014_erased_keys.sql")),
 ];
 const STATEMENTS_CACHED: usize = 64;
 /// What the writer may cache: it writes at the right edge of its tables, so more would hold pages that it has done with.

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::apply::{Applying, Hooks, Refusal};
+use super::apply::{self, Applying, Hooks, Refusal};
 use super::codec::ReadError;
+use super::erasures;
 use super::inbox::{Inbox, Job, Work};
 use super::index::{IndexWriter, Shared};
 use super::keys;
@@ -21,10 +22,12 @@ use super::log::{self, Log};
 use super::read::Pool;
 use super::records::Watched;
 use super::schema::{self, OpenError};
-use crate::card::id::Token;
+use crate::card::id::{EventId, Token};
+use crate::card::tenant::TenantId;
 use crate::clock::{Clock, Time};
+use crate::edge::audit::catalogue;
 use crate::edge::audit::event::EventDraft;
-use crate::edge::store::{Change, CommitError, Committed, Grant};
+use crate::edge::store::{Change, CommitError, Committed, Erasure, Grant};
 
 /// How long a store that failed waits before it tries again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -313,12 +316,15 @@ impl Open {
             now,
             erased: 0,
             charged: None,
+            said: Vec::new(),
             salt: None,
         };
         let applied = applying.apply(change);
-        let (gone, salt) = (applying.erased, applying.salt);
+        let (gone, salt, said) = (applying.erased, applying.salt, applying.said);
         match applied {
             Ok(fingerprint) => {
+                // Before the others: whoever asked knows the last one's place by the grant.
+                self.log.append(&said, now);
                 self.log.append_named(&change.events, salt, now);
                 if savepoints {
                     self.run("release change")?;
@@ -358,10 +364,19 @@ impl Open {
         let from = self.scrubbed.len().saturating_sub(SCRUBBED_BATCH);
         let some = self.scrubbed.get(from..).unwrap_or_default();
         for token in some {
-            self.conn
-                .prepare_cached(include_str!("sql/card_scrubbed.sql"))?
-                .execute((token.bytes(), now.micros))?;
+            let mut put = self.conn.prepare_cached(include_str!("sql/card_scrubbed.sql"))?;
+            let tenant: Option<u32> =
+                put.query_row((token.bytes(), now.micros), |row| row.get(0)).optional()?;
             self.index.delete(&keys::scrub(*token));
+            let place = keys::erasure(*token);
+            let erasure = self.index.get(&self.conn, &place)?;
+            let erasure = erasure.and_then(|bytes| erasures::decode(&bytes).ok());
+            // Without randomness for its id the tombstone says it, and the certificate of the erasure does not.
+            if let (Some(tenant), Some(erasure), Ok(id)) = (tenant, erasure, EventId::make(now)) {
+                let event = apply::event_of(TenantId(tenant), *token, catalogue::CARD_SCRUBBED, id);
+                self.log.append(&[event], now);
+                self.index.put(&place, &erasures::encode(&Erasure { scrubbed: Some(id), ..erasure }));
+            }
         }
         Ok(())
     }

@@ -248,21 +248,25 @@ impl Applying<'_> {
             let mark = self.sealed_marks(id)?.mark;
             self.forget_declines_of(card.row.tenant, mark, card.row.fingerprint)?;
         }
+        let mut rows = 0;
         for id in sealed_ids {
-            self.conn.prepare_cached(include_str!("../sql/sealed_erase.sql"))?.execute((id,))?;
+            rows += self.conn.prepare_cached(include_str!("../sql/sealed_erase.sql"))?.execute((id,))?;
         }
         self.conn.prepare_cached(include_str!("../sql/versions_delete.sql"))?.execute((token.bytes(),))?;
         for (key, _) in self.index.scan(self.conn, keys::body_mac_prefix(token), usize::MAX)? {
             if let Some(id) = key.last_chunk::<8>() {
-                self.conn
+                rows += self
+                    .conn
                     .prepare_cached(include_str!("../sql/body_mac_erase.sql"))?
                     .execute((i64::from_be_bytes(*id),))?;
             }
             self.index.delete(&key);
         }
-        self.conn
+        rows += self
+            .conn
             .prepare_cached(include_str!("../sql/forward_answers_erase.sql"))?
             .execute((token.bytes(),))?;
+        self.tell_erasure(&card.row, rows)?;
         self.index.delete(&keys::customer(customer, token));
         self.index.delete(&keys::unlisted(token));
         self.index.put(&keys::scrub(token), &[]);

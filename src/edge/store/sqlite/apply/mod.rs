@@ -9,6 +9,7 @@ use super::records::Watched;
 use crate::card::id::{FingerprintId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
+use crate::edge::audit::event::EventDraft;
 use crate::edge::store::webhooks::Notice;
 use crate::edge::store::{
     AgreementRow, Change, CommitError, Idempotency, Installation, PrincipalRow, RowChange, StoredAnswer,
@@ -19,6 +20,7 @@ mod cards;
 mod charges;
 mod customers;
 mod declines;
+mod erasures;
 mod forwards;
 mod invoice_runs;
 mod records;
@@ -27,6 +29,7 @@ mod webhooks;
 pub(super) use charges::{load_charge, needs_card_yet, read_charge, status_of_word, status_word};
 pub(super) use customers::Salt;
 pub(super) use declines::declines_of;
+pub(super) use erasures::event_of;
 pub(super) use forwards::{load_forward, load_open_forwards};
 pub(super) use webhooks::Hooks;
 
@@ -41,6 +44,8 @@ pub(super) struct Applying<'a> {
     pub(super) erased: u64,
     /// A card that this change was found to charge: it has its sealed fields.
     pub(super) charged: Option<Token>,
+    /// What the store itself says of this change in the log, before the events that came with it.
+    pub(super) said: Vec<EventDraft>,
     /// That of the customer whose card this change inserted or updated.
     pub(super) salt: Option<Salt>,
 }
@@ -126,6 +131,7 @@ impl Applying<'_> {
                 RowChange::ReleaseRunLines { run, from } => self.release_run_lines(run, *from)?,
                 RowChange::Reseal(records) => self.reseal(records)?,
                 RowChange::Webhook(change) => self.apply_webhook(change)?,
+                RowChange::MarkKey(mark) => self.mark_key(mark)?,
                 RowChange::KeyGeneration(generation) => self.put_key_generation(*generation)?,
                 RowChange::BindInstallation(row) => self.bind_installation(row)?,
             }

@@ -1,0 +1,1 @@
+update erased_keys set destroyed = ?2 where key = ?1

@@ -1,0 +1,1 @@
+select key, tenant, since, emptied, destroyed from erased_keys order by key
