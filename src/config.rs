@@ -137,6 +137,23 @@ pub enum RootProvider {
 pub struct AdminConfig {
     /// Its path; made with mode 0600.
     pub socket: PathBuf,
+    /// Whether dangerous verbs need two persons in development; in production they always do.
+    #[serde(default)]
+    pub two_person: bool,
+    /// Hours after which a request that nobody approved is void.
+    #[serde(default = "default_approval_hours")]
+    pub approval_hours: u32,
+}
+
+impl AdminConfig {
+    /// A request is void so many seconds after it was signed.
+    pub fn approval_seconds(&self) -> i64 {
+        i64::from(self.approval_hours) * 3_600
+    }
+}
+
+const fn default_approval_hours() -> u32 {
+    24
 }
 
 /// Logs.
@@ -261,6 +278,8 @@ fn default_policies() -> Vec<u32> {
     vec![DEFAULT_POLICY]
 }
 
+/// A request that a month has not approved is not wanted.
+const APPROVAL_HOURS_MAX: u32 = 720;
 /// The destination set that cards are bound to.
 pub const DEFAULT_POLICY: u32 = 1;
 
@@ -329,6 +348,11 @@ impl Config {
         }
     }
 
+    /// Whether dangerous verbs need two persons.
+    pub fn two_person(&self) -> bool {
+        self.environment == Environment::Production || self.admin.two_person
+    }
+
     /// Everything that is wrong with the settings, each with what to do.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -358,6 +382,10 @@ impl Config {
         fault(
             self.keys.provider == RootProvider::File && self.keys.root_key.is_none(),
             "keys.root_key: the file provider needs the path of the root key",
+        );
+        fault(
+            !(1..=APPROVAL_HOURS_MAX).contains(&self.admin.approval_hours),
+            "admin.approval_hours: use 1 to 720",
         );
         fault(
             !matches!(self.log.level.as_str(), "error" | "warn" | "info" | "debug" | "trace"),

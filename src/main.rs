@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use cardvault::config::Config;
 use cardvault::edge::audit::export::Log;
 use cardvault::edge::store::sqlite::OfflineLog;
-use cardvault::supervisor::admin::{self, AdminRequest};
 use cardvault::supervisor::role::{self, RoleArgs};
 use cardvault::supervisor::serve;
 use cardvault::supervisor::setup::{self, InitArgs};
@@ -14,6 +13,7 @@ use cardvault::telemetry;
 use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
 use cardvault::tools::keys::{self, KeysCommand};
 use cardvault::tools::person::{self, PersonCommand};
+use cardvault::tools::signing::{self, ApprovalsCommand};
 use cardvault::tools::terminal::{complain, say};
 use cardvault::tools::{audit, bench, codes, connector, demo, doctor, invoices, sandbox};
 use clap::{Parser, Subcommand};
@@ -27,6 +27,9 @@ static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
+    /// The key file of the person who asks: what changes something is signed with it
+    #[arg(long = "as", global = true, value_name = "KEYFILE")]
+    signer: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -85,6 +88,14 @@ enum Command {
         #[command(subcommand)]
         command: PersonCommand,
     },
+    /// Requests that wait for another person: show, approve, reject
+    Approvals {
+        /// The configuration file
+        #[arg(long, global = true, default_value = "cardvault.toml")]
+        config: PathBuf,
+        #[command(subcommand)]
+        command: ApprovalsCommand,
+    },
     /// What protects each process right now, read from the kernel
     Doctor {
         /// The configuration file
@@ -113,7 +124,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let Cli { signer, command } = Cli::parse();
+    let signer = signer.as_deref();
+    match command {
         Command::Init(args) => end(setup::init(&args).map(|made| {
             say(&format!("made {}", made.config.display()));
             say(&format!("first administrator's credential, shown once: {}", made.credential));
@@ -125,11 +138,12 @@ fn main() -> ExitCode {
             }
             end(on_this_thread(serve::serve(&config, port_file.as_deref())))
         }
-        Command::Reload { config } => end(administer::report(admin::ask(&config, &[AdminRequest::Reload]))),
-        Command::Tenant { config, command } => end(administer::tenant(&config, command)),
-        Command::Principal { config, command } => end(administer::principal(&config, command)),
-        Command::Keys { config, command } => end(keys::run(&config, command)),
-        Command::Person { config, command } => end(person::run(&config, command)),
+        Command::Reload { config } => end(signing::reload(&config, signer)),
+        Command::Tenant { config, command } => end(administer::tenant(&config, signer, command)),
+        Command::Principal { config, command } => end(administer::principal(&config, signer, command)),
+        Command::Keys { config, command } => end(keys::run(&config, signer, command)),
+        Command::Person { config, command } => end(person::run(&config, signer, command)),
+        Command::Approvals { config, command } => end(signing::approvals(&config, signer, command)),
         Command::Doctor { config } => end(doctor::run(&config)),
         Command::Demo(args) => demo::run(&args),
         Command::Sandbox(args) => sandbox::run(args),

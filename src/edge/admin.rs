@@ -1,20 +1,22 @@
 //! What administrators have the edge do, over the supervisor's local socket: tenants, principals and their credentials, and what
 //! the supervisor did that the log has to know.
 
-use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use data_encoding::HEXLOWER;
 
 use super::App;
 use super::audit::catalogue;
 use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
-use super::directory::hash_of;
 use super::keys;
 use super::scope::Scope;
 use super::store::{Change, CommitError, PrincipalKind, PrincipalRow, RowChange, StoreError, TenantRow};
 use crate::card::id::{EventId, PrincipalId};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
-use crate::random::{self, NoRandomness};
-use crate::wire::control::{AdminAnswer, AdminCommand, PrincipalOrder, Recorded, TenantInfo};
+use crate::person::credential;
+use crate::random::NoRandomness;
+use crate::wire::control::{
+    AdminAnswer, AdminCommand, GivenCredential, PrincipalOrder, Recorded, TenantInfo,
+};
 use crate::wire::keys::{KeyChange, KeyTable};
 
 const NAME_BYTES_MAX: usize = 64;
@@ -74,11 +76,12 @@ fn scope_names() -> String {
 pub(super) async fn carry_out(app: &App, command: AdminCommand) -> AdminAnswer {
     let done = match command {
         AdminCommand::PutTenant { tenant, actor } => put_tenant(app, tenant, Actor::Person(actor)).await,
-        AdminCommand::AddPrincipal { order, actor } => add_principal(app, order, actor).await,
+        AdminCommand::AddPrincipal { order, given, actor } => add_principal(app, *order, given, actor).await,
         AdminCommand::ListPrincipals => Ok(list_principals(app)),
         AdminCommand::DisablePrincipal { principal, actor } => disable(app, &principal, actor).await,
-        AdminCommand::RotatePrincipal { principal, overlap_seconds, actor } => {
-            rotate(app, &principal, overlap_seconds, actor).await
+        AdminCommand::IsAdministrator { principal } => is_administrator(app, &principal),
+        AdminCommand::RotatePrincipal { principal, overlap_seconds, given, actor } => {
+            rotate(app, &principal, (overlap_seconds, given), actor).await
         }
         AdminCommand::KeysChanged { changes, keys } => keys_changed(app, changes, keys).await,
         AdminCommand::Record(recorded) => record(app, recorded).await,
@@ -131,12 +134,29 @@ async fn put_tenant(app: &App, tenant: TenantInfo, actor: Actor) -> Result<Admin
     Ok(AdminAnswer::Done(name))
 }
 
-async fn add_principal(app: &App, order: PrincipalOrder, actor: String) -> Result<AdminAnswer, Refusal> {
+async fn add_principal(
+    app: &App,
+    order: PrincipalOrder,
+    given: Option<GivenCredential>,
+    actor: String,
+) -> Result<AdminAnswer, Refusal> {
     let now = app.clock.now();
+    let is_there = |given: &&GivenCredential| {
+        app.directory.principals().iter().any(|principal| principal.id == given.principal)
+    };
+    if let Some(given) = given.as_ref().filter(is_there) {
+        return Ok(AdminAnswer::Done(given.principal.to_string()));
+    }
     let tenant = check(app, &order, now)?;
-    let (credential, hash) = make_credential()?;
+    let (principal, hash, credential) = match given {
+        Some(given) => (given.principal, given.hash, None),
+        None => {
+            let (credential, hash) = credential::make()?;
+            (PrincipalId::make(now)?, hash, Some(credential))
+        }
+    };
     let row = PrincipalRow {
-        id: PrincipalId::make(now)?,
+        id: principal,
         name: order.name,
         kind: if order.person { PrincipalKind::Person } else { PrincipalKind::Application },
         tenant,
@@ -155,7 +175,21 @@ async fn add_principal(app: &App, order: PrincipalOrder, actor: String) -> Resul
     event.facts.fields = row.scopes.clone();
     put_principal(app, row, event).await?;
     load_principals(app).await?;
-    Ok(AdminAnswer::Credential { principal: id, credential })
+    Ok(shown(id, credential))
+}
+
+/// A credential that the edge has made is shown once; one that was given is known to who gave it.
+fn shown(principal: String, credential: Option<String>) -> AdminAnswer {
+    match credential {
+        Some(credential) => AdminAnswer::Credential { principal, credential },
+        None => AdminAnswer::Done(principal),
+    }
+}
+
+fn is_administrator(app: &App, principal: &str) -> Result<AdminAnswer, Refusal> {
+    let row = find(app, principal)?;
+    let is_one = row.scopes.iter().filter_map(|name| Scope::from_name(name)).any(Scope::is_for_persons);
+    Ok(AdminAnswer::Done(if is_one { "yes" } else { "no" }.to_owned()))
 }
 
 /// Checks an order; gives its tenant.
@@ -202,14 +236,6 @@ fn check(app: &App, order: &PrincipalOrder, now: Time) -> Result<Option<TenantId
     }
 }
 
-/// A credential of 256 random bits, and what is kept of it.
-fn make_credential() -> Result<(String, [u8; 32]), NoRandomness> {
-    let random = random::make_bytes::<32>()?;
-    let credential = format!("cv_{}", BASE32_NOPAD.encode(&random).to_ascii_lowercase());
-    let hash = hash_of(credential.as_bytes());
-    Ok((credential, hash))
-}
-
 fn list_principals(app: &App) -> AdminAnswer {
     let head = ["id", "name", "kind", "tenant", "scopes", "expires", "state"].map(str::to_owned).to_vec();
     let tenants = app.directory.tenants();
@@ -254,7 +280,7 @@ async fn disable(app: &App, principal: &str, actor: String) -> Result<AdminAnswe
 async fn rotate(
     app: &App,
     principal: &str,
-    overlap_seconds: u64,
+    (overlap_seconds, given): (u64, Option<GivenCredential>),
     actor: String,
 ) -> Result<AdminAnswer, Refusal> {
     if overlap_seconds > OVERLAP_SECONDS_MAX {
@@ -265,7 +291,13 @@ async fn rotate(
         return Err(Refusal::PrincipalDisabled);
     }
     let end = app.clock.now().plus_seconds(i64::try_from(overlap_seconds).unwrap_or(0));
-    let (credential, hash) = make_credential()?;
+    let (credential, hash) = match given {
+        Some(given) if row.credentials.iter().any(|(known, _)| *known == given.hash) => {
+            return Ok(AdminAnswer::Done(row.id.to_string()));
+        }
+        Some(given) => (None, given.hash),
+        None => credential::make().map(|(credential, hash)| (Some(credential), hash))?,
+    };
     let before = row.credentials.drain(..).next_back();
     row.credentials.extend(before.map(|(old, until)| (old, Some(until.map_or(end, |until| until.min(end))))));
     row.credentials.push((hash, None));
@@ -274,7 +306,7 @@ async fn rotate(
     event.tenant = row.tenant;
     put_principal(app, row, event).await?;
     load_principals(app).await?;
-    Ok(AdminAnswer::Credential { principal: id, credential })
+    Ok(shown(id, credential))
 }
 
 async fn keys_changed(app: &App, changes: Vec<KeyChange>, all: KeyTable) -> Result<AdminAnswer, Refusal> {
@@ -299,7 +331,7 @@ async fn record(app: &App, recorded: Vec<Recorded>) -> Result<AdminAnswer, Refus
             actor: told.actor.map_or_else(system, Actor::Person),
             origin: Origin::default(),
             action,
-            outcome: told.failed.map_or(EventOutcome::Ok, EventOutcome::Denied),
+            outcome: told.failed.map_or(EventOutcome::Ok, EventOutcome::Error),
             target: Target { kind, id, version: None },
             keys: Vec::new(),
             facts: Facts { fields: told.fields, note: told.note, ..Facts::default() },

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use ring::digest::{SHA256, digest};
 
 use super::audit::event::{Actor, Origin};
 use super::scope::{Scope, Scopes};
@@ -20,6 +19,7 @@ use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
 use crate::clock::Time;
 use crate::erasure::ErasureTerms;
+use crate::person::credential::hash_of;
 use crate::wire::control::{DestinationInfo, ForwardInfo, Limits, TenantInfo, WebhookRules};
 
 /// A principal, ready for the fast path.
@@ -299,13 +299,6 @@ impl Principal {
     pub fn count_request(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
     }
-}
-
-/// What is kept of a credential.
-pub fn hash_of(credential: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, credential).as_ref());
-    hash
 }
 
 fn snapshot<T>(table: &RwLock<Arc<T>>) -> Arc<T> {

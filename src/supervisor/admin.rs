@@ -10,14 +10,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::asked::ApprovalRequest;
 use super::keys::KeyRequest;
 use super::people::PersonRequest;
 use super::serve::{self, Lock, Waiting};
 use super::vault::Vault;
+use crate::card::id::{ApprovalId, PrincipalId};
 use crate::card::tenant::Mode;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::wire::control::{AdminAnswer, AdminCommand, PrincipalOrder, TenantInfo};
+use crate::person::request::Signed;
+use crate::wire::control::{AdminAnswer, AdminCommand, GivenCredential, PrincipalOrder, TenantInfo};
 
 /// The longest line of a request.
 const LINE_BYTES_MAX: u64 = 64 << 10;
@@ -67,6 +70,42 @@ pub enum AdminRequest {
     Key(KeyRequest),
     /// A verb on persons.
     Person(PersonRequest),
+    /// A new principal with a credential that who asks has made: the vault gets its SHA-256 alone, so that it can be approved later.
+    PrincipalGrant {
+        /// What it shall be.
+        order: PrincipalOrder,
+        /// SHA-256 of the credential, hex.
+        credential_sha256: String,
+    },
+    /// The same for a new credential of a principal.
+    PrincipalRegrant {
+        /// Name or id.
+        principal: String,
+        /// For how long the old one stays good, in seconds.
+        overlap_seconds: u64,
+        /// SHA-256 of the credential, hex.
+        credential_sha256: String,
+    },
+    /// What the configuration on disk widens, a line each, after its SHA-256.
+    ReloadPreview,
+    /// Take the configuration on disk, though it widens what was approved.
+    ReloadTo {
+        /// SHA-256 of what it leads to, hex.
+        sha256: String,
+        /// What it widens.
+        widens: Vec<String>,
+    },
+    /// The environment id, hex: what a person signs is for this installation alone.
+    Environment,
+    /// What persons asked for, and another person's word on it.
+    Approvals(ApprovalRequest),
+    /// Any of these, signed by a person.
+    Signed {
+        /// The canonical text.
+        text: String,
+        /// The signature.
+        signed: Signed,
+    },
 }
 
 /// A request with its asker and where the answer goes.
@@ -158,12 +197,33 @@ pub(super) fn deliver(vault: &mut Vault, waiting: &mut Waiting) {
     }
 }
 
-enum Next {
+/// What comes next of a request.
+pub(super) enum Next {
+    /// It is done.
     Answer(AdminAnswer),
+    /// The edge has to.
     Edge(AdminCommand),
 }
 
-async fn carry_out(vault: &mut Vault, request: &AdminRequest, actor: &str) -> Result<Next, String> {
+/// Takes a request: `through` is the local user who holds the socket.
+async fn carry_out(vault: &mut Vault, request: &AdminRequest, through: &str) -> Result<Next, String> {
+    if let AdminRequest::Signed { text, signed } = request {
+        return vault.take_signed(text, signed, through).await;
+    }
+    if let AdminRequest::Approvals(request) = request {
+        return vault.answer_approvals(request, through).await.map(Next::Answer);
+    }
+    vault.check_unsigned(request).await?;
+    perform(vault, request, through, None).await
+}
+
+/// Does what is asked for, which `actor` may. With the id of a signed request it is done once, however often it is told.
+pub(super) async fn perform(
+    vault: &mut Vault,
+    request: &AdminRequest,
+    actor: &str,
+    id: Option<ApprovalId>,
+) -> Result<Next, String> {
     let actor = actor.to_owned();
     let done = |sentence: &str| Ok(Next::Answer(AdminAnswer::Done(sentence.to_owned())));
     if let Some(sealed) = &vault.sealed
@@ -184,26 +244,32 @@ async fn carry_out(vault: &mut Vault, request: &AdminRequest, actor: &str) -> Re
             tell_tenants(vault, tenant.ok_or("there is no tenant of this name")?, actor).await
         }
         AdminRequest::TenantList => Ok(Next::Answer(tenant_table(vault.key_store.tenants()))),
-        AdminRequest::PrincipalAdd(order) => {
-            check_name(&order.name)?;
-            Ok(Next::Edge(AdminCommand::AddPrincipal { order: order.clone(), actor }))
-        }
         AdminRequest::PrincipalList => Ok(Next::Edge(AdminCommand::ListPrincipals)),
+        AdminRequest::PrincipalAdd(order) => add_principal(order, None, actor),
+        AdminRequest::PrincipalGrant { order, credential_sha256 } => {
+            add_principal(order, Some(given(credential_sha256, id)?), actor)
+        }
         AdminRequest::PrincipalDisable { principal } => {
             Ok(Next::Edge(AdminCommand::DisablePrincipal { principal: principal.clone(), actor }))
         }
         AdminRequest::PrincipalRotate { principal, overlap_seconds } => {
-            Ok(Next::Edge(AdminCommand::RotatePrincipal {
-                principal: principal.clone(),
-                overlap_seconds: *overlap_seconds,
-                actor,
-            }))
+            Ok(rotate_principal(principal, *overlap_seconds, None, actor))
+        }
+        AdminRequest::PrincipalRegrant { principal, overlap_seconds, credential_sha256 } => {
+            let given = given(credential_sha256, id)?;
+            Ok(rotate_principal(principal, *overlap_seconds, Some(given), actor))
         }
         AdminRequest::Reload => {
-            vault.reload().await?;
+            vault.reload(None).await?;
             // The edge answers in order: when it says this, it goes by what was read.
             Ok(Next::Edge(AdminCommand::Reloaded { actor }))
         }
+        AdminRequest::ReloadTo { sha256, .. } => {
+            vault.reload(Some(sha256)).await?;
+            Ok(Next::Edge(AdminCommand::Reloaded { actor }))
+        }
+        AdminRequest::ReloadPreview => vault.preview_reload().map(Next::Answer),
+        AdminRequest::Environment => done(&data_encoding::HEXLOWER.encode(&vault.key_store.environment())),
         AdminRequest::Processes => {
             let mut rows = vec![vec!["supervisor".to_owned(), std::process::id().to_string()]];
             rows.extend(
@@ -212,8 +278,11 @@ async fn carry_out(vault: &mut Vault, request: &AdminRequest, actor: &str) -> Re
             Ok(Next::Answer(AdminAnswer::Table(rows)))
         }
         AdminRequest::Key(KeyRequest::Progress) => Ok(Next::Edge(AdminCommand::ResealProgress)),
-        AdminRequest::Key(request) => vault.answer_key(request, &actor).await.map(Next::Answer),
-        AdminRequest::Person(request) => vault.answer_person(request, &actor).await.map(Next::Answer),
+        AdminRequest::Key(request) => vault.answer_key(request, &actor, id).await.map(Next::Answer),
+        AdminRequest::Person(request) => vault.answer_person(request, &actor, id).await.map(Next::Answer),
+        AdminRequest::Signed { .. } | AdminRequest::Approvals(_) => {
+            Err("a signed request holds one verb".to_owned())
+        }
         AdminRequest::PublicKey => {
             let key = vault.public_key.ok_or("there is no checkpoint key yet")?;
             let origin = format!("{}/{}", vault.config.installation, vault.config.node);
@@ -222,6 +291,34 @@ async fn carry_out(vault: &mut Vault, request: &AdminRequest, actor: &str) -> Re
             done(&key.to_string())
         }
     }
+}
+
+fn add_principal(
+    order: &PrincipalOrder,
+    given: Option<GivenCredential>,
+    actor: String,
+) -> Result<Next, String> {
+    check_name(&order.name)?;
+    Ok(Next::Edge(AdminCommand::AddPrincipal { order: Box::new(order.clone()), given, actor }))
+}
+
+fn rotate_principal(
+    principal: &str,
+    overlap_seconds: u64,
+    given: Option<GivenCredential>,
+    actor: String,
+) -> Next {
+    let principal = principal.to_owned();
+    Next::Edge(AdminCommand::RotatePrincipal { principal, overlap_seconds, given, actor })
+}
+
+/// A credential that who asked has made: a principal's by the id of the request, so that it is made once.
+fn given(credential_sha256: &str, id: Option<ApprovalId>) -> Result<GivenCredential, String> {
+    let hash = data_encoding::HEXLOWER.decode(credential_sha256.as_bytes()).ok();
+    let hash =
+        hash.and_then(|hash| hash.try_into().ok()).ok_or("give the SHA-256 of a credential, in hex")?;
+    let id = id.ok_or("who makes the credential signs the request: add --as KEYFILE")?;
+    Ok(GivenCredential { principal: PrincipalId(id.0), hash })
 }
 
 async fn tell_tenants(vault: &mut Vault, tenant: TenantInfo, actor: String) -> Result<Next, String> {
@@ -296,6 +393,7 @@ fn ask_alone(
         let mut vault = Vault::new(config.clone(), config_path.to_owned(), listeners, false)?;
         vault.open().await?;
         let actor = format!("uid:{}", rustix::process::getuid().as_raw());
+        vault.tend_approvals().await?;
         let mut answers = Vec::new();
         for (number, request) in (1..).zip(requests) {
             let answer = match carry_out(&mut vault, request, &actor).await {

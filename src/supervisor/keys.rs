@@ -9,6 +9,7 @@ use super::children::Said;
 use super::confine::Role;
 use super::key_store::{Making, StoredKey};
 use super::vault::Vault;
+use crate::card::id::ApprovalId;
 use crate::card::tenant::TenantId;
 use crate::clock::{Clock, SystemClock, Time};
 use crate::wire::control::{
@@ -50,6 +51,7 @@ impl Vault {
         &mut self,
         request: &KeyRequest,
         actor: &str,
+        id: Option<ApprovalId>,
     ) -> Result<AdminAnswer, String> {
         let done = match request {
             KeyRequest::List | KeyRequest::Progress => {
@@ -65,6 +67,10 @@ impl Vault {
             }
             KeyRequest::Retire(key) => self.retire_key(*key, actor).await,
             KeyRequest::Compromise(key) => self.compromise_key(*key, actor).await,
+            // What two persons approved may have been done before the supervisor could say so.
+            KeyRequest::Destroy(key) if id.is_some() && self.known(*key)?.state == KeyState::Destroyed => {
+                Ok(format!("key {key} is destroyed"))
+            }
             KeyRequest::Destroy(key) => self.destroy_key(*key, Some(actor)).await,
         };
         // Keys that could not be made under a KEK past its cryptoperiod can be now.
@@ -103,7 +109,7 @@ impl Vault {
     }
 
     /// Has the edge carry out a command and waits for its answer.
-    pub(super) async fn ask_edge(&mut self, command: AdminCommand) -> Result<(), String> {
+    pub(super) async fn ask_edge(&mut self, command: AdminCommand) -> Result<AdminAnswer, String> {
         let own = self.number_own_command();
         self.command_edge(own, command)?;
         let answer = self
@@ -119,7 +125,7 @@ impl Vault {
             .await?;
         match answer {
             AdminAnswer::Refused(sentence) => Err(sentence),
-            AdminAnswer::Done(_) | AdminAnswer::Credential { .. } | AdminAnswer::Table(_) => Ok(()),
+            AdminAnswer::Done(_) | AdminAnswer::Credential { .. } | AdminAnswer::Table(_) => Ok(answer),
         }
     }
 
@@ -270,7 +276,7 @@ impl Vault {
         }
         self.key_store.set_emptying(&emptied, true).map_err(|error| error.to_string())?;
         let keys = self.key_store.table(&self.policy);
-        self.ask_edge(AdminCommand::KeysChanged { changes: Vec::new(), keys }).await
+        self.ask_edge(AdminCommand::KeysChanged { changes: Vec::new(), keys }).await.map(drop)
     }
 
     /// A key protects nothing more from now on: another takes over, and what it has sealed stays as it is.

@@ -3,7 +3,8 @@
 //!
 //! - [`confine`]: what each role gives up before its first message.
 //! - [`key_store`]: wrapped keys, tenants, identity.
-//! - [`people`]: the registered persons, whose signatures count.
+//! - [`people`]: the registered persons, whose signatures count; [`two_person`], [`approvals`] and [`verbs`]: what nobody does alone.
+//! - [`reach`]: what the configuration lets out, and what of it is wider than what was approved.
 //! - [`settings`]: configuration and files, turned into what each role is told.
 //! - `ranges`: the operator's table of issuer ranges.
 //! - [`vault`]: the running roles and their pairs; `kek`: the unsealer's tasks; `sealed`: a vault without its KEK.
@@ -11,6 +12,8 @@
 //! - [`setup`]: `cardvault init`.
 
 pub mod admin;
+pub mod approvals;
+pub mod asked;
 mod children;
 pub mod confine;
 mod durable;
@@ -21,9 +24,12 @@ pub mod keys;
 mod line;
 pub mod people;
 mod ranges;
+pub mod reach;
 pub mod role;
 mod sealed;
 pub mod serve;
 pub mod settings;
 pub mod setup;
+pub mod two_person;
 mod vault;
+pub mod verbs;

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::durable;
+use super::two_person::{counting, person_id};
 use super::vault::Vault;
-use crate::card::id::{EventId, PersonId};
+use crate::card::id::{ApprovalId, EventId, PersonId};
 use crate::clock::{Clock, SystemClock, Time};
 use crate::person::key::PersonPublic;
 use crate::person::request::{Signed, Step};
@@ -118,6 +119,8 @@ pub struct Registration {
 pub enum PersonRequest {
     /// Register somebody.
     Add(Registration),
+    /// Register the first two, each of whom signs for both.
+    Found(Vec<Registration>),
     /// All of them.
     List,
     /// Somebody may do nothing any more.
@@ -352,14 +355,34 @@ impl Vault {
         &mut self,
         request: &PersonRequest,
         actor: &str,
+        id: Option<ApprovalId>,
     ) -> Result<AdminAnswer, String> {
         let now = SystemClock.now();
+        let two_person = self.rules().two_person;
         let done = match request {
             PersonRequest::List => return Ok(self.people.table()),
-            PersonRequest::Add(new) => PersonId::make(now)
-                .map_err(PeopleError::from)
-                .and_then(|id| self.people.add(id, new.clone(), false, actor, now).map(|()| id.to_string())),
+            PersonRequest::Add(new) => {
+                let person = match id {
+                    Some(id) => person_id(id, 0),
+                    None => PersonId::make(now).map_err(|error| error.to_string())?,
+                };
+                let added = self.people.add(person, new.clone(), id.is_some() && two_person, actor, now);
+                added.map(|()| person.to_string())
+            }
+            PersonRequest::Found(both) => {
+                let id = id.ok_or("the first two persons sign for each other: add --as KEYFILE")?;
+                let mut all = both.iter().enumerate();
+                let added = all.try_for_each(|(at, new)| {
+                    self.people.add(person_id(id, at), new.clone(), true, actor, now)
+                });
+                added.map(|()| "the first two persons are registered".to_owned())
+            }
             PersonRequest::Disable(person) => {
+                let is_counted = counting(&self.people)
+                    .any(|other| other.name == *person || other.id.to_string() == *person);
+                if two_person && is_counted && counting(&self.people).count() <= 2 {
+                    return Err("two persons have to remain: register another first".to_owned());
+                }
                 self.people.disable(person, actor, now).map(|()| format!("{person} is disabled"))
             }
             PersonRequest::Rekey { person, public } => {

@@ -68,6 +68,11 @@ pub async fn serve(config_path: &Path, port_file: Option<&Path>) -> Result<(), S
     let mut served = Served { addresses, port_file, said: false, opened: false };
     while open(&mut vault, &mut desk, &mut served).await? {
         tracing::info!(address = %served.addresses[0], "ready");
+        if !vault.config.two_person() {
+            tracing::warn!(
+                "the two-person rule is off: this is development, and admin.two_person is not set"
+            );
+        }
         if !serve_opened(&mut vault, &mut desk).await {
             break;
         }
@@ -193,7 +198,10 @@ async fn serve_opened(vault: &mut Vault, desk: &mut Desk) -> bool {
                 Some(question) => admin::answer(vault, question, &mut desk.waiting).await,
                 None => return false,
             },
-            _ = keys.tick() => tend_keys(vault).await,
+            _ = keys.tick() => {
+                tend_keys(vault).await;
+                tend_approvals(vault).await;
+            }
             _ = desk.hangup.recv() => reload(vault, "signal").await,
             _ = desk.terminate.recv() => return false,
             _ = desk.interrupt.recv() => return false,
@@ -209,7 +217,7 @@ async fn serve_opened(vault: &mut Vault, desk: &mut Desk) -> bool {
 
 /// Reads everything again that can be; a fault leaves what runs as it is.
 pub(super) async fn reload(vault: &mut Vault, actor: &str) {
-    match vault.reload().await {
+    match vault.reload(None).await {
         Ok(()) => {
             tracing::info!("configuration, certificates, connectors and credentials were read again");
             let _ = vault.command_edge(0, AdminCommand::Reloaded { actor: actor.to_owned() });
@@ -236,6 +244,13 @@ async fn take_due_steps(vault: &mut Vault) {
         if let Err(sentence) = taken {
             tracing::error!(reason = %sentence, "a key that may have sealed what is erased could not be brought nearer to its end");
         }
+    }
+}
+
+/// Voids requests that nobody approved in time, and carries out what was approved before.
+async fn tend_approvals(vault: &mut Vault) {
+    if let Err(sentence) = vault.tend_approvals().await {
+        tracing::error!(reason = %sentence, "requests could not be looked after");
     }
 }
 

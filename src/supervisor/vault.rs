@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::approvals::Approvals;
 use super::children::{Running, Said, Word};
 use super::confine::{Confinement, Role};
 use super::inventory::{self, Policy};
@@ -15,6 +16,7 @@ use super::kek::Sealed;
 use super::key_store::KeyStore;
 use super::line::Line;
 use super::people::People;
+use super::reach::Reach;
 use super::serve;
 use super::settings::{self, Loaded};
 use crate::card::range::RangeRecord;
@@ -40,6 +42,7 @@ pub(super) struct Vault {
     pub(super) config_path: PathBuf,
     pub(super) key_store: KeyStore,
     pub(super) people: People,
+    pub(super) approvals: Approvals,
     pub(super) policy: Policy,
     destinations: Vec<Loaded>,
     /// Records of [`RangeRecord`].
@@ -90,6 +93,8 @@ impl Vault {
             KeyStore::open(&config.keys.key_store, &config.installation).map_err(|e| e.to_string())?;
         let people =
             People::open(&config.keys.key_store, key_store.environment()).map_err(|e| e.to_string())?;
+        let approvals =
+            Approvals::open(&config.keys.key_store, key_store.environment()).map_err(|e| e.to_string())?;
         let destinations = settings::load_destinations(&config)?;
         let ranges = settings::load_ranges(&config)?;
         let courier_settings = settings::courier(&config)?;
@@ -99,6 +104,7 @@ impl Vault {
             config_path,
             key_store,
             people,
+            approvals,
             policy,
             destinations,
             ranges,
@@ -127,6 +133,10 @@ impl Vault {
 
     /// Starts keeper, forwarder, courier and edge, in this order; answers when all are ready. Where there is no KEK, `sealed` says why.
     pub(super) async fn open(&mut self) -> Result<(), String> {
+        if self.accepts {
+            let reach = self.reach();
+            self.check_first_reach(&reach)?;
+        }
         self.start_keeper().await?;
         // Nothing works without these; the others wait until the edge has looked whether this is the newest key store.
         if self.public_key.is_none() {
@@ -267,11 +277,34 @@ impl Vault {
         edge.tell(&ToEdge::Admin(number, command), &[]).map_err(|_| "the edge does not listen".to_owned())
     }
 
-    /// Reads certificates, connectors, credentials and tenants again, and hands them on; nothing is dropped.
-    pub(super) async fn reload(&mut self) -> Result<(), String> {
+    /// What the configuration that runs leads to.
+    fn reach(&self) -> Reach {
+        Reach::of(&self.config, &self.policy, &self.destinations, &self.ranges)
+    }
+
+    /// What the configuration on disk would widen, after its digest.
+    pub(super) fn preview_reload(&self) -> Result<AdminAnswer, String> {
         let config = Config::load(&self.config_path).map_err(|error| error.to_string())?;
         let destinations = settings::load_destinations(&config)?;
         let ranges = settings::load_ranges(&config)?;
+        let policy = inventory::load(config.keys.inventory.as_deref())?;
+        let reach = Reach::of(&config, &policy, &destinations, &ranges);
+        let widens = if config.two_person() { reach.widens(self.approvals.reach()) } else { Vec::new() };
+        Ok(AdminAnswer::Table(vec![vec![reach.sha256()], widens]))
+    }
+
+    /// Reads certificates, connectors, credentials and tenants again, and hands them on; nothing is dropped. What is wider than what two
+    /// persons approved is taken with the digest that they approved only.
+    pub(super) async fn reload(&mut self, approved: Option<&str>) -> Result<(), String> {
+        let config = Config::load(&self.config_path).map_err(|error| error.to_string())?;
+        let destinations = settings::load_destinations(&config)?;
+        let ranges = settings::load_ranges(&config)?;
+        let policy = inventory::load(config.keys.inventory.as_deref())?;
+        let reach = Reach::of(&config, &policy, &destinations, &ranges);
+        if approved.is_some_and(|approved| approved != reach.sha256()) {
+            return Err("the files are other than those that were approved; ask again".to_owned());
+        }
+        self.check_reach(&reach, approved)?;
         let courier = settings::courier(&config)?;
         let edge = settings::edge_reload(&config, self.key_store.tenants(), &destinations)?;
         let new_ports = destinations.iter().flat_map(|new| &new.ports).any(|new| !self.ports().contains(new));
@@ -302,6 +335,9 @@ impl Vault {
         if let Some(running) = &self.edge {
             let reload = ToEdge::Reload(Box::new(edge));
             running.tell(&reload, &[]).map_err(|_| "the edge does not listen".to_owned())?;
+        }
+        if self.rules().two_person {
+            self.approvals.keep_reach(reach).map_err(|error| error.to_string())?;
         }
         Ok(())
     }

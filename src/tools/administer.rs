@@ -6,10 +6,11 @@ use std::path::Path;
 
 use clap::Subcommand;
 
+use super::signing;
 use super::terminal::say;
 use crate::card::tenant::Mode;
 use crate::clock::{Clock, SystemClock, Time};
-use crate::supervisor::admin::{self, AdminRequest};
+use crate::supervisor::admin::AdminRequest;
 use crate::wire::control::{AdminAnswer, PrincipalOrder};
 
 /// Verbs on tenants.
@@ -81,7 +82,7 @@ pub enum PrincipalCommand {
 }
 
 /// Carries out a verb on tenants.
-pub fn tenant(config: &Path, command: TenantCommand) -> Result<(), String> {
+pub fn tenant(config: &Path, signer: Option<&Path>, command: TenantCommand) -> Result<(), String> {
     let request = match command {
         TenantCommand::Add { name, mode } => {
             AdminRequest::TenantAdd { name, mode: if mode == "live" { Mode::Live } else { Mode::Test } }
@@ -89,12 +90,12 @@ pub fn tenant(config: &Path, command: TenantCommand) -> Result<(), String> {
         TenantCommand::List => AdminRequest::TenantList,
         TenantCommand::Disable { name } => AdminRequest::TenantDisable { name },
     };
-    report(admin::ask(config, &[request]))
+    report(signing::ask(config, signer, vec![request]))
 }
 
 /// Carries out a verb on principals.
-pub fn principal(config: &Path, command: PrincipalCommand) -> Result<(), String> {
-    let request = match command {
+pub fn principal(config: &Path, signer: Option<&Path>, command: PrincipalCommand) -> Result<(), String> {
+    match command {
         PrincipalCommand::Add {
             name,
             tenant,
@@ -104,23 +105,35 @@ pub fn principal(config: &Path, command: PrincipalCommand) -> Result<(), String>
             charge_max,
             day_max,
             destinations,
-        } => AdminRequest::PrincipalAdd(PrincipalOrder {
-            name,
-            person,
-            tenant,
-            scopes,
-            expires_at: expires_days.map(in_days),
-            charge_max: charge_max.into_iter().collect::<BTreeMap<_, _>>(),
-            day_max: day_max.into_iter().collect::<BTreeMap<_, _>>(),
-            destinations,
-        }),
-        PrincipalCommand::List => AdminRequest::PrincipalList,
-        PrincipalCommand::Disable { principal } => AdminRequest::PrincipalDisable { principal },
-        PrincipalCommand::Rotate { principal, overlap_hours } => {
-            AdminRequest::PrincipalRotate { principal, overlap_seconds: u64::from(overlap_hours) * 3600 }
+        } => {
+            let order = PrincipalOrder {
+                name,
+                person,
+                tenant,
+                scopes,
+                expires_at: expires_days.map(in_days),
+                charge_max: charge_max.into_iter().collect::<BTreeMap<_, _>>(),
+                day_max: day_max.into_iter().collect::<BTreeMap<_, _>>(),
+                destinations,
+            };
+            let plain = AdminRequest::PrincipalAdd(order.clone());
+            signing::ask_credential(config, signer, plain, |credential_sha256| AdminRequest::PrincipalGrant {
+                order,
+                credential_sha256,
+            })
         }
-    };
-    report(admin::ask(config, &[request]))
+        PrincipalCommand::List => report(signing::ask(config, signer, vec![AdminRequest::PrincipalList])),
+        PrincipalCommand::Disable { principal } => {
+            report(signing::ask(config, signer, vec![AdminRequest::PrincipalDisable { principal }]))
+        }
+        PrincipalCommand::Rotate { principal, overlap_hours } => {
+            let overlap_seconds = u64::from(overlap_hours) * 3600;
+            let plain = AdminRequest::PrincipalRotate { principal: principal.clone(), overlap_seconds };
+            signing::ask_credential(config, signer, plain, |credential_sha256| {
+                AdminRequest::PrincipalRegrant { principal, overlap_seconds, credential_sha256 }
+            })
+        }
+    }
 }
 
 /// Prints answers for a person; a refusal is the error.

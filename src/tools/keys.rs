@@ -7,6 +7,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::administer::report;
+use super::signing;
 use super::terminal::say;
 use crate::supervisor::admin::{self, AdminRequest};
 use crate::supervisor::keys::KeyRequest;
@@ -62,7 +63,7 @@ pub enum KeysCommand {
 }
 
 /// Carries out a verb on keys.
-pub fn run(config: &Path, command: KeysCommand) -> Result<(), String> {
+pub fn run(config: &Path, signer: Option<&Path>, command: KeysCommand) -> Result<(), String> {
     let (request, watches) = match command {
         KeysCommand::List => (AdminRequest::Key(KeyRequest::List), false),
         KeysCommand::Show { key } => (AdminRequest::Key(KeyRequest::Show(key)), false),
@@ -74,7 +75,7 @@ pub fn run(config: &Path, command: KeysCommand) -> Result<(), String> {
         KeysCommand::Destroy { key } => (AdminRequest::Key(KeyRequest::Destroy(key)), false),
         KeysCommand::Progress { watch } => (AdminRequest::Key(KeyRequest::Progress), watch),
     };
-    report(admin::ask(config, &[request]))?;
+    report(signing::ask(config, signer, vec![request]))?;
     if watches { watch(config) } else { Ok(()) }
 }
 

@@ -13,4 +13,5 @@ pub mod keys;
 pub mod person;
 pub mod sandbox;
 pub mod search;
+pub mod signing;
 pub mod terminal;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::administer::report;
+use super::signing;
 use super::terminal::say;
 use crate::person::key::{PersonKey, PersonPublic};
 use crate::person::scope::PersonScope;
-use crate::supervisor::admin::{self, AdminRequest};
+use crate::supervisor::admin::AdminRequest;
 use crate::supervisor::people::{PersonRequest, Registration};
 
 /// Verbs on persons.
@@ -38,6 +39,12 @@ pub enum PersonCommand {
         #[arg(long = "scope")]
         scopes: Vec<String>,
     },
+    /// Register the first two persons, each of whom signs for both: one asks, the other approves
+    Found {
+        /// Name and public key of the one, name and public key of the other
+        #[arg(num_args = 4, required = true, value_names = ["NAME", "PUBLIC", "NAME", "PUBLIC"])]
+        people: Vec<String>,
+    },
     /// List all persons
     List,
     /// Have a person do nothing any more
@@ -56,7 +63,7 @@ pub enum PersonCommand {
 }
 
 /// Carries out a verb on persons.
-pub fn run(config: &Path, command: PersonCommand) -> Result<(), String> {
+pub fn run(config: &Path, signer: Option<&Path>, command: PersonCommand) -> Result<(), String> {
     let request = match command {
         PersonCommand::Keygen { file } => {
             let key = PersonKey::make().map_err(|fault| fault.to_string())?;
@@ -70,11 +77,19 @@ pub fn run(config: &Path, command: PersonCommand) -> Result<(), String> {
             let scopes = if scopes.is_empty() { PersonScope::names() } else { scopes };
             PersonRequest::Add(Registration { name, public, uid, scopes })
         }
+        PersonCommand::Found { people } => {
+            let new = |pair: &[String]| {
+                let [name, key] = pair else { return Err("give two names, each with its key".to_owned()) };
+                let (name, public) = (name.clone(), public(key)?);
+                Ok(Registration { name, public, uid: None, scopes: PersonScope::names() })
+            };
+            PersonRequest::Found(people.chunks(2).map(new).collect::<Result<_, String>>()?)
+        }
         PersonCommand::List => PersonRequest::List,
         PersonCommand::Disable { person } => PersonRequest::Disable(person),
         PersonCommand::Rekey { person, public } => PersonRequest::Rekey { person, public },
     };
-    report(admin::ask(config, &[AdminRequest::Person(request)]))
+    report(signing::ask(config, signer, vec![AdminRequest::Person(request)]))
 }
 
 fn tell_public(key: &PersonKey) -> Result<(), String> {

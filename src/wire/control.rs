@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keeper::Verb;
 use super::keys::{HeldKey, KeyChange, KeyOrder, KeyTable, WrappedKey};
-use crate::card::id::EventId;
+use crate::card::id::{EventId, PrincipalId};
 use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
@@ -483,12 +483,19 @@ pub enum AdminCommand {
     /// A new principal; the answer holds its credential, once.
     AddPrincipal {
         /// What it shall be.
-        order: PrincipalOrder,
+        order: Box<PrincipalOrder>,
+        /// The credential that who asked has made; the edge makes one if none.
+        given: Option<GivenCredential>,
         /// Who asked.
         actor: String,
     },
     /// All principals.
     ListPrincipals,
+    /// Whether a principal has scopes that only persons hold: `yes` or `no`.
+    IsAdministrator {
+        /// Name or id.
+        principal: String,
+    },
     /// Switches a principal off, by name or id.
     DisablePrincipal {
         /// Name or id.
@@ -502,6 +509,8 @@ pub enum AdminCommand {
         principal: String,
         /// For how long the old one stays good, in seconds.
         overlap_seconds: u64,
+        /// The credential that who asked has made; the edge makes one if none.
+        given: Option<GivenCredential>,
         /// Who asked.
         actor: String,
     },
@@ -526,6 +535,15 @@ pub enum AdminCommand {
         /// Who asked.
         actor: String,
     },
+}
+
+/// A credential that who asked has made, as far as the vault knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenCredential {
+    /// The id of the principal that is made: that of the request, so that it is made once.
+    pub principal: PrincipalId,
+    /// SHA-256 of the credential.
+    pub hash: [u8; 32],
 }
 
 /// Something that the supervisor did and the log is to have. Kept by the supervisor until the log has it.

@@ -1,8 +1,14 @@
 //! Persons and what they sign, at a real vault.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::common::{Vault, count_of, events, name, run};
+use cardvault::person::key::PersonKey;
+use cardvault::person::request::{Signed, Step};
+use cardvault::wire::control::PrincipalOrder;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::common::{Vault, count_of, events, name, order, run, signal, wait_for};
 
 /// `cardvault ARGS --config …`: exit code and what it printed.
 fn command(vault: &Vault, args: &[&str]) -> (i32, String) {
@@ -47,4 +53,190 @@ async fn a_person_is_registered_listed_and_disabled_and_the_log_has_it() {
     for action in ["person.create", "person.rekey", "person.disable"] {
         assert_eq!(count_of(&events, action), 1, "{action}");
     }
+}
+
+/// `cardvault --as WHO.key ARGS`.
+fn as_person<'a>(file: &'a Path, args: &[&'a str]) -> Vec<&'a str> {
+    [&["--as", name(file)], args].concat()
+}
+
+/// The id of the request that waits.
+fn waiting(said: &str) -> String {
+    assert!(said.contains("waits for another person"), "{said}");
+    said.split_whitespace().find(|word| word.starts_with("apr_")).unwrap().to_owned()
+}
+
+/// One vault in which two persons are needed: what is dangerous waits, whoever asked cannot approve it, a killed supervisor loses
+/// nothing, and the log has every step.
+#[tokio::test]
+async fn what_is_dangerous_needs_two_persons() {
+    let mut vault = Vault::make(|config| {
+        config.replace("socket = \"admin.sock\"", "socket = \"admin.sock\"\ntwo_person = true")
+    });
+    vault.serve();
+    let [(alice, alice_key), (bob, bob_key), (carol, carol_key)] =
+        ["alice", "bob", "carol"].map(|who| keygen(&vault, who));
+    // The first two: each signs for both.
+    refuses(&vault, &["person", "add", "alice", &alice_key], "two persons");
+    let found = ["person", "found", "alice", &alice_key, "bob", &bob_key];
+    refuses(&vault, &found, "two persons");
+    refuses(&vault, &as_person(&carol, &found), "one of the two signs");
+    let id = waiting(&does(&vault, &as_person(&alice, &found)));
+    refuses(&vault, &as_person(&alice, &["approvals", "approve", &id]), "another person has to");
+    refuses(&vault, &["approvals", "approve", &id], "add --as");
+    let said = does(&vault, &as_person(&bob, &["approvals", "approve", &id]));
+    assert!(said.contains("alice") && said.contains(&bob_key) && said.contains("is executed"), "{said}");
+    // A third: one of the two asks, the other approves, with fewer scopes than theirs.
+    let add = ["person", "add", "carol", &carol_key, "--scope", "keys:rotate"];
+    let id = waiting(&does(&vault, &as_person(&alice, &add)));
+    refuses(&vault, &as_person(&carol, &["approvals", "approve", &id]), "not a registered person's");
+    does(&vault, &as_person(&bob, &["approvals", "approve", &id]));
+    refuses(&vault, &as_person(&bob, &["approvals", "approve", &id]), "it is executed");
+    refuses(&vault, &as_person(&bob, &["person", "disable", "nobody"]), "no such person");
+    // What needs one person is done at once, by who may.
+    does(&vault, &as_person(&alice, &["tenant", "add", "acme", "--mode", "test"]));
+    refuses(&vault, &as_person(&carol, &["tenant", "add", "other", "--mode", "test"]), "tenants:write");
+    does(&vault, &as_person(&carol, &["keys", "rotate", "data", "--tenant", "acme"]));
+    // An administrator: the credential is made by who asks, and good once another has approved.
+    let admin = ["principal", "add", "ops", "--person", "--scope", "admin:read"];
+    refuses(&vault, &admin, "two persons");
+    let said = does(&vault, &as_person(&alice, &admin));
+    let credential = said.rsplit("carried out: ").next().unwrap().trim().to_owned();
+    let status =
+        async |vault: &Vault| vault.client(&credential).get("/v1/admin/tenants").await.unwrap().status;
+    assert_eq!(status(&vault).await, 401);
+    let id = waiting(&said);
+    // A supervisor that is killed while it waits, and one that died after the approval was on disk.
+    vault.kill();
+    vault.serve();
+    does(&vault, &as_person(&bob, &["approvals", "approve", &id]));
+    assert_eq!(status(&vault).await, 200);
+    let rotate = ["principal", "rotate", "ops", "--overlap-hours", "0"];
+    refuses(&vault, &rotate, "two persons");
+    let id = waiting(&does(&vault, &as_person(&alice, &rotate)));
+    does(&vault, &as_person(&bob, &["approvals", "reject", &id]));
+    assert_eq!(status(&vault).await, 200);
+    let key = destroy_by_two(&mut vault, (&alice, &bob, &carol));
+    widen_by_two(&vault, &credential, (&alice, &bob)).await;
+    let listed = does(&vault, &["approvals", "list"]);
+    assert!(listed.contains("keys:destroy") && listed.contains("rejected"), "{listed}");
+    assert!(!listed.contains("cv_"), "{listed}");
+    let reader = PrincipalOrder { person: true, ..order("reader", None, &["audit:read"]) };
+    let events = events(&vault.client(&vault.principal(reader))).await;
+    for (action, count) in [
+        ("person.create", 3),
+        ("approval.request", 8),
+        ("approval.approve", 5),
+        ("approval.reject", 1),
+        ("approval.execute", 8),
+    ] {
+        assert_eq!(count_of(&events, action), count, "{action}");
+    }
+    let destroyed =
+        |event: &&Value| event["action"] == "key.destroy" && event["target"]["id"] == key.as_str();
+    assert_eq!(events.iter().filter(destroyed).count(), 1);
+    let refused = |code: &str| {
+        let is_it =
+            |event: &&Value| event["action"] == "approval.refuse" && event["outcome"]["error"] == code;
+        events.iter().filter(is_it).count()
+    };
+    assert!(refused("own_request") >= 1 && refused("signature") >= 1 && refused("scope_missing") >= 1);
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
+}
+
+/// Two persons destroy a key. The supervisor dies once it has the approval and nothing came of it, and once everything came of it and
+/// it could not say so: each time it is carried out once. Gives the key's id.
+fn destroy_by_two(vault: &mut Vault, (alice, bob, carol): (&Path, &Path, &Path)) -> String {
+    let listed = does(vault, &["keys", "list"]);
+    let retired = listed.lines().find(|line| line.contains("data") && line.contains("retired")).unwrap();
+    let key = retired.split_whitespace().next().unwrap().to_owned();
+    let destroy = ["keys", "destroy", key.as_str()];
+    refuses(vault, &destroy, "two persons");
+    refuses(vault, &as_person(carol, &destroy), "keys:destroy");
+    let id = waiting(&does(vault, &as_person(alice, &destroy)));
+    let shown = does(vault, &["approvals", "show", &id]);
+    assert!(shown.contains(&format!("destroy key {key}")) && shown.contains("no backup"), "{shown}");
+    let state = |vault: &Vault| {
+        let listed = does(vault, &["approvals", "list"]);
+        listed.lines().find(|line| line.contains(&id)).unwrap().to_owned()
+    };
+    vault.kill();
+    edit_approval(vault, &id, |approval, people| {
+        let bob = PersonKey::read(bob).unwrap();
+        let signed = Signed::make(&bob, Step::Approve, approval["text"].as_str().unwrap()).unwrap();
+        let is_bob = |person: &&Value| person["name"] == "bob";
+        let person = &people.iter().find(is_bob).unwrap()["id"];
+        approval["decided"] =
+            json!({"person": person, "signed": signed, "through": "uid:0", "at": approval["asked"]["at"]});
+        approval["state"] = json!("approved");
+    });
+    vault.serve();
+    wait_for("the key's end", || state(vault).contains("executed").then_some(()));
+    assert!(does(vault, &["keys", "show", &key]).contains("destroyed"));
+    // An approval that nobody signed comes to nothing, whoever wrote it into the file.
+    let listed = does(vault, &["keys", "list"]);
+    let other = listed.lines().find(|line| line.contains("pseudonym")).unwrap();
+    let other = other.split_whitespace().next().unwrap().to_owned();
+    let forged = waiting(&does(vault, &as_person(alice, &["keys", "destroy", &other])));
+    vault.kill();
+    edit_approval(vault, &id, |approval, _| approval["state"] = json!("approved"));
+    edit_approval(vault, &forged, |approval, _| {
+        approval["decided"] = approval["asked"].clone();
+        approval["state"] = json!("approved");
+    });
+    vault.serve();
+    wait_for("the end said again", || state(vault).contains("executed").then_some(()));
+    wait_for("the forged approval's end", || {
+        let listed = does(vault, &["approvals", "list"]);
+        listed.lines().any(|line| line.contains(&forged) && line.contains("failed")).then_some(())
+    });
+    key
+}
+
+/// Changes a request in the file of a vault that does not run.
+fn edit_approval(vault: &Vault, id: &str, edit: impl FnOnce(&mut Value, &[Value])) {
+    let read =
+        |name: &str| -> Value { serde_json::from_slice(&std::fs::read(vault.path(name)).unwrap()).unwrap() };
+    let people = read("keys/keystore.people.json");
+    let mut file = read("keys/keystore.approvals.json");
+    let approvals = file["approvals"].as_array_mut().unwrap();
+    let is_it = |approval: &&mut Value| approval["text"].as_str().unwrap().contains(id);
+    edit(approvals.iter_mut().find(is_it).unwrap(), people["people"].as_array().unwrap());
+    std::fs::write(vault.path("keys/keystore.approvals.json"), serde_json::to_vec(&file).unwrap()).unwrap();
+}
+
+/// A destination more is nothing that one person, or a signal, brings into use.
+async fn widen_by_two(vault: &Vault, administrator: &str, (alice, bob): (&Path, &Path)) {
+    let config = std::fs::read_to_string(vault.config()).unwrap();
+    let section = config.split("[destination.sandbox]").nth(1).unwrap().split("\n\n").next().unwrap();
+    let wider = format!("{config}\n[destination.other]{section}\n");
+    std::fs::write(vault.config(), &wider).unwrap();
+    let is_there = async || {
+        let shown = vault.client(administrator).get("/v1/admin/destinations").await.unwrap();
+        shown.json()["data"].as_array().unwrap().iter().any(|to| to["name"] == "other")
+    };
+    refuses(vault, &["reload"], "destination other is new");
+    signal(vault.supervisor(), Signal::HUP);
+    wait_for("the refusal in the log", || vault.log().contains("nothing was reloaded").then_some(()));
+    let said = does(vault, &as_person(alice, &["reload"]));
+    assert!(said.contains("destination other is new"), "{said}");
+    let id = waiting(&said);
+    assert!(!is_there().await);
+    // What is approved is what was read, not what stands there by then.
+    std::fs::write(vault.config(), format!("{wider}policies = [1, 2]\n")).unwrap();
+    refuses(vault, &as_person(bob, &["approvals", "approve", &id]), "other than those that were approved");
+    assert!(!is_there().await);
+    std::fs::write(vault.config(), &wider).unwrap();
+    let id = waiting(&does(vault, &as_person(alice, &["reload"])));
+    does(vault, &as_person(bob, &["approvals", "approve", &id]));
+    assert!(is_there().await);
+    // Less needs nobody, and what was given up needs two again.
+    std::fs::write(vault.config(), &config).unwrap();
+    does(vault, &["reload"]);
+    assert!(!is_there().await);
+    std::fs::write(vault.config(), &wider).unwrap();
+    refuses(vault, &["reload"], "destination other is new");
+    std::fs::write(vault.config(), &config).unwrap();
 }

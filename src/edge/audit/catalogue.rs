@@ -28,6 +28,12 @@ actions! {
     AGREEMENT_CREATE "agreement.create" [1] "A stored-credential agreement was made.";
     AGREEMENT_END "agreement.end" [1] "A stored-credential agreement ended.";
     AGREEMENT_RENEW "agreement.renew" [1] "An agreement that a change of the number had ended is live again: its customer paid or verified with the new one.";
+    APPROVAL_APPROVE "approval.approve" [2] "Another person approved a request; `fields` has the verb, who asked, who approved and through which local user, `note` the digest of what was signed.";
+    APPROVAL_EXECUTE "approval.execute" [2] "An approved request was carried out; the outcome says whether it could be.";
+    APPROVAL_EXPIRE "approval.expire" [2] "Nobody approved a request in time; it is void.";
+    APPROVAL_REFUSE "approval.refuse" [2, 4] "A signed request, or a word on one, was refused; the outcome says why.";
+    APPROVAL_REJECT "approval.reject" [2] "A person rejected a request.";
+    APPROVAL_REQUEST "approval.request" [2] "A person asked for what needs two; `fields` has the verb and who asked, `note` the digest of what was signed.";
     AUTH_DENIED "auth.denied" [4] "A credential was missing, wrong, expired or disabled, or lacked the scope.";
     CARD_ACTIVATE "card.activate" [1] "A suspended card became active again.";
     CARD_CREATE "card.create" [1, 7] "A card was stored and is active; `card_sha256` and `version` are those of the row.";

@@ -19,19 +19,20 @@ use crate::card::truncated::TruncatedPan;
 use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::edge::charge::resolve::Pace;
 use crate::edge::charge::{Answered, Error, Hold, create, follow, recover};
-use crate::edge::directory::{Caller, hash_of};
+use crate::edge::directory::Caller;
 use crate::edge::keeper::Keeper;
 use crate::edge::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::edge::store::{
     CardRow, CardStatus, Change, OnDuplicate, PrincipalKind, PrincipalRow, RowChange, TenantRow,
 };
 use crate::edge::{App, Edge};
+use crate::person::credential::hash_of;
 use crate::wire::control::{Limits, TenantInfo};
 use crate::wire::pair::make_pair;
 
 const TENANT: TenantId = TenantId(1);
 /// A life ends long before.
-const LIFE_MAX: Duration = Duration::from_secs(30);
+const LIFE_MAX: Duration = Duration::from_secs(100);
 
 /// What lives on when the process dies.
 pub(super) struct Place {

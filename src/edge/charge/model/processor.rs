@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Class;
 use crate::card::id::{AttemptId, Token};
 use crate::clock::ManualClock;
-use crate::edge::directory::hash_of;
+use crate::person::credential::hash_of;
 use crate::wire::forwarder::{Answer, Outcome, Sent, Verdict};
 use crate::wire::frame::{self, FrameReader};
 use crate::wire::keeper::{
