@@ -11,6 +11,7 @@ use cardvault::supervisor::serve;
 use cardvault::supervisor::setup::{self, InitArgs};
 use cardvault::telemetry;
 use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
+use cardvault::tools::charges::{self, ChargesCommand};
 use cardvault::tools::keys::{self, KeysCommand};
 use cardvault::tools::person::{self, PersonCommand};
 use cardvault::tools::signing::{self, ApprovalsCommand};
@@ -88,6 +89,9 @@ enum Command {
         #[command(subcommand)]
         command: PersonCommand,
     },
+    /// Charges: settle by hand what could not be found out
+    #[command(subcommand)]
+    Charges(ChargesCommand),
     /// Requests that wait for another person: show, approve, reject
     Approvals {
         /// The configuration file
@@ -143,6 +147,7 @@ fn main() -> ExitCode {
         Command::Principal { config, command } => end(administer::principal(&config, signer, command)),
         Command::Keys { config, command } => end(keys::run(&config, signer, command)),
         Command::Person { config, command } => end(person::run(&config, signer, command)),
+        Command::Charges(command) => end(charges::run(signer, command)),
         Command::Approvals { config, command } => end(signing::approvals(&config, signer, command)),
         Command::Doctor { config } => end(doctor::run(&config)),
         Command::Demo(args) => demo::run(&args),

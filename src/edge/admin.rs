@@ -6,10 +6,11 @@ use data_encoding::HEXLOWER;
 use super::App;
 use super::audit::catalogue;
 use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
+use super::charge;
 use super::keys;
 use super::scope::Scope;
 use super::store::{Change, CommitError, PrincipalKind, PrincipalRow, RowChange, StoreError, TenantRow};
-use crate::card::id::{EventId, PrincipalId};
+use crate::card::id::{ApprovalId, EventId, PrincipalId};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::person::credential;
@@ -18,6 +19,7 @@ use crate::wire::control::{
     AdminAnswer, AdminCommand, GivenCredential, PrincipalOrder, Recorded, TenantInfo,
 };
 use crate::wire::keys::{KeyChange, KeyTable};
+use crate::wire::resolution::ResolveOrder;
 
 const NAME_BYTES_MAX: usize = 64;
 /// An old credential may overlap a new one for a week; who needs longer has not rotated.
@@ -62,6 +64,12 @@ enum Refusal {
         "{0} records are sealed under this key: rotate the tenant's data key, and see `cardvault keys progress`"
     )]
     KeyNeeded(u64),
+    #[error("the charge was not settled: {0}")]
+    Charge(#[from] charge::Error),
+    #[error(
+        "give a reason of 3 to 500 letters, without a card number, and the processor's id of the payment or none"
+    )]
+    Resolution,
     #[error("the log has no such action")]
     ActionUnknown,
     #[error("an old credential may stay good for at most 7 days")]
@@ -84,6 +92,7 @@ pub(super) async fn carry_out(app: &App, command: AdminCommand) -> AdminAnswer {
             rotate(app, &principal, (overlap_seconds, given), actor).await
         }
         AdminCommand::KeysChanged { changes, keys } => keys_changed(app, changes, keys).await,
+        AdminCommand::ResolveCharge { order, id, actor } => resolve(app, *order, id, actor).await,
         AdminCommand::Record(recorded) => record(app, recorded).await,
         AdminCommand::ReleaseKey { key } => release_key(app, key).await,
         AdminCommand::ResealProgress => Ok(app.keys.progress().table()),
@@ -354,6 +363,23 @@ async fn release_key(app: &App, key: u32) -> Result<AdminAnswer, Refusal> {
             Err(Refusal::KeyNeeded(needed))
         }
     }
+}
+
+/// Settles a charge as a person says, and another approved.
+async fn resolve(
+    app: &App,
+    order: ResolveOrder,
+    id: ApprovalId,
+    actor: String,
+) -> Result<AdminAnswer, Refusal> {
+    let tenants = app.directory.tenants();
+    let tenant = tenants.values().find(|tenant| tenant.name == order.tenant);
+    let tenant = tenant.map(|tenant| tenant.id).ok_or(Refusal::TenantUnknown)?;
+    let exempt = |id: &str| app.directory.is_exempt(Some(tenant), "processor_transaction_id", id);
+    order.resolution.check(exempt).map_err(|_| Refusal::Resolution)?;
+    let by = (tenant, Actor::Person(actor));
+    charge::settle_approved(app, by, &order.charge, &id.to_string(), &order.resolution).await?;
+    Ok(AdminAnswer::Done(format!("{} is settled", order.charge)))
 }
 
 async fn reloaded(app: &App, actor: String) -> Result<AdminAnswer, Refusal> {

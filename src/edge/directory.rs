@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -120,6 +121,7 @@ pub struct Directory {
     charging: RwLock<Arc<Policy>>,
     webhooks: RwLock<Arc<WebhookRules>>,
     erasure: RwLock<Arc<ErasureTerms>>,
+    two_persons: AtomicBool,
 }
 
 impl Directory {
@@ -139,6 +141,7 @@ impl Directory {
             charging: RwLock::default(),
             webhooks: RwLock::default(),
             erasure: RwLock::default(),
+            two_persons: AtomicBool::new(false),
         }
     }
 
@@ -200,6 +203,16 @@ impl Directory {
     /// How soon what is erased is out of every backup's reach.
     pub fn erasure(&self) -> ErasureTerms {
         *snapshot(&self.erasure)
+    }
+
+    /// Says whether what is dangerous needs two persons, whom the supervisor knows.
+    pub fn set_two_persons(&self, needed: bool) {
+        self.two_persons.store(needed, Ordering::Release);
+    }
+
+    /// Whether what is dangerous needs two persons, so that no principal does it alone.
+    pub fn needs_two_persons(&self) -> bool {
+        self.two_persons.load(Ordering::Acquire)
     }
 
     /// Where webhooks may go, and how they are tried again.

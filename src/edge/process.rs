@@ -101,6 +101,7 @@ async fn serve(
     app.directory.set_forwards(settings.reload.forwards);
     app.directory.set_webhooks(settings.reload.webhooks);
     app.directory.set_erasure(settings.reload.erasure);
+    app.directory.set_two_persons(settings.reload.two_persons);
     if !attest::bind(&app).await.map_err(|error| error.to_string())? {
         return Err("the key store is of another environment than the database: use the two that belong together, or \
                     restore the one that is wrong"
@@ -305,6 +306,7 @@ fn take_reload(app: &App, tls: &Tls, reload: EdgeReload) {
     app.directory.set_charging(reload.charging);
     app.directory.set_forwards(reload.forwards);
     app.directory.set_webhooks(reload.webhooks);
+    app.directory.set_two_persons(reload.two_persons);
     app.directory.set_erasure(reload.erasure);
     // What is erased from now on says the times that hold now.
     keys::take(app, app.keys.all().to_vec());

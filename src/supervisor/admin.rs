@@ -21,6 +21,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::person::request::Signed;
 use crate::wire::control::{AdminAnswer, AdminCommand, GivenCredential, PrincipalOrder, TenantInfo};
+use crate::wire::resolution::ResolveOrder;
 
 /// The longest line of a request.
 const LINE_BYTES_MAX: u64 = 64 << 10;
@@ -95,6 +96,8 @@ pub enum AdminRequest {
         /// What it widens.
         widens: Vec<String>,
     },
+    /// Settle a charge by hand.
+    ChargeResolve(ResolveOrder),
     /// The environment id, hex: what a person signs is for this installation alone.
     Environment,
     /// What persons asked for, and another person's word on it.
@@ -267,6 +270,13 @@ pub(super) async fn perform(
         AdminRequest::ReloadTo { sha256, .. } => {
             vault.reload(Some(sha256)).await?;
             Ok(Next::Edge(AdminCommand::Reloaded { actor }))
+        }
+        AdminRequest::ChargeResolve(order) => {
+            let id = match id {
+                Some(id) => id,
+                None => ApprovalId::make(SystemClock.now()).map_err(|error| error.to_string())?,
+            };
+            Ok(Next::Edge(AdminCommand::ResolveCharge { order: Box::new(order.clone()), id, actor }))
         }
         AdminRequest::ReloadPreview => vault.preview_reload().map(Next::Answer),
         AdminRequest::Environment => done(&data_encoding::HEXLOWER.encode(&vault.key_store.environment())),

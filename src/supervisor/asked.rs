@@ -72,6 +72,10 @@ impl Vault {
             Ok(asking) => asking,
             Err(refusal) => return Err(self.refuse(&refusal, (None, signed), through).await),
         };
+        // What waits lies in a file, as clear as it was signed.
+        if two_person::holds_card(&asking.asked, &self.config.exempt) {
+            return Err(self.refuse(&Refusal::Stray, (None, signed), through).await);
+        }
         let danger = self.danger(&asking.asked).await?;
         if danger == Some(DangerousVerb::PeopleFound) || (danger.is_some() && rules.two_person) {
             let id = asking.request.id;

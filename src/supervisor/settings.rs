@@ -371,6 +371,7 @@ pub(super) fn edge_reload(
         forwards,
         webhooks: config.webhooks.rules(),
         erasure: config.erasure.terms(),
+        two_persons: config.two_person(),
     })
 }
 

@@ -11,6 +11,7 @@ use super::people::{PersonRequest, Registration};
 use crate::edge::scope::Scope;
 use crate::person::scope::PersonScope;
 use crate::wire::control::PrincipalOrder;
+use crate::wire::resolution::{ResolveOrder, Word};
 
 /// What nobody does alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,19 +26,27 @@ pub enum DangerousVerb {
     KeysDestroy,
     /// A destination, connector, policy, forward, webhook host or exemption is new or other, rule data is other, or a limit is wider.
     ConfigWiden,
+    /// A charge is settled by hand.
+    ChargeResolve,
 }
 
 impl DangerousVerb {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::PeopleFound, Self::PeopleChange, Self::AdminGrant, Self::KeysDestroy, Self::ConfigWiden];
+    pub const ALL: [Self; 6] = [
+        Self::PeopleFound,
+        Self::PeopleChange,
+        Self::AdminGrant,
+        Self::KeysDestroy,
+        Self::ConfigWiden,
+        Self::ChargeResolve,
+    ];
 
     /// Who carries it out; the supervisor has checked both signatures before.
     pub const fn carried_out_by(self) -> &'static str {
         match self {
             Self::PeopleFound | Self::PeopleChange | Self::ConfigWiden => "supervisor",
             Self::KeysDestroy => "supervisor, keeper",
-            Self::AdminGrant => "edge",
+            Self::AdminGrant | Self::ChargeResolve => "edge",
         }
     }
 
@@ -47,6 +56,7 @@ impl DangerousVerb {
             Self::PeopleFound | Self::PeopleChange => "whoever is registered signs for others from then on",
             Self::AdminGrant => "it lets somebody administer",
             Self::KeysDestroy => "what is sealed under the key never opens again, in no backup either",
+            Self::ChargeResolve => "it says without the processor whether money moved",
             Self::ConfigWiden => "cards may go where they could not, or limits hold back less",
         }
     }
@@ -63,6 +73,7 @@ impl DangerousVerb {
             }
             AdminRequest::Key(KeyRequest::Destroy(_)) => Some(Self::KeysDestroy),
             AdminRequest::ReloadTo { .. } => Some(Self::ConfigWiden),
+            AdminRequest::ChargeResolve(_) => Some(Self::ChargeResolve),
             AdminRequest::Person(PersonRequest::Disable(_) | PersonRequest::List)
             | AdminRequest::Key(
                 KeyRequest::List
@@ -108,6 +119,7 @@ pub fn scope_of(request: &AdminRequest) -> Option<PersonScope> {
         | AdminRequest::PrincipalRotate { .. }
         | AdminRequest::PrincipalRegrant { .. } => Some(PersonScope::PrincipalsWrite),
         AdminRequest::Reload | AdminRequest::ReloadTo { .. } => Some(PersonScope::ConfigReload),
+        AdminRequest::ChargeResolve(_) => Some(PersonScope::ChargesResolve),
         AdminRequest::Key(request) => match request {
             KeyRequest::Rotate { .. } => Some(PersonScope::KeysRotate),
             KeyRequest::Retire(_) => Some(PersonScope::KeysRetire),
@@ -156,6 +168,7 @@ pub fn words(request: &AdminRequest) -> String {
             let lines: String = widens.iter().map(|line| format!("\n  - {line}")).collect();
             format!("take the configuration as it is on disk now, SHA-256 {sha256}:{lines}")
         }
+        AdminRequest::ChargeResolve(order) => charge_words(order),
         AdminRequest::Key(request) => match request {
             KeyRequest::Rotate { purpose, tenant } => {
                 let whose = tenant.as_ref().map(|name| format!(" of tenant {name}")).unwrap_or_default();
@@ -187,6 +200,22 @@ pub fn words(request: &AdminRequest) -> String {
         | AdminRequest::Approvals(_)
         | AdminRequest::Signed { .. } => "look".to_owned(),
     }
+}
+
+fn charge_words(order: &ResolveOrder) -> String {
+    let ResolveOrder { tenant, charge, resolution } = order;
+    let word = match resolution.outcome {
+        Word::Approved => "approved",
+        Word::Declined => "declined",
+        Word::Voided => "voided",
+    };
+    let operation = resolution.operation.as_ref().map(|id| format!(", operation {id}")).unwrap_or_default();
+    let id = resolution.processor_transaction_id.as_ref();
+    let id = id.map(|id| format!(", which the processor calls {id}")).unwrap_or_default();
+    format!(
+        "settle charge {charge} of tenant {tenant}{operation}{id} as {word}\n  because: {}",
+        resolution.reason
+    )
 }
 
 fn principal_words(order: &PrincipalOrder) -> String {

@@ -9,6 +9,7 @@ use super::terminal::say;
 use crate::config::{Config, Environment};
 use crate::supervisor::admin::{self, AdminRequest};
 use crate::supervisor::keys::KeyRequest;
+use crate::supervisor::people::PersonRequest;
 use crate::wire::control::AdminAnswer;
 
 /// One thing that was looked at.
@@ -26,6 +27,7 @@ pub fn run(config_path: &Path) -> Result<(), String> {
         findings.extend(look_at_process(&role, &pid));
     }
     findings.extend(look_at_keys(config_path)?);
+    findings.extend(look_at_people(&config, config_path)?);
     for finding in &findings {
         say(&format!("{} {}", if finding.holds { "ok  " } else { "WEAK" }, finding.what));
     }
@@ -74,6 +76,22 @@ fn look_at_keys(config_path: &Path) -> Result<Vec<Finding>, String> {
         return Ok(vec![Finding { holds: true, what }]);
     }
     Ok(ending)
+}
+
+/// Whether dangerous verbs need two persons, and whether there are two.
+fn look_at_people(config: &Config, config_path: &Path) -> Result<Option<Finding>, String> {
+    if !config.two_person() {
+        say("note the two-person rule is off: one person may do what is dangerous (admin.two_person)");
+        return Ok(None);
+    }
+    let answers = admin::ask(config_path, &[AdminRequest::Person(PersonRequest::List)])?;
+    let Some(AdminAnswer::Table(rows)) = answers.into_iter().next() else {
+        return Err("the vault did not say which persons are registered".to_owned());
+    };
+    let counting = rows.iter().filter(|row| row.last().is_some_and(|state| state == "active")).count();
+    let what =
+        format!("people: two persons are needed, and {counting} are registered whose signatures count");
+    Ok(Some(Finding { holds: counting >= 2, what }))
 }
 
 /// Whether this kernel knows all of Landlock that the confinement asks for: it must take the ruleset as a hard requirement.

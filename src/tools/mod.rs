@@ -3,6 +3,7 @@
 pub mod administer;
 pub mod audit;
 pub mod bench;
+pub mod charges;
 pub mod client;
 pub mod codes;
 pub mod connector;

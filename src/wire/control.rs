@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::keeper::Verb;
 use super::keys::{HeldKey, KeyChange, KeyOrder, KeyTable, WrappedKey};
-use crate::card::id::{EventId, PrincipalId};
+use super::resolution::ResolveOrder;
+use crate::card::id::{ApprovalId, EventId, PrincipalId};
 use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
@@ -122,6 +123,8 @@ pub struct EdgeReload {
     pub webhooks: WebhookRules,
     /// How soon what is erased is out of every backup's reach.
     pub erasure: ErasureTerms,
+    /// Whether what is dangerous needs two persons.
+    pub two_persons: bool,
 }
 
 /// Where webhooks may go, and how they are tried again.
@@ -525,6 +528,15 @@ pub enum AdminCommand {
     ReleaseKey {
         /// Its id.
         key: u32,
+    },
+    /// Settles a charge by hand.
+    ResolveCharge {
+        /// Which, and what is said of it.
+        order: Box<ResolveOrder>,
+        /// The request, so that it is done once.
+        id: ApprovalId,
+        /// Who asked.
+        actor: String,
     },
     /// What the supervisor did, for the log; what the log has already, it does not get again.
     Record(Vec<Recorded>),

@@ -7,6 +7,7 @@
 //! - [`courier`]: what the edge asks of the courier.
 //! - [`control`]: what the supervisor tells each role; [`keys`]: keys, in these messages.
 //! - [`unsealer`]: what supervisor and unsealer say to each other, and how the KEK reaches the keeper.
+//! - [`control`]: what the supervisor tells each role; [`keys`] and [`resolution`]: keys, and charges settled by hand, in these messages.
 //!
 //! Invariant: no message from the edge adds or changes a connector, credential, destination or tenant; those come over
 //! [`control`] only.
@@ -20,3 +21,4 @@ pub mod keys;
 pub mod pair;
 pub mod reseal;
 pub mod unsealer;
+pub mod resolution;

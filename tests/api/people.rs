@@ -76,23 +76,7 @@ async fn what_is_dangerous_needs_two_persons() {
     vault.serve();
     let [(alice, alice_key), (bob, bob_key), (carol, carol_key)] =
         ["alice", "bob", "carol"].map(|who| keygen(&vault, who));
-    // The first two: each signs for both.
-    refuses(&vault, &["person", "add", "alice", &alice_key], "two persons");
-    let found = ["person", "found", "alice", &alice_key, "bob", &bob_key];
-    refuses(&vault, &found, "two persons");
-    refuses(&vault, &as_person(&carol, &found), "one of the two signs");
-    let id = waiting(&does(&vault, &as_person(&alice, &found)));
-    refuses(&vault, &as_person(&alice, &["approvals", "approve", &id]), "another person has to");
-    refuses(&vault, &["approvals", "approve", &id], "add --as");
-    let said = does(&vault, &as_person(&bob, &["approvals", "approve", &id]));
-    assert!(said.contains("alice") && said.contains(&bob_key) && said.contains("is executed"), "{said}");
-    // A third: one of the two asks, the other approves, with fewer scopes than theirs.
-    let add = ["person", "add", "carol", &carol_key, "--scope", "keys:rotate"];
-    let id = waiting(&does(&vault, &as_person(&alice, &add)));
-    refuses(&vault, &as_person(&carol, &["approvals", "approve", &id]), "not a registered person's");
-    does(&vault, &as_person(&bob, &["approvals", "approve", &id]));
-    refuses(&vault, &as_person(&bob, &["approvals", "approve", &id]), "it is executed");
-    refuses(&vault, &as_person(&bob, &["person", "disable", "nobody"]), "no such person");
+    register_three(&vault, [(&alice, &alice_key), (&bob, &bob_key), (&carol, &carol_key)]);
     // What needs one person is done at once, by who may.
     does(&vault, &as_person(&alice, &["tenant", "add", "acme", "--mode", "test"]));
     refuses(&vault, &as_person(&carol, &["tenant", "add", "other", "--mode", "test"]), "tenants:write");
@@ -118,29 +102,22 @@ async fn what_is_dangerous_needs_two_persons() {
     assert_eq!(status(&vault).await, 200);
     let key = destroy_by_two(&mut vault, (&alice, &bob, &carol));
     widen_by_two(&vault, &credential, (&alice, &bob)).await;
-    let listed = does(&vault, &["approvals", "list"]);
-    assert!(listed.contains("keys:destroy") && listed.contains("rejected"), "{listed}");
-    assert!(!listed.contains("cv_"), "{listed}");
-    let reader = PrincipalOrder { person: true, ..order("reader", None, &["audit:read"]) };
-    let events = events(&vault.client(&vault.principal(reader))).await;
-    for (action, count) in [
-        ("person.create", 3),
-        ("approval.request", 8),
-        ("approval.approve", 5),
-        ("approval.reject", 1),
-        ("approval.execute", 8),
-    ] {
-        assert_eq!(count_of(&events, action), count, "{action}");
-    }
-    let destroyed =
-        |event: &&Value| event["action"] == "key.destroy" && event["target"]["id"] == key.as_str();
-    assert_eq!(events.iter().filter(destroyed).count(), 1);
-    let refused = |code: &str| {
-        let is_it =
-            |event: &&Value| event["action"] == "approval.refuse" && event["outcome"]["error"] == code;
-        events.iter().filter(is_it).count()
+    // A charge that is settled by hand: here one that there is not, and what may be a card number is not kept.
+    let resolve = |reason: &'static str| {
+        let charge = "ch_00000000v00000000v00000000v00000";
+        ["charges", "resolve", charge, "--tenant", "acme", "--outcome", "declined", "--reason", reason]
     };
-    assert!(refused("own_request") >= 1 && refused("signature") >= 1 && refused("scope_missing") >= 1);
+    refuses(&vault, &resolve("seen"), "two persons");
+    refuses(&vault, &as_person(&alice, &resolve("card 4242424242424242")), "looks like a card number");
+    let id = waiting(&does(&vault, &as_person(&alice, &resolve("seen in the back office"))));
+    refuses(&vault, &as_person(&bob, &["approvals", "approve", &id]), "no such charge");
+    let listed = does(&vault, &["approvals", "list"]);
+    assert!(
+        listed.contains("charges:resolve") && listed.contains("keys:destroy") && listed.contains("rejected"),
+        "{listed}"
+    );
+    assert!(!listed.contains("cv_"), "{listed}");
+    look_at_log(&vault, &key).await;
     vault.stop();
     let (code, said) = vault.verify();
     assert_eq!(code, 0, "{said}");
@@ -239,4 +216,49 @@ async fn widen_by_two(vault: &Vault, administrator: &str, (alice, bob): (&Path, 
     std::fs::write(vault.config(), &wider).unwrap();
     refuses(vault, &["reload"], "destination other is new");
     std::fs::write(vault.config(), &config).unwrap();
+}
+
+/// The first two sign for each other, and one of them asks for a third, with fewer scopes, whom the other approves.
+fn register_three(vault: &Vault, people: [(&Path, &str); 3]) {
+    let [(alice, alice_key), (bob, bob_key), (carol, carol_key)] = people;
+    // The first two: each signs for both.
+    refuses(vault, &["person", "add", "alice", alice_key], "two persons");
+    let found = ["person", "found", "alice", alice_key, "bob", bob_key];
+    refuses(vault, &found, "two persons");
+    refuses(vault, &as_person(carol, &found), "one of the two signs");
+    let id = waiting(&does(vault, &as_person(alice, &found)));
+    refuses(vault, &as_person(alice, &["approvals", "approve", &id]), "another person has to");
+    refuses(vault, &["approvals", "approve", &id], "add --as");
+    let said = does(vault, &as_person(bob, &["approvals", "approve", &id]));
+    assert!(said.contains("alice") && said.contains(bob_key) && said.contains("is executed"), "{said}");
+    // A third: one of the two asks, the other approves, with fewer scopes than theirs.
+    let add = ["person", "add", "carol", carol_key, "--scope", "keys:rotate"];
+    let id = waiting(&does(vault, &as_person(alice, &add)));
+    refuses(vault, &as_person(carol, &["approvals", "approve", &id]), "not a registered person's");
+    does(vault, &as_person(bob, &["approvals", "approve", &id]));
+    refuses(vault, &as_person(bob, &["approvals", "approve", &id]), "it is executed");
+    refuses(vault, &as_person(bob, &["person", "disable", "nobody"]), "no such person");
+}
+
+/// The log has each step of each request, and each refusal.
+async fn look_at_log(vault: &Vault, key: &str) {
+    let reader = PrincipalOrder { person: true, ..order("reader", None, &["audit:read"]) };
+    let events = events(&vault.client(&vault.principal(reader))).await;
+    for (action, count) in [
+        ("person.create", 3),
+        ("approval.request", 9),
+        ("approval.approve", 6),
+        ("approval.reject", 1),
+        ("approval.execute", 9),
+    ] {
+        assert_eq!(count_of(&events, action), count, "{action}");
+    }
+    let destroyed = |event: &&Value| event["action"] == "key.destroy" && event["target"]["id"] == key;
+    assert_eq!(events.iter().filter(destroyed).count(), 1);
+    let refused = |code: &str| {
+        let is_it =
+            |event: &&Value| event["action"] == "approval.refuse" && event["outcome"]["error"] == code;
+        events.iter().filter(is_it).count()
+    };
+    assert!(refused("own_request") >= 1 && refused("signature") >= 1 && refused("scope_missing") >= 1);
 }

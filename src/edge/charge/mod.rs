@@ -63,7 +63,7 @@ pub use recover::recover;
 pub use refundable::check_erase;
 pub use retries::{run as run_retries, stop as stop_retries, wake};
 pub(in crate::edge) use send::{accounted, discard, release};
-pub use settle::{Resolution, Word as ResolutionWord, settle};
+pub use settle::{settle, settle_approved};
 pub(in crate::edge) use show::log_read;
 pub use show::{charge, charges, refund, refunds};
 pub use told::{Became, told};

@@ -4,10 +4,11 @@
 use super::machine;
 use super::send::{By, Claim, count, event_about};
 use super::{Answered, Error, answer, create, retries};
+use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::edge::App;
 use crate::edge::audit::catalogue;
-use crate::edge::audit::event::Facts;
+use crate::edge::audit::event::{Actor, Facts, Origin};
 use crate::edge::directory::Caller;
 use crate::edge::keeper::PROCESSOR_SECONDS_MAX;
 use crate::edge::store::{
@@ -16,6 +17,7 @@ use crate::edge::store::{
 use crate::edge::working::Working;
 use crate::wire::control::DestinationInfo;
 use crate::wire::keeper::Digest;
+use crate::wire::resolution::{Resolution, Word};
 
 const ROUTE: &str = "POST /v1/charges/{id}/resolve";
 /// How often it starts again when another change of the charge came first.
@@ -23,40 +25,37 @@ const TRIES_MAX: u32 = 8;
 /// The error of an attempt that a person settled; its message is the reason.
 const SETTLED_BY_HAND: &str = "settled_by_hand";
 
-/// What became of it, by a person's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Word {
-    /// It was done.
-    Approved,
-    /// It was not, and will not be.
-    Declined,
-    /// It was undone: nothing moved in the end.
-    Voided,
-}
-
-/// What a person says of a charge.
-#[derive(Clone, Debug)]
-pub struct Resolution {
-    /// What became of it.
-    pub outcome: Word,
-    /// Why they know; at least a few letters.
-    pub reason: String,
-    /// The processor's id of it, if they found it.
-    pub transaction_id: Option<String>,
-    /// Which capture, refund or void it is about; the charge's own operation, or the only one that is open, if none.
-    pub operation: Option<String>,
-}
-
-/// Settles a charge, or one of its operations.
+/// Settles a charge, or one of its operations, by the word of who calls.
 pub async fn settle(
     app: &App,
     caller: &Caller,
     id: &str,
+    once: (&str, &[u8]),
+    said: &Resolution,
+) -> Result<Answered, Error> {
+    let by = By { actor: caller.actor(), origin: caller.origin() };
+    settle_by(app, (caller.tenant_id(), by), id, once, said).await
+}
+
+/// The same by the word of a person whom the supervisor knows, and another who approved it; `once` is the id of their request.
+pub async fn settle_approved(
+    app: &App,
+    (tenant, actor): (TenantId, Actor),
+    id: &str,
+    once: &str,
+    said: &Resolution,
+) -> Result<Answered, Error> {
+    let by = By { actor, origin: Origin::default() };
+    settle_by(app, (tenant, by), id, (once, once.as_bytes()), said).await
+}
+
+async fn settle_by(
+    app: &App,
+    (tenant, by): (TenantId, By),
+    id: &str,
     (key, body): (&str, &[u8]),
     said: &Resolution,
 ) -> Result<Answered, Error> {
-    let tenant = caller.tenant_id();
     let digest = Digest {
         tenant,
         route: ROUTE.replace("{id}", id),
@@ -76,7 +75,6 @@ pub async fn settle(
     if let Some(stored) = app.store.idempotency(tenant, ROUTE, &claim.key).await? {
         return create::replay(app, &claim, stored).await;
     }
-    let by = By { actor: caller.actor(), origin: caller.origin() };
     for _ in 0..TRIES_MAX {
         let charge = app.store.charge(tenant, id).await?.ok_or(Error::ChargeUnknown)?;
         if charge.id.to_string() != id {
@@ -176,8 +174,8 @@ fn settled(charge: &ChargeRow, said: &Resolution, terms: Terms) -> Result<Charge
     attempt.finished_at = Some(now);
     attempt.message = Some(said.reason.trim().to_owned());
     attempt.processor_code = None;
-    if said.transaction_id.is_some() {
-        attempt.transaction_id.clone_from(&said.transaction_id);
+    if said.processor_transaction_id.is_some() {
+        attempt.transaction_id.clone_from(&said.processor_transaction_id);
     }
     let lacks_transaction = terms.needs_transaction && attempt.transaction_id.is_none();
     let error = match said.outcome {
@@ -208,7 +206,11 @@ fn settled(charge: &ChargeRow, said: &Resolution, terms: Terms) -> Result<Charge
 /// The charge with the processor's id of a payment, capture or refund that stands and had none. The word can only be `approved`:
 /// nothing else of it changes.
 fn with_transaction(charge: &ChargeRow, said: &Resolution, now: Time) -> Result<ChargeRow, Error> {
-    let id = said.transaction_id.as_ref().filter(|_| said.outcome == Word::Approved).ok_or(Error::State)?;
+    let id = said
+        .processor_transaction_id
+        .as_ref()
+        .filter(|_| said.outcome == Word::Approved)
+        .ok_or(Error::State)?;
     let mut next = charge.clone();
     let is_meant = |operation: &Operation| said.operation.as_ref().is_none_or(|id| operation.id == *id);
     let lacks =
@@ -275,7 +277,7 @@ mod tests {
         let said = Resolution {
             outcome,
             reason: "seen".to_owned(),
-            transaction_id: None,
+            processor_transaction_id: None,
             operation: operation.map(str::to_owned),
         };
         let now = charge.created_at.plus_seconds(LONG_AFTER);

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::code::Code;
 use super::export::{self, Ask, Listed};
-use super::extract::{IdempotencyKey, OptionalBody, PathIds, Query, RawBody, looks_like_a_card, read_json};
+use super::extract::{IdempotencyKey, OptionalBody, PathIds, Query, RawBody, read_json};
 use super::problem::Problem;
 use super::reply;
 use crate::card::id::ChargeId;
@@ -21,9 +21,10 @@ use crate::card::stray;
 use crate::clock::Time;
 use crate::edge::App;
 use crate::edge::charge::answer;
-use crate::edge::charge::{self, Answered, Follow, Hold, Resolution};
+use crate::edge::charge::{self, Answered, Follow, Hold};
 use crate::edge::directory::Caller;
 use crate::edge::store::ChargeFilter;
+use crate::wire::resolution::{Fault, Resolution};
 
 /// What a list may ask for.
 pub(super) const LIST_QUERY: &[&str] = &[
@@ -38,10 +39,6 @@ pub(super) const LIST_QUERY: &[&str] = &[
     "limit",
     "starting_after",
 ];
-/// A reason says something, and is no letter to the processor.
-const REASON_CHARS: std::ops::RangeInclusive<usize> = 3..=500;
-/// No processor's id is longer.
-const TRANSACTION_BYTES_MAX: usize = 255;
 /// From so many digits on a run is looked at: the largest amounts have fewer.
 const DIGITS_STRAY_MIN: usize = 15;
 
@@ -158,15 +155,6 @@ pub(super) async fn void(
     Ok(write(charge::follow(&app, &caller, path.text("id"), (&key, &body), Follow::Void, hold).await?))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResolveBody {
-    outcome: charge::ResolutionWord,
-    reason: String,
-    processor_transaction_id: Option<String>,
-    operation: Option<String>,
-}
-
 /// `POST /v1/charges/{id}/resolve`: settles what could not be found out, by a person's word.
 pub(super) async fn resolve(
     State(app): State<App>,
@@ -175,38 +163,16 @@ pub(super) async fn resolve(
     IdempotencyKey(key): IdempotencyKey,
     RawBody(body): RawBody,
 ) -> Result<Response, Problem> {
-    let read: ResolveBody = read_json(&body)?;
-    let exempt = |id: &str| app.directory.is_exempt(caller.principal.tenant, "processor_transaction_id", id);
-    let said = read.checked(exempt)?;
-    Ok(write(charge::settle(&app, &caller, path.text("id"), (&key, &body), &said).await?))
-}
-
-impl ResolveBody {
-    fn checked(self, exempt: impl Fn(&str) -> bool) -> Result<Resolution, Problem> {
-        if stray::in_free_text(&self.reason) {
-            return Err(Problem::about(Code::StrayNumber, "reason"));
-        }
-        let length = self.reason.trim().chars().count();
-        if !REASON_CHARS.contains(&length) || self.reason.chars().any(char::is_control) {
-            return Err(Problem::about(Code::InvalidValue, "reason"));
-        }
-        if let Some(id) = &self.processor_transaction_id {
-            let param = "processor_transaction_id";
-            if id.is_empty() || id.len() > TRANSACTION_BYTES_MAX || !id.bytes().all(|b| b.is_ascii_graphic())
-            {
-                return Err(Problem::about(Code::InvalidValue, param));
-            }
-            if looks_like_a_card(id) && !exempt(id) {
-                return Err(Problem::about(Code::StrayNumber, param));
-            }
-        }
-        Ok(Resolution {
-            outcome: self.outcome,
-            reason: self.reason,
-            transaction_id: self.processor_transaction_id,
-            operation: self.operation,
-        })
+    if app.directory.needs_two_persons() {
+        return Err(Problem::of(Code::TwoPersonsRequired));
     }
+    let said: Resolution = read_json(&body)?;
+    let exempt = |id: &str| app.directory.is_exempt(caller.principal.tenant, "processor_transaction_id", id);
+    said.check(exempt).map_err(|fault| match fault {
+        Fault::Invalid(param) => Problem::about(Code::InvalidValue, param),
+        Fault::Stray(param) => Problem::about(Code::StrayNumber, param),
+    })?;
+    Ok(write(charge::settle(&app, &caller, path.text("id"), (&key, &body), &said).await?))
 }
 
 /// `DELETE /v1/charges/{id}/retries`: ends the schedule of retries.

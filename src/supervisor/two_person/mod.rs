@@ -8,6 +8,7 @@ use super::approvals::{Approval, ApprovalError, Said};
 use super::people::{People, PeopleError, Person, PersonRequest, Registration};
 use super::verbs::{DangerousVerb, scope_of};
 use crate::card::id::{ApprovalId, IdBytes, PersonId};
+use crate::card::stray::Exemptions;
 use crate::clock::Time;
 use crate::config::{Config, Environment};
 use crate::person::request::{NotCanonical, Request, Signed, Step};
@@ -62,6 +63,9 @@ pub enum Refusal {
     /// The first persons are two.
     #[error("two different persons are registered first, and one of the two signs")]
     Founders,
+    /// It may hold a card number.
+    #[error("something in it looks like a card number, or the reason is none; say it otherwise")]
+    Stray,
     /// Production takes nothing unsigned.
     #[error("in production whatever changes something is signed by a registered person: add --as KEYFILE")]
     Unsigned,
@@ -86,6 +90,7 @@ impl Refusal {
             Self::AskerGone => "asker_gone",
             Self::NotVouched => "not_vouched",
             Self::Founded | Self::Founders => "founders",
+            Self::Stray => "stray_number",
             Self::Unsigned => "unsigned",
             Self::TwoPersons => "two_persons",
         }
@@ -168,6 +173,13 @@ pub fn read(
     let person = signer(people, rules, (&request, &asked), signed, (Step::Ask, text))?;
     let said = Said { person, signed: signed.clone(), through: through.to_owned(), at: now };
     Ok(Asking { text: text.to_owned(), request, asked, said })
+}
+
+/// Whether a request may not be kept, as what people wrote into it may be a card number.
+pub fn holds_card(asked: &AdminRequest, exemptions: &Exemptions) -> bool {
+    let AdminRequest::ChargeResolve(order) = asked else { return false };
+    let exempt = |id: &str| exemptions.of(&order.tenant).allows("processor_transaction_id", id);
+    order.resolution.check(exempt).is_err()
 }
 
 /// The verb and its parameters, as the socket knows them.

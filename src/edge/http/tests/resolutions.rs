@@ -4,13 +4,15 @@ use axum::http::Method;
 use serde_json::Value;
 
 use super::{Got, Vault, card};
-use crate::card::id::{AttemptId, ChargeId, Token};
+use crate::card::id::{ApprovalId, AttemptId, ChargeId, Token};
 use crate::clock::Clock;
+use crate::edge::admin;
 use crate::edge::charge::tests;
 use crate::edge::store::{
     AttemptState, Change, ChargeRow, ChargeStatus, Operation, OperationKind, Outbound, RowChange,
 };
-use crate::wire::control::DestinationInfo;
+use crate::wire::control::{AdminAnswer, AdminCommand, DestinationInfo};
+use crate::wire::resolution::{Resolution, ResolveOrder, Word};
 
 impl Vault {
     /// A charge whose own operation stands like this.
@@ -83,6 +85,44 @@ async fn a_person_settles_a_charge_once_with_a_reason() {
             assert!(text.contains("\"person"), "{text}");
         }
     }
+}
+
+/// Where two persons are needed no principal settles a charge: the supervisor says what two of them signed, and that counts once.
+#[tokio::test]
+async fn where_two_are_needed_a_charge_is_settled_by_their_request_once() {
+    let vault = Vault::start().await;
+    let charge = vault.stuck(OperationKind::Sale, AttemptState::Manual, ChargeStatus::Manual).await;
+    vault.put(&charge).await;
+    vault.app.directory.set_two_persons(true);
+    let refused = vault.resolve("person", &charge, "k", APPROVED).await;
+    assert_eq!(refused.code(), (403, "two_persons_required"));
+    let id = ApprovalId::make(vault.clock.now()).unwrap();
+    let settle = async |tenant: &str, reason: &str| {
+        let resolution = Resolution {
+            outcome: Word::Declined,
+            reason: reason.to_owned(),
+            processor_transaction_id: None,
+            operation: None,
+        };
+        let (tenant, charge) = (tenant.to_owned(), charge.id.to_string());
+        let order = Box::new(ResolveOrder { tenant, charge, resolution });
+        admin::carry_out(&vault.app, AdminCommand::ResolveCharge { order, id, actor: "per_x".to_owned() })
+            .await
+    };
+    for (tenant, reason) in [("globex", "seen"), ("nobody", "seen"), ("acme", "4242424242424242")] {
+        assert!(matches!(settle(tenant, reason).await, AdminAnswer::Refused(_)), "{tenant}");
+    }
+    // A supervisor that could not keep the answer asks once more.
+    for _ in 0..2 {
+        assert!(matches!(settle("acme", "seen in the back office").await, AdminAnswer::Done(_)));
+    }
+    let path = format!("/v1/charges/{}", charge.id);
+    assert_eq!(vault.get("person", &path).await.body["status"], "declined");
+    let events = vault.app.store.events(None, 0, 10_000).await.unwrap();
+    let settled = |leaf: &[u8]| String::from_utf8_lossy(leaf).contains("\"charge.resolve\"");
+    let settled: Vec<_> = events.iter().filter(|event| settled(&event.leaf)).collect();
+    assert_eq!(settled.len(), 1);
+    assert!(String::from_utf8_lossy(&settled[0].leaf).contains("per_x"));
 }
 
 #[tokio::test]
