@@ -16,7 +16,7 @@ use cardvault::tools::keys::{self, KeysCommand};
 use cardvault::tools::person::{self, PersonCommand};
 use cardvault::tools::signing::{self, ApprovalsCommand};
 use cardvault::tools::terminal::{complain, say};
-use cardvault::tools::{audit, bench, codes, connector, demo, doctor, invoices, sandbox};
+use cardvault::tools::{audit, bench, codes, connector, demo, doctor, erase, invoices, sandbox};
 use clap::{Parser, Subcommand};
 
 // Every freed block is wiped: copies that hyper, serde and TLS make have no other owner who would.
@@ -117,6 +117,9 @@ enum Command {
     Codes(codes::Args),
     /// The audit log: export and verify
     Audit(audit::AuditArgs),
+    /// Erasures: verify a certificate
+    #[command(subcommand)]
+    Erase(erase::Command),
     /// Measure what the vault does a second, against a bare floor in the same run
     #[command(subcommand)]
     Bench(bench::Command),
@@ -155,6 +158,7 @@ fn main() -> ExitCode {
         Command::Connector(command) => connector::run(&command),
         Command::Codes(args) => codes::run(&args),
         Command::Audit(args) => ExitCode::from(audit::run(&args, &open_log)),
+        Command::Erase(command) => ExitCode::from(erase::run(&command)),
         Command::Bench(command) => bench::run(&command),
         Command::Invoices(command) => invoices::run(&command),
         Command::Role(args) => end(role::run(&args)),

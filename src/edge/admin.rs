@@ -319,6 +319,8 @@ async fn rotate(
 }
 
 async fn keys_changed(app: &App, changes: Vec<KeyChange>, all: KeyTable) -> Result<AdminAnswer, Refusal> {
+    // An erasure that comes after the end of a key was told must not wait for it once more.
+    keys::watch(app, &all.keys);
     keys::log_changes(app, changes, all.generation).await?;
     keys::take(app, all.keys);
     Ok(AdminAnswer::Done(String::new()))

@@ -303,6 +303,11 @@ impl Principal {
         self.row.destinations.is_empty() || self.row.destinations.iter().any(|name| name == destination)
     }
 
+    /// Whether it holds a scope that is of use to it.
+    pub fn may_use(&self, scope: Scope) -> bool {
+        self.scopes.has(scope) && (self.tenant.is_some() || !scope.needs_tenant())
+    }
+
     /// How the audit log names it.
     pub fn actor(&self) -> Actor {
         self.actor.clone()

@@ -111,6 +111,11 @@ fn watch_over(app: &App, keys: &[KeyInfo]) -> KeyWatch {
     }
 }
 
+/// Has the store go by keys as they stand.
+pub(super) fn watch(app: &App, keys: &[KeyInfo]) {
+    app.store.watch_keys(watch_over(app, keys));
+}
+
 /// Whether a data key in this state may have sealed, and can open yet.
 const fn has_sealed(state: KeyState) -> bool {
     match state {
@@ -121,7 +126,7 @@ const fn has_sealed(state: KeyState) -> bool {
 
 /// Takes keys as they stand: what is sealed again, what no record is taken under, and what may have sealed a card that is erased.
 pub(super) fn take(app: &App, keys: Vec<KeyInfo>) {
-    app.store.watch_keys(watch_over(app, &keys));
+    watch(app, &keys);
     // Whoever asks at once must not be told how far the keys before were.
     let emptying: Vec<KeyInfo> = keys.iter().filter(|key| key.emptying).copied().collect();
     if !emptying.is_empty() {

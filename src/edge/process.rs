@@ -309,5 +309,5 @@ fn take_reload(app: &App, tls: &Tls, reload: EdgeReload) {
     app.directory.set_two_persons(reload.two_persons);
     app.directory.set_erasure(reload.erasure);
     // What is erased from now on says the times that hold now.
-    keys::take(app, app.keys.all().to_vec());
+    keys::watch(app, &app.keys.all());
 }

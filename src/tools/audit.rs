@@ -14,9 +14,9 @@ use crate::attest::note::{Checkpoint, VerifierKey};
 use crate::edge::audit::export::{Log, export};
 use crate::edge::audit::verify::{Report, verify};
 
-const HOLDS: u8 = 0;
-const FAILS: u8 = 1;
-const UNREADABLE: u8 = 2;
+pub(super) const HOLDS: u8 = 0;
+pub(super) const FAILS: u8 = 1;
+pub(super) const UNREADABLE: u8 = 2;
 /// Large enough that reading is never what a verification waits for.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -133,7 +133,7 @@ fn run_verify(args: &VerifyArgs, open: &OpenLog<'_>) -> Result<u8, String> {
     Ok(if report.holds() { HOLDS } else { FAILS })
 }
 
-fn read_key(text: &str) -> Result<VerifierKey, String> {
+pub(super) fn read_key(text: &str) -> Result<VerifierKey, String> {
     if let Some(key) = VerifierKey::parse(text) {
         return Ok(key);
     }
@@ -146,7 +146,7 @@ fn read_kept(path: &Path, key: &VerifierKey) -> Result<Checkpoint, String> {
     key.open_checkpoint(&note).map_err(|e| format!("the checkpoint in {}: {e}", path.display()))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> String {
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> String {
     format!("cannot read {}: {}", path.display(), error.kind())
 }
 

@@ -9,6 +9,7 @@ pub mod codes;
 pub mod connector;
 pub mod demo;
 pub mod doctor;
+pub mod erase;
 pub mod invoices;
 pub mod keys;
 pub mod person;

@@ -1,18 +1,22 @@
 //! What is erased, and the keys that may have sealed it: they are destroyed in time, whatever dies, and then no backup brings it back.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use cardvault::card::tenant::Mode;
-use serde_json::Value;
+use cardvault::tools::client::Client;
+use serde_json::{Value, json};
 
-use crate::common::{BILLING, PATIENCE, Vault, card, events, numbers, order, run, store, text, wait_for};
+use crate::common::{
+    BILLING, PATIENCE, Vault, card, events, name, numbers, order, run, store, text, wait_for,
+};
 
-/// Ids of data keys in this state.
+/// Ids of the tenant's data keys in this state.
 fn data_keys(vault: &Vault, state: &str) -> Vec<String> {
     let (code, said) = run(&["keys", "--config", vault.config().to_str().unwrap(), "list"]);
     assert_eq!(code, 0, "{said}");
     let lines = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let is_one = |line: &Vec<&str>| line.get(1) == Some(&"data") && line.contains(&state);
+    let is_one = |line: &Vec<&str>| line.get(1..3) == Some(&["data", "acme"][..]) && line.contains(&state);
     lines.filter(is_one).map(|line| line[0].to_owned()).collect()
 }
 
@@ -40,6 +44,44 @@ fn age(vault: &Vault, days: i64) {
     assert!(aged > 0, "no key is to go");
 }
 
+/// The certificate of an erasure, once a checkpoint covers it, and what `cardvault erase verify` says of it.
+async fn certificate(vault: &Vault, who: &Client, link: &str) -> (Value, i32, String) {
+    let mut got = who.get(link).await.unwrap();
+    let end = Instant::now() + PATIENCE;
+    while got.status == 409 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        got = who.get(link).await.unwrap();
+    }
+    assert_eq!(got.status, 200, "{}", text(&got));
+    let file = vault.beside("certificate.json");
+    std::fs::write(&file, &got.body).unwrap();
+    let key = vault.path("keys/audit.pub");
+    let (code, said) = run(&["erase", "verify", name(&file), "--key", name(&key)]);
+    (got.json(), code, said)
+}
+
+/// Sixty cards a second and a look each minute: within one wait of the tests' patience, or a few on a busy machine.
+fn wait_for_end_of(vault: &Vault, key: &str) {
+    let gone = || data_keys(vault, "destroyed").iter().any(|gone| gone == key).then_some(());
+    let end = Instant::now() + PATIENCE * 3;
+    while gone().is_none() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    wait_for("the old key's end", gone);
+}
+
+/// The certificate once it is final: bytes may not be gone from every file yet.
+async fn final_certificate(vault: &Vault, who: &Client, link: &str) -> String {
+    let mut last = certificate(vault, who, link).await;
+    let end = Instant::now() + PATIENCE;
+    while last.0["status"] != "final" && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        last = certificate(vault, who, link).await;
+    }
+    assert_eq!(last.1, 0, "{}", last.2);
+    last.2
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_what_is_erased_are_destroyed_in_time_whatever_dies() {
     // Slow enough that something dies while cards are sealed again.
@@ -61,13 +103,22 @@ async fn keys_of_what_is_erased_are_destroyed_in_time_whatever_dies() {
     let client = vault.client(&credential);
     let erased = client.request("DELETE", &paths[0], &[], None).await.unwrap();
     assert_eq!(erased.status, 200, "{}", text(&erased));
+    let link = erased.json()["erasure_certificate"].as_str().unwrap().to_owned();
+    let (planned, code, said) = certificate(&vault, &client, &link).await;
+    assert!(code == 0 && said.contains("planned: after"), "{said}");
+    assert_eq!((&planned["status"], planned["keys"][0]["id"].to_string()), (&json!("planned"), old.clone()));
+    vault.tenant("other", Mode::Test);
+    let stranger = vault.application("stranger", "other", &BILLING);
+    assert_eq!(stranger.get(&link).await.unwrap().status, 404);
+    let reader = vault.application("reader", "acme", &["tokens:read"]);
+    assert_eq!(reader.get(&link).await.unwrap().status, 403);
     assert_eq!(data_keys(&vault, "active"), std::slice::from_ref(&old), "there is time yet");
 
     vault.stop();
     age(&vault, 40);
     vault.serve();
     for role in ["edge", "supervisor", "keeper", "supervisor"] {
-        std::thread::sleep(std::time::Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(250));
         if role == "supervisor" {
             vault.kill();
             vault.serve();
@@ -75,22 +126,17 @@ async fn keys_of_what_is_erased_are_destroyed_in_time_whatever_dies() {
             vault.kill_role(role);
         }
     }
-    let gone = || data_keys(&vault, "destroyed").contains(&old).then_some(());
-    for _ in 0..3 {
-        // Sixty cards a second and a look each minute: within one wait of the tests' patience, or a few on a busy machine.
-        let end = std::time::Instant::now() + PATIENCE;
-        while gone().is_none() && std::time::Instant::now() < end {
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-    }
-    wait_for("the old key's end", gone);
+    wait_for_end_of(&vault, &old);
     let client = vault.client(&credential);
     for path in &paths[1..] {
         assert_eq!(client.get(path).await.unwrap().status, 200);
     }
     let key_store = std::fs::read_to_string(vault.path("keys/keystore.json")).unwrap();
     assert!(!key_store.contains(&wrapped_before), "the key store holds the destroyed key");
-    let events = events(&vault.assessor()).await;
+    let assessor = vault.assessor();
+    let said = final_certificate(&vault, &assessor, &link).await;
+    assert!(said.contains("unrecoverable     after"), "{said}");
+    let events = events(&assessor).await;
     let of_old: Vec<&str> = events
         .iter()
         .filter(|event| event["target"]["kind"] == "key" && event["target"]["id"] == old)

@@ -37,7 +37,9 @@ async fn each_answer_is_what_is_written_here() {
 
     let erased = client.request("DELETE", &format!("/v1/tokens/{id}"), &[], None).await.unwrap();
     let when = erased.json()["erased_at"].as_str().unwrap().to_owned();
-    let expected = format!(r#"{{"id":"{id}","status":"erased","erased_at":"{when}","scrubbed_at":null}}"#);
+    let expected = format!(
+        r#"{{"id":"{id}","status":"erased","erased_at":"{when}","scrubbed_at":null,"erasure_certificate":"/v1/erasures/{id}"}}"#
+    );
     assert_eq!((erased.status, erased.body), (200, expected.into()));
 
     let gone =

@@ -94,6 +94,7 @@ codes! {
     LegalHold "legal_hold" 409 never, "The card is to be erased once its legal hold is released.", "It stays suspended until then.";
     CardUnreadable "card_unreadable" 500 never, "The stored card does not open.", "It is damaged or of another place; an operator should run cardvault doctor --deep.";
     RefundsNeedCard "refunds_need_card" 409 never, "Charges of the card cannot be refunded once it is erased.", "Their processors (destinations) want the card for a refund; refund first, or erase with forgo_refunds=true.";
+    ErasureNotFound "erasure_not_found" 404 never, "There is no certificate of an erasure of this token.", "Its card is not erased, was erased before there were certificates, or belongs to another tenant.";
     AgreementNotFound "agreement_not_found" 404 never, "There is no such agreement on this card.", "List the card's agreements.";
     // charges
     ChargeNotFound "charge_not_found" 404 never, "There is no such charge.", "It may belong to another tenant; both look the same.";

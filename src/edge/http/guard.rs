@@ -113,6 +113,7 @@ fn admit(
             let credential = bearer(request.headers()).ok_or_else(|| denied(Denied::Credential, None))?;
             let principal =
                 of.app.directory.authenticate(credential, now).map_err(|why| denied(why, None))?;
+            let scope = of.route.or.filter(|_| !principal.may_use(scope)).unwrap_or(scope);
             let tenant = of.app.directory.authorize(&principal, scope);
             let tenant = tenant.map_err(|why| denied(why, Some(principal.clone())))?;
             if let Err(wait) = principal.count_request() {

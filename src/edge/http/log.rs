@@ -114,7 +114,12 @@ fn list(events: &[StoredEvent], more: bool) -> Vec<u8> {
 }
 
 /// Looking at the log is an event: a person's before the answer.
-async fn log_look(app: &App, caller: &Caller, what: &str, count: Option<usize>) -> Result<(), Problem> {
+pub(super) async fn log_look(
+    app: &App,
+    caller: &Caller,
+    what: &str,
+    count: Option<usize>,
+) -> Result<(), Problem> {
     let event = EventDraft {
         id: EventId::make(app.clock.now())?,
         tenant: caller.principal.tenant,

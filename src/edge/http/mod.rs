@@ -11,6 +11,7 @@ mod admin;
 mod agreements;
 mod charges;
 pub mod code;
+mod erasures;
 mod export;
 pub mod extract;
 mod forwards;

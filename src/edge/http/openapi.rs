@@ -60,7 +60,10 @@ fn operation(route: &Route) -> Value {
     });
     let Value::Object(members) = &mut operation else { return operation };
     if let Some(scope) = route.scope {
-        members.insert("security".to_owned(), json!([{ "bearer": [scope.name()] }]));
+        // Any one of them is enough.
+        let any = std::iter::once(scope).chain(route.or);
+        let any: Vec<Value> = any.map(|scope| json!({ "bearer": [scope.name()] })).collect();
+        members.insert("security".to_owned(), any.into());
     }
     if !route.body.is_empty() {
         let schema = json!({ "$ref": format!("#/components/schemas/{}", route.body) });

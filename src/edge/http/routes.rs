@@ -8,7 +8,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::code::Code;
 use super::guard::{self, Guarded};
 use super::{
-    admin, agreements, charges, forwards, health, log, openapi, processor_webhooks, runs, tokens, webhooks,
+    admin, agreements, charges, erasures, forwards, health, log, openapi, processor_webhooks, runs, tokens,
+    webhooks,
 };
 use crate::edge::App;
 use crate::edge::charge::runs::Verb;
@@ -22,6 +23,8 @@ pub struct Route {
     pub path: &'static str,
     /// What the caller must hold; none for what anyone may ask.
     pub scope: Option<Scope>,
+    /// Another scope that does as well.
+    pub or: Option<Scope>,
     /// Its name in `/openapi.json`, metrics and logs.
     pub operation: &'static str,
     /// One sentence.
@@ -38,6 +41,7 @@ const ROW: Route = Route {
     method: "GET",
     path: "",
     scope: None,
+    or: None,
     operation: "",
     summary: "",
     query: &[],
@@ -89,9 +93,28 @@ pub const ROUTES: &[Route] = &[
         path: "/v1/tokens/{token}",
         scope: Some(Scope::TokensErase),
         operation: "erase_token",
-        query: tokens::ERASE_QUERY,
+        query: erasures::ERASE_QUERY,
         summary: "Erases a card; refused if charges cannot be refunded without it, unless forgo_refunds=true.",
-        handler: || on(MethodFilter::DELETE, tokens::erase),
+        handler: || on(MethodFilter::DELETE, erasures::erase),
+        ..ROW
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/tokens",
+        scope: Some(Scope::TokensErase),
+        operation: "erase_customer",
+        summary: "Erases all cards of a customer.",
+        query: erasures::CUSTOMER_QUERY,
+        handler: || on(MethodFilter::DELETE, erasures::erase_customer),
+        ..ROW
+    },
+    Route {
+        path: "/v1/erasures/{token}",
+        scope: Some(Scope::TokensErase),
+        or: Some(Scope::AuditRead),
+        operation: "read_erasure",
+        summary: "Gives the certificate of an erasure: what was erased, how, and from when on no backup can bring it back.",
+        handler: || on(MethodFilter::GET, erasures::certificate),
         ..ROW
     },
     Route {
@@ -282,6 +305,7 @@ pub const ROUTES: &[Route] = &[
         query: runs::CREATE_QUERY,
         body: "InvoiceLine",
         handler: || on(MethodFilter::POST, runs::create),
+        ..ROW
     },
     Route {
         path: "/v1/invoice_runs",

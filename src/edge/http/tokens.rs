@@ -8,6 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::code::Code;
+use super::erasures;
 use super::extract::{IdempotencyKey, PathIds, Query, RawBody};
 use super::problem::Problem;
 use super::reply;
@@ -19,12 +20,10 @@ use crate::edge::App;
 use crate::edge::charge;
 use crate::edge::directory::Caller;
 use crate::edge::store::CardStatus;
-use crate::edge::vault::{Card, Erasure};
+use crate::edge::vault::Card;
 
 /// What a list may ask for.
 pub(super) const LIST_QUERY: &[&str] = &["customer", "limit", "starting_after"];
-/// What an erase may say.
-pub(super) const ERASE_QUERY: &[&str] = &["forgo_refunds"];
 const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 100;
 /// As long as a stored card's may be.
@@ -67,9 +66,7 @@ pub(super) async fn update(
 
 /// `GET /v1/tokens?customer=`: lists a customer's cards, newest first.
 pub(super) async fn list(State(app): State<App>, caller: Caller, query: Query) -> Result<Response, Problem> {
-    let fits = |text: &str| (1..=CUSTOMER_CHARS_MAX).contains(&text.chars().count()).then(|| text.to_owned());
-    let customer = query.parsed("customer", fits)?;
-    let customer = customer.ok_or_else(|| Problem::about(Code::MissingField, "customer"))?;
+    let customer = customer_of(&query)?;
     let after = query.parsed("starting_after", Token::parse)?;
     let limit = query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let page = app.vault.list(&caller, &customer, after, limit).await?;
@@ -77,35 +74,10 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, query: Query) -
     Ok(reply::json(StatusCode::OK, &List { data, has_more: page.more }))
 }
 
-/// `DELETE /v1/tokens/{token}`: erases a card; says first if charges cannot be refunded afterwards.
-pub(super) async fn erase(
-    State(app): State<App>,
-    caller: Caller,
-    path: PathIds,
-    query: Query,
-) -> Result<Response, Problem> {
-    let token = path.token()?;
-    if query.parsed("forgo_refunds", |text| (text == "true").then_some(()))?.is_none() {
-        charge::check_erase(&app, &caller, token).await?;
-    }
-    let erased = app.vault.erase(&caller, token).await?;
-    charge::wake(&app, caller.tenant_id(), erased.token);
-    app.important.notify_one();
-    let (status, code) = match erased.erasure {
-        Erasure::Done => (StatusCode::OK, None),
-        Erasure::Held => (StatusCode::ACCEPTED, Some("legal_hold")),
-        Erasure::Waiting => (StatusCode::ACCEPTED, Some("erasing")),
-        Erasure::Overdue => (StatusCode::ACCEPTED, Some("erase_overdue")),
-    };
-    let body = ErasedAnswer {
-        id: erased.token,
-        status: erased.status,
-        code,
-        erased_at: erased.erased_at,
-        scrubbed_at: erased.scrubbed_at,
-        deadline: erased.deadline,
-    };
-    Ok(reply::json(status, &body))
+/// The customer that a query names.
+pub(super) fn customer_of(query: &Query) -> Result<String, Problem> {
+    let fits = |text: &str| (1..=CUSTOMER_CHARS_MAX).contains(&text.chars().count()).then(|| text.to_owned());
+    query.parsed("customer", fits)?.ok_or_else(|| Problem::about(Code::MissingField, "customer"))
 }
 
 /// `PUT /v1/tokens/{token}/legal_hold`: sets a legal hold.
@@ -133,6 +105,7 @@ async fn set_legal_hold(app: &App, caller: &Caller, token: Token, held: bool) ->
         erase_asked: hold.erase_asked,
         erased_at: hold.erased_at,
         scrubbed_at: hold.scrubbed_at,
+        erasure_certificate: erasures::link(app, token).await?,
     };
     Ok(reply::json(StatusCode::OK, &body))
 }
@@ -180,22 +153,6 @@ struct CardAnswer<'a> {
 }
 
 #[derive(Serialize)]
-struct ErasedAnswer {
-    #[serde(serialize_with = "display")]
-    id: Token,
-    status: CardStatus,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[serde(serialize_with = "display_some")]
-    erased_at: Option<Time>,
-    #[serde(serialize_with = "display_some")]
-    scrubbed_at: Option<Time>,
-    /// Said only of a card that waits: what keeps it should have ended by then.
-    #[serde(serialize_with = "display_some", skip_serializing_if = "Option::is_none")]
-    deadline: Option<Time>,
-}
-
-#[derive(Serialize)]
 struct HoldAnswer {
     #[serde(serialize_with = "display")]
     id: Token,
@@ -206,6 +163,8 @@ struct HoldAnswer {
     erased_at: Option<Time>,
     #[serde(serialize_with = "display_some")]
     scrubbed_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erasure_certificate: Option<String>,
 }
 
 impl<'a> Answer<'a> {

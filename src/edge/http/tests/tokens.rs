@@ -48,6 +48,40 @@ async fn a_card_is_stored_shown_changed_and_erased_under_one_token() {
 }
 
 #[tokio::test]
+async fn a_customer_is_erased_with_all_cards_and_nobody_elses() {
+    let vault = Vault::start().await;
+    let mut ids = Vec::new();
+    for (key, customer) in [("k1", "c-1"), ("k2", "c-1"), ("k3", "c-2")] {
+        let made = vault.create("billing", key, &card(VISA, &format!(r#","customer":"{customer}""#))).await;
+        ids.push(made.id());
+    }
+    let erase = |who, query| vault.ask(who, Method::DELETE, &format!("/v1/tokens{query}")).send();
+    assert_eq!(erase("billing", "").await.code(), (422, "missing_field"));
+    assert_eq!(erase("reader", "?customer=c-1").await.code(), (403, "scope_missing"));
+    let none = erase("other", "?customer=c-1").await;
+    assert_eq!((none.status, none.body["data"].as_array().unwrap().len()), (200, 0));
+    let held = format!("/v1/tokens/{}/legal_hold", ids[0]);
+    assert_eq!(vault.ask("person", Method::PUT, &held).send().await.status, 200);
+    let erased = erase("billing", "?customer=c-1").await;
+    // One is kept by its hold, so it is not done yet.
+    assert_eq!(erased.status, 202, "{}", erased.text);
+    let of = |id: &str| {
+        let data = erased.body["data"].as_array().unwrap();
+        data.iter().find(|card| card["id"] == id).unwrap().clone()
+    };
+    assert_eq!((&of(&ids[0])["code"], of(&ids[0]).get("erasure_certificate")), (&"legal_hold".into(), None));
+    let link = format!("/v1/erasures/{}", ids[1]);
+    assert_eq!(of(&ids[1])["erasure_certificate"], link.as_str());
+    let released = vault.ask("person", Method::DELETE, &held).send().await;
+    assert_eq!(released.body["erasure_certificate"], format!("/v1/erasures/{}", ids[0]).as_str());
+    let again = erase("billing", "?customer=c-1").await;
+    assert_eq!((again.status, again.body["data"].as_array().unwrap().len()), (200, 0));
+    assert_eq!(vault.get("billing", &format!("/v1/tokens/{}", ids[2])).await.status, 200);
+    let unknown = vault.get("billing", &format!("/v1/erasures/{}", ids[2])).await;
+    assert_eq!(unknown.code(), (404, "erasure_not_found"));
+}
+
+#[tokio::test]
 async fn a_card_that_waits_too_long_to_be_erased_is_told_of() {
     let vault = Vault::start().await;
     let app = &vault.app;
