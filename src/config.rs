@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::card::stray::Exemptions;
 use crate::card::tenant::Mode;
 use crate::charging::{self, Policy, RetriesConfig, RouteConfig};
-use crate::erasure::ErasureConfig;
+use crate::erasure::{ErasureConfig, Retention};
 use crate::forwarding::spec::{ForwardSpec, Place};
 use crate::webhooks::WebhooksConfig;
 use crate::wire::control::Limits;
@@ -75,6 +75,9 @@ pub struct Config {
     /// Webhooks out.
     #[serde(default)]
     pub webhooks: WebhooksConfig,
+    /// How long cards are kept, by the tenant's name.
+    #[serde(default)]
+    pub retention: Retention,
     /// How soon what is erased is out of every backup's reach.
     #[serde(default)]
     pub erasure: ErasureConfig,
@@ -404,12 +407,22 @@ impl Config {
             "forward: a name has letters, digits, dashes, dots or underscores, and is no destination's",
         );
         fault(
+            self.retention.keys().any(|name| !named(name)),
+            "retention: a tenant's name has letters, digits, dashes, dots or underscores",
+        );
+        fault(
             !self.exempt.are_sound(),
             "exempt: patterns are for customer, idempotency_key, invoice, period or processor_transaction_id, with at least 6 characters that are \
              fixed and 4 that are #",
         );
         faults.extend(self.charging().err().unwrap_or_default());
         faults.extend(self.webhooks.faults());
+        faults.extend(
+            self.retention
+                .iter()
+                .filter(|(tenant, _)| named(tenant))
+                .filter_map(|(tenant, policy)| policy.fault(tenant)),
+        );
         faults.extend(self.erasure.faults(self.environment == Environment::Production));
         for (name, forward) in &self.forward {
             let of_it = forward.faults(self.environment);
@@ -502,6 +515,7 @@ mod tests {
             .collect();
         let full = Config::parse(&all, "example").unwrap();
         assert_eq!(full.limits, Limits::default());
+        assert!(!full.retention.is_empty() && full.erasure.key_backups_kept_days.is_some());
         assert_eq!(full.charging().unwrap().retries, RetriesConfig::default().policy().unwrap());
         assert_eq!(full.charging().unwrap().routes.len(), 1);
         assert!(full.faults().is_empty() && !full.exempt.0.is_empty());

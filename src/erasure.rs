@@ -1,9 +1,16 @@
-//! How soon what is erased is out of every backup's reach, as configured (`[erasure]`).
+//! How long cards are kept (`[retention.TENANT]`), and how soon what is erased is out of every backup's reach (`[erasure]`), as
+//! configured.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Time;
+
 /// A year: who needs longer to destroy a key has no policy.
 const DAYS_MAX: u32 = 366;
+/// Ten years: no business reason lasts longer than that without an agreement.
+const RETENTION_DAYS_MAX: u32 = 3_653;
 const DAY_SECONDS: i64 = 86_400;
 const DESTROY_WITHIN: &str = "destroy_within_days=";
 const KEY_BACKUPS_KEPT: &str = "key_backups_kept_days=";
@@ -54,6 +61,45 @@ impl ErasureConfig {
             key_backups_kept_days: self.key_backups_kept_days.unwrap_or(0),
         }
     }
+}
+
+/// How long a tenant's cards are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// A card is kept while an agreement lives, and for so many days after the latest of: the end of its last agreement, its last use
+    /// that worked, its creation.
+    pub days_after_last_agreement: u32,
+}
+
+impl RetentionConfig {
+    /// What is wrong with the policy of this tenant, and what to do.
+    pub fn fault(self, tenant: &str) -> Option<String> {
+        let fits = (1..=RETENTION_DAYS_MAX).contains(&self.days_after_last_agreement);
+        (!fits)
+            .then(|| format!("retention.{tenant}.days_after_last_agreement: use 1 to {RETENTION_DAYS_MAX}"))
+    }
+
+    /// From this instant back a card that is idle is past its limit.
+    pub fn limit(self, now: Time) -> Time {
+        now.plus_seconds(-i64::from(self.days_after_last_agreement) * DAY_SECONDS)
+    }
+
+    /// As an event says it.
+    pub fn words(self) -> Vec<String> {
+        vec![format!("days_after_last_agreement={}", self.days_after_last_agreement)]
+    }
+}
+
+/// How long cards are kept, by the tenant's name.
+pub type Retention = BTreeMap<String, RetentionConfig>;
+
+/// The first of these tenants that has no policy.
+pub fn without_policy<'a>(
+    retention: &Retention,
+    tenants: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    tenants.into_iter().find(|name| !retention.contains_key(*name))
 }
 
 /// The times that hold for an erasure, in days.

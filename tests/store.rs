@@ -31,6 +31,9 @@ mod log;
 #[path = "store/records.rs"]
 mod records;
 #[cfg(test)]
+#[path = "store/retention.rs"]
+mod retention;
+#[cfg(test)]
 #[path = "store/sqlite.rs"]
 mod sqlite;
 #[cfg(test)]
@@ -110,6 +113,11 @@ mod contract {
             an_erasure_that_waited_is_told_when_it_takes_place,
             that_erased_bytes_are_gone_is_told_as_well,
             what_becomes_of_a_key_is_kept,
+        ],
+        retention: [
+            a_card_is_idle_since_the_latest_of_creation_use_and_agreement,
+            a_card_that_a_retry_is_to_use_is_not_idle,
+            what_is_idle_no_more_is_not_erased,
         ],
         forwards: [
             a_forward_counts_its_revisions_and_is_the_tenants_own,

@@ -8,6 +8,7 @@ use super::audit::catalogue;
 use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
 use super::charge;
 use super::keys;
+use super::retention;
 use super::scope::Scope;
 use super::store::{Change, CommitError, PrincipalKind, PrincipalRow, RowChange, StoreError, TenantRow};
 use crate::card::id::{ApprovalId, EventId, PrincipalId};
@@ -96,6 +97,7 @@ pub(super) async fn carry_out(app: &App, command: AdminCommand) -> AdminAnswer {
         AdminCommand::Record(recorded) => record(app, recorded).await,
         AdminCommand::ReleaseKey { key } => release_key(app, key).await,
         AdminCommand::ResealProgress => Ok(app.keys.progress().table()),
+        AdminCommand::RetentionReport => Ok(retention::report(app)),
         AdminCommand::Reloaded { actor } => reloaded(app, actor).await,
     };
     app.important.notify_one();

@@ -19,7 +19,7 @@ use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
 use crate::clock::Time;
-use crate::erasure::ErasureTerms;
+use crate::erasure::{ErasureTerms, Retention};
 use crate::person::credential::hash_of;
 use crate::wire::control::{DestinationInfo, ForwardInfo, Limits, TenantInfo, WebhookRules};
 
@@ -122,6 +122,7 @@ pub struct Directory {
     webhooks: RwLock<Arc<WebhookRules>>,
     erasure: RwLock<Arc<ErasureTerms>>,
     two_persons: AtomicBool,
+    retention: RwLock<Arc<Retention>>,
 }
 
 impl Directory {
@@ -142,6 +143,7 @@ impl Directory {
             webhooks: RwLock::default(),
             erasure: RwLock::default(),
             two_persons: AtomicBool::new(false),
+            retention: RwLock::default(),
         }
     }
 
@@ -198,6 +200,16 @@ impl Directory {
     /// Puts the times of erasures in place.
     pub fn set_erasure(&self, terms: ErasureTerms) {
         replace(&self.erasure, terms);
+    }
+
+    /// Puts the policies of retention in place.
+    pub fn set_retention(&self, retention: Retention) {
+        replace(&self.retention, retention);
+    }
+
+    /// How long cards are kept, by the tenant's name.
+    pub fn retention(&self) -> Arc<Retention> {
+        snapshot(&self.retention)
     }
 
     /// How soon what is erased is out of every backup's reach.

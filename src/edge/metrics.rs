@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::Edge;
 use super::http::routes::Route;
 use super::keys::Keys;
+use super::retention::Report;
 use crate::clock::Time;
 
 /// Seconds; from a cached read to a slow processor.
@@ -75,6 +76,10 @@ pub struct Metrics {
     checkpoint_size: Gauge<u64, AtomicU64>,
     erasures_overdue: Gauge,
     erased_keys_overdue: Gauge,
+    retention_overdue: Gauge,
+    retention_held: Gauge,
+    retention_erased: Counter,
+    retention_last_run: Gauge,
     credentials_refused: Family<At, Counter>,
     processor_webhooks: Family<Told, Counter>,
     webhooks: Family<Became, Counter>,
@@ -126,6 +131,10 @@ impl Metrics {
             checkpoint_size: Gauge::default(),
             erasures_overdue: Gauge::default(),
             erased_keys_overdue: Gauge::default(),
+            retention_overdue: Gauge::default(),
+            retention_held: Gauge::default(),
+            retention_erased: Counter::default(),
+            retention_last_run: Gauge::default(),
             credentials_refused: Family::default(),
             webhooks: Family::default(),
             webhooks_waiting: Gauge::default(),
@@ -178,6 +187,13 @@ impl Metrics {
         let help =
             "Keys that may have sealed what is erased and are not destroyed in the time that is configured";
         r.register("erased_keys_overdue", help, self.erased_keys_overdue.clone());
+        let help = "Cards past the limit of their tenant's retention that could not be erased; must be 0";
+        r.register("retention_overdue", help, self.retention_overdue.clone());
+        let help = "Cards past the limit of their tenant's retention that a legal hold keeps";
+        r.register("retention_held", help, self.retention_held.clone());
+        r.register("retention_erased", "Cards that retention has erased", self.retention_erased.clone());
+        let help = "When retention last looked through all cards, in seconds since 1970; 0 if not since the edge started";
+        r.register("retention_last_run_seconds", help, self.retention_last_run.clone());
         let help = "Times that a processor refused the operator's credentials and the other ones took over, by destination";
         r.register("credentials_refused", help, self.credentials_refused.clone());
         let help =
@@ -261,6 +277,20 @@ impl Metrics {
     /// So many keys are not destroyed in time.
     pub fn erased_keys_overdue(&self, count: usize) {
         self.erased_keys_overdue.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many keys were not destroyed in time, when it was looked last.
+    pub fn erased_keys_overdue_now(&self) -> i64 {
+        self.erased_keys_overdue.get()
+    }
+
+    /// What retention did in a look through all cards.
+    pub(super) fn retention(&self, report: &Report) {
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.retention_overdue.set(signed(report.overdue));
+        self.retention_held.set(signed(report.held));
+        self.retention_erased.inc_by(report.erased);
+        self.retention_last_run.set(report.ended_at.map_or(0, Time::seconds));
     }
 
     /// A destination refused the operator's credentials; others are used from now on.

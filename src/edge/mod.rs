@@ -7,11 +7,12 @@
 //! - [`webhooks`]: what callers are told without asking.
 //! - [`attest`]: statements and checkpoints; `admin`: what administrators have done here.
 //! - `erasures`: tells of cards that wait too long to be erased; `destruction`: has the keys go that may have sealed what is erased.
+//! - `retention`: erases cards that nobody needs any more.
 //! - `process`: start, the supervisor's words, stop; [`sealed`]: the edge of a vault without its KEK.
 //! - [`directory`], [`scope`]: who may call, and what there is.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::Notify;
@@ -43,6 +44,7 @@ pub mod keys;
 pub mod metrics;
 mod process;
 pub mod reseal;
+mod retention;
 pub mod scope;
 pub mod sealed;
 pub mod store;
@@ -80,6 +82,8 @@ pub struct Edge {
     pub limits: Limits,
     /// Who may call, and what there is.
     pub directory: Directory,
+    /// What retention did when it looked last.
+    retained: Mutex<retention::Report>,
     /// Figures.
     pub metrics: Arc<Metrics>,
     /// Woken by important events: a checkpoint follows within two seconds.
@@ -109,6 +113,7 @@ impl Edge {
             clock,
             directory: Directory::new(&limits),
             limits,
+            retained: Mutex::default(),
             metrics: Arc::new(Metrics::new()),
             important: Notify::new(),
             working: working::Keys::default(),

@@ -17,7 +17,9 @@ use super::http::{health, routes};
 use super::keeper::Keeper;
 use super::store::Store;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::{App, Edge, admin, attest, charge, destruction, erasures, forward, keys, reseal, webhooks};
+use super::{
+    App, Edge, admin, attest, charge, destruction, erasures, forward, keys, reseal, retention, webhooks,
+};
 use crate::clock::{Clock, SystemClock};
 use crate::telemetry;
 use crate::wire::control::{EdgeReload, EdgeSettings, FromEdge, Limits, ToEdge};
@@ -102,6 +104,7 @@ async fn serve(
     app.directory.set_webhooks(settings.reload.webhooks);
     app.directory.set_erasure(settings.reload.erasure);
     app.directory.set_two_persons(settings.reload.two_persons);
+    app.directory.set_retention(settings.reload.retention);
     if !attest::bind(&app).await.map_err(|error| error.to_string())? {
         return Err("the key store is of another environment than the database: use the two that belong together, or \
                     restore the one that is wrong"
@@ -168,6 +171,7 @@ fn beside(app: &App) -> JoinSet<()> {
     tasks.spawn(erasures::run(Arc::clone(app)));
     tasks.spawn(reseal::run(Arc::clone(app)));
     tasks.spawn(destruction::run(Arc::clone(app)));
+    tasks.spawn(retention::run(Arc::clone(app)));
     tasks.spawn(webhooks::run(Arc::clone(app)));
     tasks.spawn(webhooks::tell_expiring(Arc::clone(app)));
     tasks
@@ -308,6 +312,7 @@ fn take_reload(app: &App, tls: &Tls, reload: EdgeReload) {
     app.directory.set_webhooks(reload.webhooks);
     app.directory.set_two_persons(reload.two_persons);
     app.directory.set_erasure(reload.erasure);
+    app.directory.set_retention(reload.retention);
     // What is erased from now on says the times that hold now.
     keys::watch(app, &app.keys.all());
 }

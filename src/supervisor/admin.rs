@@ -67,6 +67,8 @@ pub enum AdminRequest {
     Processes,
     /// The public key that verifies the audit log.
     PublicKey,
+    /// What retention did when it looked last, and what is overdue.
+    Retention,
     /// A verb on keys.
     Key(KeyRequest),
     /// A verb on persons.
@@ -237,6 +239,8 @@ pub(super) async fn perform(
     match request {
         AdminRequest::TenantAdd { name, mode } => {
             check_name(name)?;
+            // The next start would refuse a tenant without one.
+            super::settings::retention(&vault.config, [name.as_str()])?;
             let tenant =
                 vault.key_store.add_tenant(name, *mode, SystemClock.now()).map_err(|e| e.to_string())?;
             let tenant = tenant.ok_or("a tenant of this name is there already; choose another name")?;
@@ -287,6 +291,7 @@ pub(super) async fn perform(
             );
             Ok(Next::Answer(AdminAnswer::Table(rows)))
         }
+        AdminRequest::Retention => Ok(Next::Edge(AdminCommand::RetentionReport)),
         AdminRequest::Key(KeyRequest::Progress) => Ok(Next::Edge(AdminCommand::ResealProgress)),
         AdminRequest::Key(request) => vault.answer_key(request, &actor, id).await.map(Next::Answer),
         AdminRequest::Person(request) => vault.answer_person(request, &actor, id).await.map(Next::Answer),

@@ -11,6 +11,7 @@ use super::{ranges, setup};
 use crate::card::tenant::Mode;
 use crate::config::{Config, DestinationConfig, Environment, ForwardConfig};
 use crate::connector::{self, Connector, Endpoint, Operation, Word};
+use crate::erasure::{self, Retention};
 use crate::wire::control::{
     CourierHost, CourierSettings, Destination, DestinationInfo, EdgeReload, ForwardInfo, ForwardTo,
     TenantInfo,
@@ -372,6 +373,36 @@ pub(super) fn edge_reload(
         webhooks: config.webhooks.rules(),
         erasure: config.erasure.terms(),
         two_persons: config.two_person(),
+        retention: retention(config, tenants.iter().map(|tenant| tenant.name.as_str()))?,
+    })
+}
+
+/// How long cards are kept. In production each of these tenants has a policy: a tenant's cards would be kept for ever without one.
+pub(super) fn retention<'a>(
+    config: &Config,
+    tenants: impl IntoIterator<Item = &'a str>,
+) -> Result<Retention, String> {
+    let lacks = erasure::without_policy(&config.retention, tenants);
+    match lacks.filter(|_| config.environment == Environment::Production) {
+        Some(name) => Err(format!(
+            "retention.{name}: production keeps no tenant's cards without a policy; write [retention.{name}] with \
+             days_after_last_agreement"
+        )),
+        None => Ok(config.retention.clone()),
+    }
+}
+
+/// What a reload may not do: drop a policy that is in force.
+pub(super) fn check_policies_stay<'a>(
+    now: &Config,
+    next: &Config,
+    tenants: impl IntoIterator<Item = &'a str>,
+) -> Result<(), String> {
+    let in_force = tenants.into_iter().filter(|name| now.retention.contains_key(*name));
+    erasure::without_policy(&next.retention, in_force).map_or(Ok(()), |name| {
+        Err(format!(
+            "retention.{name}: retention is not turned off while the vault runs; write the section again"
+        ))
     })
 }
 
@@ -443,6 +474,39 @@ mod tests {
         let mut lacking = without;
         lacking.credentials.remove("merchant_account");
         assert!(credentials(&lacking, &adyen).unwrap_err().contains("the connector needs it"));
+    }
+
+    #[test]
+    fn every_tenant_in_production_has_a_policy_of_retention_and_none_is_dropped() {
+        let text = include_str!("../../deploy/cardvault.example.toml");
+        let mut config = Config::parse(text, "example").unwrap();
+        let mut with = config.clone();
+        let policy = erasure::RetentionConfig { days_after_last_agreement: 9 };
+        with.retention.insert("acme".to_owned(), policy);
+        // Development may do without; what is in force stays, of a tenant that there is.
+        assert!(retention(&config, ["acme"]).is_ok());
+        let refused = check_policies_stay(&with, &config, ["other", "acme"]).unwrap_err();
+        assert!(refused.starts_with("retention.acme:"), "{refused}");
+        assert_eq!(check_policies_stay(&with, &config, ["other"]), Ok(()));
+        assert_eq!(check_policies_stay(&config, &with, ["acme"]), Ok(()));
+        for config in [&mut config, &mut with] {
+            config.environment = Environment::Production;
+        }
+        let refused = retention(&config, ["acme"]).unwrap_err();
+        assert!(refused.starts_with("retention.acme: production"), "{refused}");
+        assert!(retention(&config, []).is_ok() && retention(&with, ["acme"]).is_ok());
+        assert!(retention(&with, ["acme", "other"]).unwrap_err().starts_with("retention.other:"));
+        let tenant = TenantInfo {
+            id: crate::card::tenant::TenantId(1),
+            name: "other".to_owned(),
+            mode: Mode::Live,
+            disabled: true,
+            created_at: crate::clock::Time::from_micros(0),
+        };
+        // Where the edge is told, too: at each start and reload.
+        with.listen.plain_http = true;
+        let refused = edge_reload(&with, &[tenant], &[]).err().unwrap();
+        assert!(refused.starts_with("retention.other:"), "{refused}");
     }
 
     #[test]

@@ -95,6 +95,7 @@ impl Vault {
             People::open(&config.keys.key_store, key_store.environment()).map_err(|e| e.to_string())?;
         let approvals =
             Approvals::open(&config.keys.key_store, key_store.environment()).map_err(|e| e.to_string())?;
+        settings::retention(&config, key_store.tenants().iter().map(|tenant| tenant.name.as_str()))?;
         let destinations = settings::load_destinations(&config)?;
         let ranges = settings::load_ranges(&config)?;
         let courier_settings = settings::courier(&config)?;
@@ -306,7 +307,13 @@ impl Vault {
         }
         self.check_reach(&reach, approved)?;
         let courier = settings::courier(&config)?;
-        let edge = settings::edge_reload(&config, self.key_store.tenants(), &destinations)?;
+        let tenants = self.key_store.tenants();
+        settings::check_policies_stay(
+            &self.config,
+            &config,
+            tenants.iter().map(|tenant| tenant.name.as_str()),
+        )?;
+        let edge = settings::edge_reload(&config, tenants, &destinations)?;
         let new_ports = destinations.iter().flat_map(|new| &new.ports).any(|new| !self.ports().contains(new));
         // Only what can be reloaded is taken over; listeners, store and keys need a restart.
         self.config.destination = config.destination;
@@ -316,6 +323,7 @@ impl Vault {
         self.config.ranges = config.ranges;
         self.config.webhooks = config.webhooks;
         self.config.erasure = config.erasure;
+        self.config.retention = config.retention;
         self.config.listen.certificate = config.listen.certificate;
         self.config.listen.key = config.listen.key;
         self.destinations = destinations;

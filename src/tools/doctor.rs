@@ -28,6 +28,9 @@ pub fn run(config_path: &Path) -> Result<(), String> {
     }
     findings.extend(look_at_keys(config_path)?);
     findings.extend(look_at_people(&config, config_path)?);
+    if config.admin.socket.exists() {
+        findings.extend(look_at_retention(config_path)?);
+    }
     for finding in &findings {
         say(&format!("{} {}", if finding.holds { "ok  " } else { "WEAK" }, finding.what));
     }
@@ -92,6 +95,32 @@ fn look_at_people(config: &Config, config_path: &Path) -> Result<Option<Finding>
     let what =
         format!("people: two persons are needed, and {counting} are registered whose signatures count");
     Ok(Some(Finding { holds: counting >= 2, what }))
+}
+
+/// Whether what is past its retention is erased, and the keys are destroyed in time that may have sealed what is erased.
+fn look_at_retention(config_path: &Path) -> Result<Vec<Finding>, String> {
+    let answers = admin::ask(config_path, &[AdminRequest::Retention])?;
+    let rows = match answers.into_iter().next() {
+        Some(AdminAnswer::Table(rows)) => rows,
+        Some(_) | None => Vec::new(),
+    };
+    let Some([last, tenants, erased, held, overdue, keys]) = rows.get(1).map(Vec::as_slice) else {
+        return Err("the vault did not say what retention did".to_owned());
+    };
+    let keys_in_time = Finding {
+        holds: keys == "0",
+        what: format!("erasure: {keys} keys that may have sealed what is erased are not destroyed in time"),
+    };
+    if tenants == "0" {
+        say("note no tenant has a policy of retention: cards are kept until they are erased");
+        return Ok(vec![keys_in_time]);
+    }
+    let when = if last.is_empty() { "not since the start".to_owned() } else { format!("last at {last}") };
+    let what = format!(
+        "retention: {overdue} cards of {tenants} tenants are past their limit and not erased; looked {when}, erased {erased}, {held} are \
+         held"
+    );
+    Ok(vec![keys_in_time, Finding { holds: overdue == "0" && !last.is_empty(), what }])
 }
 
 /// Whether this kernel knows all of Landlock that the confinement asks for: it must take the ruleset as a hard requirement.

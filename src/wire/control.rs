@@ -12,7 +12,7 @@ use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
 use crate::clock::Time;
-use crate::erasure::ErasureTerms;
+use crate::erasure::{ErasureTerms, Retention};
 use crate::forwarding::spec::ForwardSpec;
 
 /// To the edge. `Start` carries the API listener, the metrics listener, the keeper pair and the courier pair; `KeeperPair` and
@@ -125,6 +125,8 @@ pub struct EdgeReload {
     pub erasure: ErasureTerms,
     /// Whether what is dangerous needs two persons.
     pub two_persons: bool,
+    /// How long cards are kept.
+    pub retention: Retention,
 }
 
 /// Where webhooks may go, and how they are tried again.
@@ -542,6 +544,8 @@ pub enum AdminCommand {
     Record(Vec<Recorded>),
     /// How far the records are that are sealed again.
     ResealProgress,
+    /// What retention did when it looked last, and what is overdue.
+    RetentionReport,
     /// Configuration was read again.
     Reloaded {
         /// Who asked.

@@ -8,7 +8,7 @@ use cardvault::tools::client::Client;
 use serde_json::{Value, json};
 
 use crate::common::{
-    BILLING, PATIENCE, Vault, card, events, name, numbers, order, run, store, text, wait_for,
+    BILLING, PATIENCE, Vault, card, count_of, events, name, numbers, order, run, store, text, wait_for,
 };
 
 /// Ids of the tenant's data keys in this state.
@@ -154,4 +154,72 @@ async fn keys_of_what_is_erased_are_destroyed_in_time_whatever_dies() {
     vault.serve();
     let back = vault.client(&credential).get(&paths[0]).await.unwrap();
     assert!(back.status >= 500, "{}", text(&back));
+}
+
+/// `cardvault …` on this vault's configuration.
+fn command(vault: &Vault, words: &[&str]) -> (i32, String) {
+    run(&[words, &["--config", vault.config().to_str().unwrap()]].concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_erases_each_card_once_whatever_dies_and_is_not_turned_off() {
+    const POLICY: &str = "\n[retention.acme]\ndays_after_last_agreement = 1\n";
+    let mut vault = Vault::start_with(|config| config + POLICY);
+    vault.tenant("acme", Mode::Test);
+    let credential = vault.principal(order("billing", Some("acme"), &BILLING));
+    let client = vault.client(&credential);
+    let mut paths = Vec::new();
+    for n in 0..120 {
+        let stored = store(&client, &format!("k-{n}"), &card(&numbers::volume(n), &format!("c-{n}"))).await;
+        paths.push(format!("/v1/tokens/{}", stored["id"].as_str().unwrap()));
+    }
+    vault.stop();
+    // As if they had been stored two days earlier: the vault's own clock cannot be moved.
+    let aged = vault.database().execute("update cards set created = created - 172800000000", []).unwrap();
+    assert_eq!(aged, 120);
+    vault.serve();
+    for role in ["edge", "supervisor", "edge"] {
+        std::thread::sleep(Duration::from_millis(60));
+        if role == "supervisor" {
+            vault.kill();
+            vault.serve();
+        } else {
+            vault.kill_role(role);
+        }
+    }
+    let client = vault.client(&credential);
+    let end = Instant::now() + PATIENCE * 3;
+    for path in &paths {
+        while client.get(path).await.unwrap().status != 410 {
+            assert!(Instant::now() < end, "a card past its limit is kept");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    wait_for("the end of the look", || {
+        let (_, said) = command(&vault, &["doctor"]);
+        said.contains("retention: 0 cards of 1 tenants are past their limit").then_some(())
+    });
+    let events = events(&vault.assessor()).await;
+    for action in ["card.erase", "card.erased"] {
+        let mut of: Vec<_> = events
+            .iter()
+            .filter(|event| event["action"] == action)
+            .map(|event| &event["target"]["id"])
+            .collect();
+        of.sort_unstable_by_key(|id| id.to_string());
+        of.dedup();
+        assert_eq!((of.len(), count_of(&events, action)), (120, 120), "{action}");
+    }
+    assert!(vault.plain("/metrics").contains("cardvault_retention_overdue 0"));
+
+    let config = std::fs::read_to_string(vault.config()).unwrap();
+    std::fs::write(vault.config(), config.replace(POLICY, "")).unwrap();
+    let (code, said) = command(&vault, &["reload"]);
+    assert!(code != 0 && said.contains("retention.acme: retention is not turned off"), "{said}");
+    std::fs::write(vault.config(), config.replace("agreement = 1", "agreement = 7")).unwrap();
+    let (code, said) = command(&vault, &["reload"]);
+    assert_eq!(code, 0, "{said}");
+    vault.stop();
+    let (code, said) = vault.verify();
+    assert_eq!(code, 0, "{said}");
 }

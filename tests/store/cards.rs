@@ -361,6 +361,8 @@ fn hold(card: &CardRow, held: bool) -> Change {
         tenant: card.tenant,
         token: card.token,
         held,
+        reference: String::new(),
+        others_seen: false,
         status_seen: card.status,
         erase_asked_seen: card.erase_asked,
     })

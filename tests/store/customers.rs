@@ -75,6 +75,8 @@ pub(crate) async fn no_event_names_a_customer_by_the_keyed_hash(harness: Harness
         tenant: ONE,
         token: card.token,
         held: true,
+        reference: String::new(),
+        others_seen: false,
         status_seen: card.status,
         erase_asked_seen: false,
     };

@@ -148,6 +148,8 @@ fn hold(leaf: &OwnedLeaf, before: Option<Known>) -> Option<(bool, bool)> {
     match (leaf.action.as_str(), leaf.facts.note.as_deref()) {
         (catalogue::CARD_HOLD, Some("set")) => Some((true, erase_asked)),
         (catalogue::CARD_HOLD, Some("released")) => Some((false, erase_asked)),
+        // Another one still keeps it.
+        (catalogue::CARD_HOLD, Some("released_one")) => Some((held, erase_asked)),
         (catalogue::CARD_HOLD, _) => None,
         (catalogue::CARD_SUSPEND, Some("legal_hold")) => Some((held, true)),
         (catalogue::CARD_ERASE, _) => Some((held, false)),

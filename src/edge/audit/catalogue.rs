@@ -37,10 +37,10 @@ actions! {
     AUTH_DENIED "auth.denied" [4] "A credential was missing, wrong, expired or disabled, or lacked the scope.";
     CARD_ACTIVATE "card.activate" [1] "A suspended card became active again.";
     CARD_CREATE "card.create" [1, 7] "A card was stored and is active; `card_sha256` and `version` are those of the row.";
-    CARD_ERASE "card.erase" [1, 7] "A card was erased, or is to be as soon as nothing needs it any more.";
+    CARD_ERASE "card.erase" [1, 7] "A card was erased, or is to be as soon as nothing needs it any more. By a policy of retention if the actor is `retention`: `fields` has it.";
     CARD_ERASE_OVERDUE "card.erase_overdue" [1, 7] "A card that is to be erased is still needed by an attempt or authorization that should have ended: somebody has to settle it.";
     CARD_ERASED "card.erased" [1, 7] "The sealed fields of a card are overwritten, those of every version; `count` says how many rows, `keys` names every data key that may have sealed it at some time, `fields` the times that were configured.";
-    CARD_HOLD "card.hold" [1, 2] "A legal hold was set or released; the card's status stays what it was.";
+    CARD_HOLD "card.hold" [1, 2] "A legal hold was set or released, as `note` says (`released_one`: another keeps the card yet); the card's status stays what it was.";
     CARD_LIST "card.list" [1] "Card records were listed, without numbers; `count` says how many.";
     CARD_READ "card.read" [1] "A card record was read, without its number.";
     CARD_RESEAL "card.reseal" [1] "Cards were sealed again under another key; `cards` has each with its version and digest.";

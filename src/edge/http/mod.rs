@@ -17,6 +17,7 @@ pub mod extract;
 mod forwards;
 pub mod guard;
 pub mod health;
+mod holds;
 pub mod listener;
 mod log;
 pub mod openapi;

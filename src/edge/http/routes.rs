@@ -8,8 +8,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::code::Code;
 use super::guard::{self, Guarded};
 use super::{
-    admin, agreements, charges, erasures, forwards, health, log, openapi, processor_webhooks, runs, tokens,
-    webhooks,
+    admin, agreements, charges, erasures, forwards, health, holds, log, openapi, processor_webhooks, runs,
+    tokens, webhooks,
 };
 use crate::edge::App;
 use crate::edge::charge::runs::Verb;
@@ -122,8 +122,9 @@ pub const ROUTES: &[Route] = &[
         path: "/v1/tokens/{token}/legal_hold",
         scope: Some(Scope::TokensHold),
         operation: "hold_token",
-        summary: "Sets a legal hold: the card is not erased until it is released.",
-        handler: || on(MethodFilter::PUT, tokens::hold),
+        summary: "Sets a legal hold, by a reference or without one: the card is not erased until each is released.",
+        body: "LegalHold",
+        handler: || on(MethodFilter::PUT, holds::hold),
         ..ROW
     },
     Route {
@@ -131,8 +132,9 @@ pub const ROUTES: &[Route] = &[
         path: "/v1/tokens/{token}/legal_hold",
         scope: Some(Scope::TokensHold),
         operation: "release_token",
-        summary: "Releases a legal hold; erases the card if that was asked for.",
-        handler: || on(MethodFilter::DELETE, tokens::release),
+        summary: "Releases the legal hold of this reference, or the one without; erases the card if no other holds it and that was asked for.",
+        query: holds::RELEASE_QUERY,
+        handler: || on(MethodFilter::DELETE, holds::release),
         ..ROW
     },
     Route {

@@ -8,7 +8,6 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::code::Code;
-use super::erasures;
 use super::extract::{IdempotencyKey, PathIds, Query, RawBody};
 use super::problem::Problem;
 use super::reply;
@@ -80,36 +79,6 @@ pub(super) fn customer_of(query: &Query) -> Result<String, Problem> {
     query.parsed("customer", fits)?.ok_or_else(|| Problem::about(Code::MissingField, "customer"))
 }
 
-/// `PUT /v1/tokens/{token}/legal_hold`: sets a legal hold.
-pub(super) async fn hold(State(app): State<App>, caller: Caller, path: PathIds) -> Result<Response, Problem> {
-    set_legal_hold(&app, &caller, path.token()?, true).await
-}
-
-/// `DELETE /v1/tokens/{token}/legal_hold`: releases it; a card whose erase was asked for is erased.
-pub(super) async fn release(
-    State(app): State<App>,
-    caller: Caller,
-    path: PathIds,
-) -> Result<Response, Problem> {
-    set_legal_hold(&app, &caller, path.token()?, false).await
-}
-
-async fn set_legal_hold(app: &App, caller: &Caller, token: Token, held: bool) -> Result<Response, Problem> {
-    let hold = app.vault.set_legal_hold(caller, token, held).await?;
-    app.important.notify_one();
-    charge::wake(app, caller.tenant_id(), hold.token);
-    let body = HoldAnswer {
-        id: hold.token,
-        legal_hold: hold.held,
-        status: hold.status,
-        erase_asked: hold.erase_asked,
-        erased_at: hold.erased_at,
-        scrubbed_at: hold.scrubbed_at,
-        erasure_certificate: erasures::link(app, token).await?,
-    };
-    Ok(reply::json(StatusCode::OK, &body))
-}
-
 /// A page of a list.
 #[derive(Serialize)]
 pub(super) struct List<T> {
@@ -150,21 +119,6 @@ struct CardAnswer<'a> {
     country: Option<&'a str>,
     exp_month: u8,
     exp_year: u16,
-}
-
-#[derive(Serialize)]
-struct HoldAnswer {
-    #[serde(serialize_with = "display")]
-    id: Token,
-    legal_hold: bool,
-    status: CardStatus,
-    erase_asked: bool,
-    #[serde(serialize_with = "display_some")]
-    erased_at: Option<Time>,
-    #[serde(serialize_with = "display_some")]
-    scrubbed_at: Option<Time>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    erasure_certificate: Option<String>,
 }
 
 impl<'a> Answer<'a> {

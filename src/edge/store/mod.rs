@@ -7,6 +7,7 @@
 //! writer reopens and rebuilds its state. Uniqueness, dedupe and idempotency are decided by the writer, one change after
 //! another, so that two racing requests cannot both win.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -32,12 +33,17 @@ pub use invoice_runs::{
     LineDone, LineFault, OfRun, RunLine, RunLineRow, RunOptions, RunOrder, RunRow, RunState, Verdict,
 };
 pub use plan::{Bar, DeclineRow, NetworkRule, Plan, Retries, RetryState, RouteLeft};
-pub use records::{ErasedKey, Erasure, KeyMark, KeyWatch, RecordPlace, Resealed, SealedRecord};
+pub use records::{
+    ErasedKey, Erasure, IdleCard, IdlePage, KeyMark, KeyWatch, LegalHold, RecordPlace, Resealed, SealedRecord,
+};
 pub use rows::{
     AgreementRow, Attempt, AttemptState, CardRow, CardStatus, ChargeRow, ChargeStatus, DisputeRow,
     DisputeStatus, FirstPayment, ForwardAnswer, ForwardRow, ForwardStatus, Installation, Operation,
     OperationKind, Outbound, PrincipalKind, PrincipalRow, TenantRow,
 };
+
+/// Legal holds of one card, at most: more cases than that are one.
+pub const LEGAL_HOLDS_MAX: usize = 32;
 
 /// What a store call gives back later.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -90,9 +96,10 @@ pub enum RowChange {
         /// Active or suspended.
         status: CardStatus,
     },
-    /// Sets or releases a legal hold; version and status stay. But a hold on a card that is `erasing` suspends it, and releasing
+    /// Sets or releases a legal hold by its reference; version and status stay. The card is held while any hold is set. But a hold on a card that is `erasing` suspends it, and releasing
     /// the hold of a card whose erase was asked for erases it. [`CommitError::NotFound`] for an erased card,
-    /// [`CommitError::Conflict`] if the card is not as it was seen: the change's events would tell of something else.
+    /// [`CommitError::Conflict`] if the card is not as it was seen: the change's events would tell of something else;
+    /// [`CommitError::TooMany`] beyond [`LEGAL_HOLDS_MAX`].
     SetLegalHold {
         /// Whose.
         tenant: TenantId,
@@ -100,6 +107,10 @@ pub enum RowChange {
         token: Token,
         /// Set, or released.
         held: bool,
+        /// Whose word it is, such as a case's number; empty for a hold without a reference.
+        reference: String,
+        /// Whether other holds of the card were set when the change was made.
+        others_seen: bool,
         /// [`CardRow::status`] when the change was made.
         status_seen: CardStatus,
         /// [`CardRow::erase_asked`] when the change was made.
@@ -116,6 +127,14 @@ pub enum RowChange {
         token: Token,
         /// Whether the caller saw a hold; [`CommitError::Conflict`] if that is no longer so.
         held_seen: bool,
+    },
+    /// Erases a card that is idle since before an instant, as [`EraseCard`](Self::EraseCard) does. [`CommitError::Conflict`] if it is not,
+    /// or a legal hold keeps it; [`CommitError::NotFound`] if there is none.
+    EraseIdle {
+        /// Which.
+        card: IdleCard,
+        /// The instant.
+        before: Time,
     },
     /// A charge as it shall be. One that belongs to a line of a run marks that line; a marked line takes another charge only after one
     /// that certainly failed, else [`CommitError::Conflict`]. `charge.revision` must be the stored one plus one, or 1 for a new one, else
@@ -493,6 +512,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Reply<'_, Result<Vec<RunLineRow>, StoreError>>;
 
+    /// The legal holds of a card, by their references.
+    fn legal_holds(&self, token: Token) -> Reply<'_, Result<Vec<LegalHold>, StoreError>>;
+
     /// The agreements of a card.
     fn agreements(&self, tenant: TenantId, token: Token) -> Reply<'_, Result<Vec<AgreementRow>, StoreError>>;
 
@@ -546,6 +568,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Watches over these keys, in place of those before.
     fn watch_keys(&self, watch: KeyWatch);
+
+    /// Cards of these tenants that are idle since before the instant of each, after this token, out of the next `limit` cards that are
+    /// old enough: a bounded step, found by the order of tokens. Cards with a live agreement or a retry to come are not idle.
+    fn idle_cards<'a>(
+        &'a self,
+        before: &'a BTreeMap<TenantId, Time>,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Reply<'a, Result<IdlePage, StoreError>>;
 
     /// The data keys that may have sealed what is erased, those included that are destroyed by now.
     fn erased_keys(&self) -> Reply<'_, Result<Vec<ErasedKey>, StoreError>>;

@@ -97,3 +97,34 @@ pub struct Erasure {
     /// The event that says that its bytes are gone from every file.
     pub scrubbed: Option<EventId>,
 }
+
+/// A card that no agreement keeps, and that was not used for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleCard {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which.
+    pub token: Token,
+    /// The latest of its creation, its last use that worked, and the end of its last agreement.
+    pub since: Time,
+    /// Whether a legal hold keeps it.
+    pub held: bool,
+}
+
+/// Some of the idle cards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdlePage {
+    /// They, in the order of their tokens.
+    pub cards: Vec<IdleCard>,
+    /// Where to go on; none at the end.
+    pub after: Option<Token>,
+}
+
+/// A legal hold of a card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegalHold {
+    /// Whose word it is, such as a case's number; empty for one without a reference.
+    pub reference: String,
+    /// When it was set; none if that was before there were references.
+    pub since: Option<Time>,
+}

@@ -14,9 +14,9 @@ use crate::edge::charge::machine;
 use crate::edge::store::{
     AgreementRow, AttemptState, CardRow, Change, ChargeFilter, ChargeRow, ChargeStatus, CommitError,
     Committed, DeclineRow, Delivery, DeliveryState, Due, DueRetry, EndpointRow, ErasedKey, Erasure,
-    ForwardRow, Installation, KeyWatch, NoticeRow, Operation, OperationKind, Page, PrincipalRow, RecordPlace,
-    Reply, RowChange, RunLineRow, RunRow, SealedRecord, Store, StoreError, StoreHealth, StoredEvent,
-    StoredIdempotency, TenantRow,
+    ForwardRow, IdlePage, Installation, KeyWatch, LegalHold, NoticeRow, Operation, OperationKind, Page,
+    PrincipalRow, RecordPlace, Reply, RowChange, RunLineRow, RunRow, SealedRecord, Store, StoreError,
+    StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
 };
 
 /// When a process dies: at which durable step of a case, and whether that step is still done.
@@ -342,6 +342,19 @@ impl Store for Mortal {
         limit: usize,
     ) -> Reply<'_, Result<Vec<SealedRecord>, StoreError>> {
         self.inner.sealed_records(after, limit)
+    }
+
+    fn legal_holds(&self, token: Token) -> Reply<'_, Result<Vec<LegalHold>, StoreError>> {
+        self.inner.legal_holds(token)
+    }
+
+    fn idle_cards<'a>(
+        &'a self,
+        before: &'a BTreeMap<TenantId, Time>,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Reply<'a, Result<IdlePage, StoreError>> {
+        self.inner.idle_cards(before, after, limit)
     }
 
     fn erased_keys(&self) -> Reply<'_, Result<Vec<ErasedKey>, StoreError>> {

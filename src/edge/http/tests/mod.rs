@@ -41,6 +41,7 @@ mod forwards;
 mod processor_webhooks;
 mod refusals;
 mod resolutions;
+mod retention;
 mod runs;
 mod tokens;
 mod webhooks;

@@ -82,6 +82,49 @@ async fn a_customer_is_erased_with_all_cards_and_nobody_elses() {
 }
 
 #[tokio::test]
+async fn a_card_is_held_until_the_hold_of_each_reference_is_released() {
+    let vault = Vault::start().await;
+    let id = vault.create("billing", "k1", &card(VISA, "")).await.id();
+    let path = format!("/v1/tokens/{id}/legal_hold");
+    let hold = |body: &'static str| vault.ask("person", Method::PUT, &path).json(body).send();
+    let release = |query: &str| vault.ask("person", Method::DELETE, &format!("{path}{query}")).send();
+    for (body, code) in [
+        (r#"{"reference":""}"#, "invalid_value"),
+        (r#"{"reference":"of the court"}"#, "invalid_value"),
+        (r#"{"reference":"4242424242424242"}"#, "stray_number"),
+        (r#"{"case":"1"}"#, "unknown_field"),
+    ] {
+        assert_eq!(hold(body).await.code(), (422, code));
+    }
+    assert_eq!(hold(r#"{"reference":"case-1"}"#).await.status, 200);
+    assert_eq!(hold(r#"{"reference":"case-1"}"#).await.status, 200);
+    let both = hold(r#"{"reference":"case-2"}"#).await;
+    let references: Vec<_> =
+        both.body["holds"].as_array().unwrap().iter().map(|hold| hold["reference"].clone()).collect();
+    assert_eq!(references, ["case-1", "case-2"]);
+    let erase = vault.ask("billing", Method::DELETE, &format!("/v1/tokens/{id}")).send().await;
+    assert_eq!(erase.code(), (202, "legal_hold"));
+    // The one without a reference was never set, and one of two is not both.
+    for (query, left) in [("", 2), ("?reference=case-3", 2), ("?reference=case-1", 1)] {
+        let kept = release(query).await;
+        assert_eq!((kept.status, &kept.body["legal_hold"]), (200, &true.into()), "{}", kept.text);
+        assert_eq!(kept.body["holds"].as_array().unwrap().len(), left);
+    }
+    let last = release("?reference=case-2").await;
+    assert_eq!((&last.body["legal_hold"], &last.body["status"]), (&false.into(), &"erased".into()));
+    let events = vault.app.store.events(None, 0, 10_000).await.unwrap();
+    let notes: Vec<serde_json::Value> = events
+        .iter()
+        .map(|event| serde_json::from_slice::<serde_json::Value>(&event.leaf).unwrap())
+        .filter(|event| event["action"] == "card.hold")
+        .map(|event| event["facts"]["note"].clone())
+        .collect();
+    assert_eq!(notes, ["set", "set", "released_one", "released"]);
+    // The references are the caller's words: the log has none of them.
+    assert!(!events.iter().any(|event| String::from_utf8_lossy(&event.leaf).contains("case-")));
+}
+
+#[tokio::test]
 async fn a_card_that_waits_too_long_to_be_erased_is_told_of() {
     let vault = Vault::start().await;
     let app = &vault.app;

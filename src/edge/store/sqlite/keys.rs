@@ -28,6 +28,7 @@ enum Kind {
     RetryOfCard = b'T',
     Invoice = b'U',
     Unlisted = b'G',
+    LastUse = b'H',
     RunInvoice = b'V',
     Pin = b'X',
     RefundedWithCard = b'Y',
@@ -125,6 +126,11 @@ pub(super) fn scrub_prefix() -> Key {
 
 pub(super) fn scrub(token: Token) -> Key {
     join(Kind::Scrub, &[token.bytes()])
+}
+
+/// When a card was used last.
+pub(super) fn last_use(token: Token) -> Key {
+    join(Kind::LastUse, &[token.bytes()])
 }
 
 /// Where the log tells of the erasure of a card.

@@ -8,6 +8,7 @@
 //!   scrubber: checkpoints beside the writer; after an erase the write-ahead log is emptied
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,9 +20,9 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::{
     AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, DeclineRow, Delivery,
-    DeliveryState, Due, DueRetry, EndpointRow, ErasedKey, Erasure, ForwardRow, Installation, KeyWatch,
-    NoticeRow, Page, PrincipalRow, RecordPlace, Reply, RunLineRow, RunRow, SealedRecord, Store, StoreError,
-    StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
+    DeliveryState, Due, DueRetry, EndpointRow, ErasedKey, Erasure, ForwardRow, IdlePage, Installation,
+    KeyWatch, LegalHold, NoticeRow, Page, PrincipalRow, RecordPlace, Reply, RunLineRow, RunRow, SealedRecord,
+    Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
 };
 use crate::card::id::{ChargeId, EndpointId, EventId, FingerprintId, ForwardId, NoticeId, RunId, Token};
 use crate::card::tenant::TenantId;
@@ -44,6 +45,7 @@ mod log;
 mod offline;
 mod read;
 mod records;
+mod retention;
 mod runs;
 mod schema;
 mod scrub;
@@ -56,6 +58,7 @@ pub use digests::{CardDigest, CardDigests, card_digests};
 pub use offline::OfflineLog;
 pub use schema::OpenError;
 
+use apply::legal_holds;
 use inbox::{Inbox, Job};
 use read::Readers;
 use writer::{Common, Figures, Writer};
@@ -344,6 +347,19 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Reply<'_, Result<Vec<SealedRecord>, StoreError>> {
         ready(self.readers.with_rows(|conn| records::read(conn, after, limit)))
+    }
+
+    fn legal_holds(&self, token: Token) -> Reply<'_, Result<Vec<LegalHold>, StoreError>> {
+        ready(self.readers.with_rows(|conn| legal_holds(conn, token)))
+    }
+
+    fn idle_cards<'a>(
+        &'a self,
+        before: &'a BTreeMap<TenantId, Time>,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Reply<'a, Result<IdlePage, StoreError>> {
+        ready(self.readers.idle_cards(before, after, limit))
     }
 
     fn erased_keys(&self) -> Reply<'_, Result<Vec<ErasedKey>, StoreError>> {

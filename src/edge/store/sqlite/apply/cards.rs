@@ -166,41 +166,6 @@ impl Applying<'_> {
         }
     }
 
-    pub(super) fn set_legal_hold(
-        &mut self,
-        tenant: TenantId,
-        token: Token,
-        held: bool,
-        seen: (CardStatus, bool),
-    ) -> Result<(), Refusal> {
-        let mut card = self.card_of(tenant, token)?;
-        if card.row.status == CardStatus::Erased {
-            return Err(CommitError::NotFound.into());
-        }
-        if (card.row.status, card.flags & FLAG_ERASE_WANTED != 0) != seen {
-            return Err(CommitError::Conflict.into());
-        }
-        let was = card.row.status;
-        if !held {
-            card.flags &= !FLAG_HOLD;
-            if card.flags & FLAG_ERASE_WANTED != 0 {
-                card.flags &= !FLAG_ERASE_WANTED;
-                return self.erase_loaded(card);
-            }
-        } else {
-            card.flags |= FLAG_HOLD;
-            // A hold stops an erase that still waits; it is taken up again on release.
-            if card.row.status == CardStatus::Erasing {
-                self.list_fingerprint(&card)?;
-                card.flags |= FLAG_ERASE_WANTED;
-                card.row.status = CardStatus::Suspended;
-            }
-        }
-        card.row.updated_at = self.now;
-        self.write_card(&card)?;
-        if was == card.row.status { Ok(()) } else { self.tell_of_card("token.suspended", &card.row) }
-    }
-
     pub(super) fn erase_card(
         &mut self,
         tenant: TenantId,
@@ -229,7 +194,7 @@ impl Applying<'_> {
     }
 
     /// Erases the card, or lets it wait for the charge that still needs it.
-    fn erase_loaded(&mut self, mut card: StoredCard) -> Result<(), Refusal> {
+    pub(super) fn erase_loaded(&mut self, mut card: StoredCard) -> Result<(), Refusal> {
         self.unlist_fingerprint(&card)?;
         if self.is_pinned(card.row.token)? {
             card.row.status = CardStatus::Erasing;
@@ -269,6 +234,7 @@ impl Applying<'_> {
         self.tell_erasure(&card.row, rows)?;
         self.index.delete(&keys::customer(customer, token));
         self.index.delete(&keys::unlisted(token));
+        self.index.delete(&keys::last_use(token));
         self.index.put(&keys::scrub(token), &[]);
         card.row = CardRow {
             customer: None,
@@ -415,7 +381,7 @@ impl Applying<'_> {
         Ok(())
     }
 
-    fn list_fingerprint(&mut self, card: &StoredCard) -> Result<(), Refusal> {
+    pub(super) fn list_fingerprint(&mut self, card: &StoredCard) -> Result<(), Refusal> {
         let Some(id) = card.sealed_id else { return Ok(()) };
         let mark = self.sealed_marks(id)?.mark;
         let customer = keys::customer_mark(card.row.tenant, card.row.customer.as_deref());
@@ -508,7 +474,7 @@ impl Applying<'_> {
         Ok(())
     }
 
-    fn write_card(&self, card: &StoredCard) -> Result<(), Refusal> {
+    pub(super) fn write_card(&self, card: &StoredCard) -> Result<(), Refusal> {
         let row = &card.row;
         self.conn.prepare_cached(include_str!("../sql/card_update.sql"))?.execute((
             row.token.bytes(),

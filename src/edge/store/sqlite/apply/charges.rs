@@ -55,6 +55,9 @@ impl Applying<'_> {
         for (key, value) in new.iter().filter(|(key, value)| old.get(*key) != Some(*value)) {
             self.index.put(key, value);
         }
+        if works(charge.status) && before.as_ref().is_none_or(|before| before.status != charge.status) {
+            self.note_use(charge.token);
+        }
         if self.is_heard(charge.tenant) {
             for notice in Notice::of_charge(before.as_ref(), charge) {
                 self.tell(charge.tenant, &notice)?;
@@ -188,6 +191,20 @@ fn entries(charge: &ChargeRow) -> BTreeMap<Key, Vec<u8>> {
 /// Whether the charge needs its version of the card: an unresolved attempt, or an open authorization.
 fn pins(charge: &ChargeRow) -> bool {
     charge.status == ChargeStatus::Authorized || unresolved(charge)
+}
+
+/// Whether a charge with this status says that the card worked.
+const fn works(status: ChargeStatus) -> bool {
+    match status {
+        ChargeStatus::Authorized | ChargeStatus::Approved => true,
+        ChargeStatus::Processing
+        | ChargeStatus::Pending
+        | ChargeStatus::Declined
+        | ChargeStatus::Failed
+        | ChargeStatus::Unknown
+        | ChargeStatus::Voided
+        | ChargeStatus::Manual => false,
+    }
 }
 
 /// Whether it can be refunded, or may turn out so, and with the card only.

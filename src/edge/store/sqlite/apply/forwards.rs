@@ -39,6 +39,9 @@ impl Applying<'_> {
             }
             None => None,
         };
+        if forward.status == ForwardStatus::Answered && card.status != CardStatus::Erased {
+            self.note_use(forward.token);
+        }
         let put = match before {
             None => include_str!("../sql/forward_insert.sql"),
             Some(_) => include_str!("../sql/forward_update.sql"),

@@ -22,8 +22,10 @@ mod customers;
 mod declines;
 mod erasures;
 mod forwards;
+mod holds;
 mod invoice_runs;
 mod records;
+mod retention;
 mod webhooks;
 
 pub(super) use charges::{load_charge, needs_card_yet, read_charge, status_of_word, status_word};
@@ -31,6 +33,7 @@ pub(super) use customers::Salt;
 pub(super) use declines::declines_of;
 pub(super) use erasures::event_of;
 pub(super) use forwards::{load_forward, load_open_forwards};
+pub(super) use holds::legal_holds;
 pub(super) use webhooks::Hooks;
 
 /// What a change needs of the writer.
@@ -109,12 +112,11 @@ impl Applying<'_> {
                 RowChange::SetCardStatus { tenant, token, status } => {
                     self.set_card_status(*tenant, *token, *status)?;
                 }
-                RowChange::SetLegalHold { tenant, token, held, status_seen, erase_asked_seen } => {
-                    self.set_legal_hold(*tenant, *token, *held, (*status_seen, *erase_asked_seen))?;
-                }
+                RowChange::SetLegalHold { .. } => self.set_legal_hold(row)?,
                 RowChange::EraseCard { tenant, token, held_seen } => {
                     self.erase_card(*tenant, *token, *held_seen)?;
                 }
+                RowChange::EraseIdle { card, before } => self.erase_idle(card, *before)?,
                 RowChange::PutCharge(charge) => self.put_charge(charge)?,
                 RowChange::PutForward(row) => self.put_forward(row)?,
                 RowChange::PutPrincipal(row) => self.put_principal(row)?,

@@ -1,0 +1,1 @@
+delete from legal_holds where token = ?1 and reference = ?2

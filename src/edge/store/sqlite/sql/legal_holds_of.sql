@@ -1,0 +1,1 @@
+select reference, since from legal_holds where token = ?1 order by reference

@@ -1,0 +1,1 @@
+select uses from retention
