@@ -127,11 +127,13 @@ pub struct KeysConfig {
 }
 
 /// Where the root key comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum RootProvider {
     /// A file beside the vault; development only.
     File,
+    /// Custodians, of whom so many give their shares at every start of a keeper.
+    Shares,
 }
 
 /// The local administration socket.
@@ -415,14 +417,15 @@ impl Config {
             "exempt: patterns are for customer, idempotency_key, invoice, period or processor_transaction_id, with at least 6 characters that are \
              fixed and 4 that are #",
         );
-        faults.extend(self.charging().err().unwrap_or_default());
+        faults.extend(self.section_faults());
+        faults
+    }
+
+    /// The same of the sections that know themselves what is wrong with them.
+    fn section_faults(&self) -> Vec<String> {
+        let mut faults = self.charging().err().unwrap_or_default();
         faults.extend(self.webhooks.faults());
-        faults.extend(
-            self.retention
-                .iter()
-                .filter(|(tenant, _)| named(tenant))
-                .filter_map(|(tenant, policy)| policy.fault(tenant)),
-        );
+        faults.extend(self.retention.iter().filter_map(|(tenant, policy)| policy.fault(tenant)));
         faults.extend(self.erasure.faults(self.environment == Environment::Production));
         for (name, forward) in &self.forward {
             let of_it = forward.faults(self.environment);
@@ -456,7 +459,7 @@ impl Config {
         };
         fault(
             self.keys.provider == RootProvider::File,
-            "keys.provider: production does not take the root key from a file; use a provider that keeps it elsewhere"
+            "keys.provider: production does not take the root key from a file; use a provider that keeps it elsewhere: \"shares\""
                 .to_owned(),
         );
         fault(

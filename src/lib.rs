@@ -3,7 +3,7 @@
 //!
 //! # Map
 //! One binary; each role is a process of its own, and code lives in the folder of the process it runs in.
-//! - [`supervisor`]: starts and watches the others; the only reader of configuration, credentials, root key, key store.
+//! - [`supervisor`]: starts and watches the others; the only reader of configuration, credentials, key store.
 //! - [`edge`]: TLS, HTTP, who may do what, charges, store, audit. Holds no keys, opens no card.
 //! - [`keeper`]: keys and clear text. No network, no files.
 //! - [`forwarder`]: TLS out to the loaded destinations only. No keys. In the same folder the courier: webhooks out, without cards.
@@ -34,6 +34,8 @@
 //! - Invariant: envelopes of old versions open (`the_golden_envelope_opens`).
 //! - Invariant: no key comes back, and none protects past its cryptoperiod (`no_key_ever_comes_back`, `a_key_seals_nothing_after_its_cryptoperiod`).
 //! - Invariant: a number stays one card while its fingerprint key changes (`a_number_stays_one_card_while_its_fingerprint_key_changes`).
+//! - Invariant: fewer custodians than it takes open nothing (`three_of_five_custodians_open_the_vault_and_nobody_else`).
+//! - Invariant: without its KEK a vault serves nothing (`without_its_kek_a_vault_says_why_and_serves_nothing`).
 //! - Invariant: no card is lost while keys change, whatever dies (`whatever_dies_no_card_is_lost_while_keys_change`).
 //! - Invariant: a change and its events are committed together or not at all (`refused_changes_leave_no_event`).
 //! - Invariant: an opening that a statement counts has one event (`an_opening_that_a_statement_counts_has_exactly_one_event`).

@@ -136,7 +136,13 @@ fn main() -> ExitCode {
     match command {
         Command::Init(args) => end(setup::init(&args).map(|made| {
             say(&format!("made {}", made.config.display()));
-            say(&format!("first administrator's credential, shown once: {}", made.credential));
+            match made.credential {
+                Some(credential) => {
+                    say(&format!("first administrator's credential, shown once: {credential}"));
+                }
+                None => say("there is no KEK yet: start it with `cardvault serve`, register custodians with `cardvault person add`, and \
+                             make the KEK with them: `cardvault keys ceremony`; then make a principal"),
+            }
         })),
         Command::Serve { config, port_file, until_stdin_closes } => {
             telemetry::start("info");

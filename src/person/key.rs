@@ -180,14 +180,14 @@ impl PersonKey {
 }
 
 /// Prefix, bytes and check, as text.
-fn checked(prefix: &str, bytes: &[u8]) -> String {
+pub(super) fn checked(prefix: &str, bytes: &[u8]) -> String {
     let mut all = Zeroizing::new(bytes.to_vec());
     all.extend_from_slice(&check(prefix, bytes));
     format!("{prefix}{}", BASE32_NOPAD.encode(&all).to_ascii_lowercase())
 }
 
 /// The bytes of a text whose check fits.
-fn unchecked(prefix: &str, symbols: &str) -> Option<Vec<u8>> {
+pub(super) fn unchecked(prefix: &str, symbols: &str) -> Option<Vec<u8>> {
     if symbols.bytes().any(|symbol| symbol.is_ascii_uppercase()) {
         return None;
     }

@@ -10,3 +10,4 @@ pub mod credential;
 pub mod key;
 pub mod request;
 pub mod scope;
+pub mod share;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::asked::ApprovalRequest;
+use super::ceremony::CustodyRequest;
 use super::keys::KeyRequest;
 use super::people::PersonRequest;
 use super::serve::{self, Lock, Waiting};
@@ -111,6 +112,8 @@ pub enum AdminRequest {
         /// The signature.
         signed: Signed,
     },
+    /// A verb on ceremonies and shares.
+    Custody(CustodyRequest),
 }
 
 /// A request with its asker and where the answer goes.
@@ -231,11 +234,7 @@ pub(super) async fn perform(
 ) -> Result<Next, String> {
     let actor = actor.to_owned();
     let done = |sentence: &str| Ok(Next::Answer(AdminAnswer::Done(sentence.to_owned())));
-    if let Some(sealed) = &vault.sealed
-        && !matches!(request, AdminRequest::Processes | AdminRequest::TenantList)
-    {
-        return Err(format!("the vault is sealed: {}", sealed.sentence));
-    }
+    check_open(vault, request)?;
     match request {
         AdminRequest::TenantAdd { name, mode } => {
             check_name(name)?;
@@ -284,28 +283,46 @@ pub(super) async fn perform(
         }
         AdminRequest::ReloadPreview => vault.preview_reload().map(Next::Answer),
         AdminRequest::Environment => done(&data_encoding::HEXLOWER.encode(&vault.key_store.environment())),
-        AdminRequest::Processes => {
-            let mut rows = vec![vec!["supervisor".to_owned(), std::process::id().to_string()]];
-            rows.extend(
-                vault.processes().into_iter().map(|(role, pid)| vec![role.to_owned(), pid.to_string()]),
-            );
-            Ok(Next::Answer(AdminAnswer::Table(rows)))
-        }
+        AdminRequest::Processes => Ok(Next::Answer(process_table(vault))),
         AdminRequest::Retention => Ok(Next::Edge(AdminCommand::RetentionReport)),
         AdminRequest::Key(KeyRequest::Progress) => Ok(Next::Edge(AdminCommand::ResealProgress)),
         AdminRequest::Key(request) => vault.answer_key(request, &actor, id).await.map(Next::Answer),
+        AdminRequest::Custody(request) => vault.answer_custody(request, &actor).await.map(Next::Answer),
         AdminRequest::Person(request) => vault.answer_person(request, &actor, id).await.map(Next::Answer),
         AdminRequest::Signed { .. } | AdminRequest::Approvals(_) => {
             Err("a signed request holds one verb".to_owned())
         }
-        AdminRequest::PublicKey => {
-            let key = vault.public_key.ok_or("there is no checkpoint key yet")?;
-            let origin = format!("{}/{}", vault.config.installation, vault.config.node);
-            let key =
-                crate::attest::note::VerifierKey::new(&origin, key).ok_or("the checkpoint key is none")?;
-            done(&key.to_string())
-        }
+        AdminRequest::PublicKey => done(&verifier_key(vault)?),
     }
+}
+
+/// Of a vault without its KEK only this can be asked.
+fn check_open(vault: &Vault, request: &AdminRequest) -> Result<(), String> {
+    let needs_no_kek = matches!(
+        request,
+        AdminRequest::Processes
+            | AdminRequest::TenantList
+            | AdminRequest::Environment
+            | AdminRequest::Person(_)
+            | AdminRequest::Custody(_)
+    );
+    match &vault.sealed {
+        Some(sealed) if !needs_no_kek => Err(format!("the vault is sealed: {}", sealed.sentence)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn process_table(vault: &Vault) -> AdminAnswer {
+    let supervisor = ("supervisor", std::process::id());
+    let all = std::iter::once(supervisor).chain(vault.processes());
+    AdminAnswer::Table(all.map(|(role, pid)| vec![role.to_owned(), pid.to_string()]).collect())
+}
+
+fn verifier_key(vault: &Vault) -> Result<String, String> {
+    let key = vault.public_key.ok_or("there is no checkpoint key yet")?;
+    let origin = format!("{}/{}", vault.config.installation, vault.config.node);
+    let key = crate::attest::note::VerifierKey::new(&origin, key).ok_or("the checkpoint key is none")?;
+    Ok(key.to_string())
 }
 
 fn add_principal(

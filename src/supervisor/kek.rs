@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use super::children::Said;
 use super::confine::{Confinement, Role};
+use super::gathering::Purpose;
 use super::key_store::StoredKey;
+use super::key_store::custody::CustodyState;
 use super::vault::Vault;
 use crate::clock::{Clock, SystemClock, Time};
 use crate::config::RootProvider;
@@ -56,6 +58,13 @@ impl Vault {
     pub(super) async fn obtain_kek(&mut self) -> Result<Noting, Sealed> {
         let record = self.key_store.kek().cloned();
         let Some(record) = record else { return self.obtain_first_kek().await };
+        if record.provider.as_deref() == Some("shares") {
+            return if self.has_kek_at_hand() {
+                Ok(Noting::Nothing)
+            } else {
+                Err(self.waits_for_custodians())
+            };
+        }
         if record.provider.is_some() {
             let from = self.source(&record)?;
             self.unseal(UnsealOrder { from, wrap: None }).await?;
@@ -70,14 +79,15 @@ impl Vault {
 
     async fn obtain_first_kek(&mut self) -> Result<Noting, Sealed> {
         let binding = self.binding(self.key_store.next_key_id());
-        let provider = match self.config.keys.provider {
-            RootProvider::File => ProviderSettings::File,
-        };
+        let provider = ProviderSettings::File;
         // A key store of the first format has keys, and no record of the KEK that stands in the file.
         if !self.key_store.keys().is_empty() {
             let from = KekSource::InFile { key: binding.key, version: 1, check_value: None };
             let wrap = Some((ProviderSettings::File, binding));
             return Ok(Noting::Wrapped(None, self.unseal(UnsealOrder { from, wrap }).await?));
+        }
+        if self.config.keys.provider == RootProvider::Shares {
+            return Err(self.waits_for_custodians());
         }
         let name = provider.name();
         let order = UnsealOrder { from: KekSource::Make, wrap: Some((provider, binding)) };
@@ -101,12 +111,12 @@ impl Vault {
         self.destroy_others().await.map_err(String::from)
     }
 
-    fn binding(&self, key: u32) -> KekBinding {
+    pub(super) fn binding(&self, key: u32) -> KekBinding {
         KekBinding { environment: self.key_store.environment(), key }
     }
 
     /// How a KEK is unwrapped that its provider wrapped.
-    fn source(&self, record: &StoredKey) -> Result<KekSource, Sealed> {
+    pub(super) fn source(&self, record: &StoredKey) -> Result<KekSource, Sealed> {
         Ok(KekSource::Unwrap {
             provider: self.provider_of(record)?,
             wrapped: record.wrapped_bytes(),
@@ -119,6 +129,16 @@ impl Vault {
     fn provider_of(&self, record: &StoredKey) -> Result<ProviderSettings, Sealed> {
         match record.provider.as_deref() {
             Some("file") | None => Ok(ProviderSettings::File),
+            Some("shares") => {
+                let custody = self.key_store.custody(CustodyState::Active);
+                let custody = custody.ok_or_else(|| {
+                    Sealed::new(
+                        ProviderFault::Malformed,
+                        "the key store has no record of the ceremony whose shares wrap the KEK; restore it",
+                    )
+                })?;
+                Ok(ProviderSettings::Shares(custody.settings()))
+            }
             Some(_) => Err(Sealed::new(
                 ProviderFault::Refused,
                 "the KEK is wrapped by a root provider that this version does not know; use the version that wrapped it",
@@ -127,7 +147,13 @@ impl Vault {
     }
 
     /// Starts an unsealer and waits until it has the KEK; it keeps it until it is told what to do with it, or another one is started.
-    async fn unseal(&mut self, order: UnsealOrder) -> Result<Obtained, Sealed> {
+    pub(super) async fn unseal(&mut self, order: UnsealOrder) -> Result<Obtained, Sealed> {
+        self.begin_unseal(order).await?;
+        self.await_obtained().await
+    }
+
+    /// Starts an unsealer; whatever another one had is gone.
+    pub(super) async fn begin_unseal(&mut self, order: UnsealOrder) -> Result<(), Sealed> {
         let unavailable = |sentence: &str| Sealed::new(ProviderFault::Unavailable, sentence);
         let file = self.open_root_file(&order)?;
         let unsealer = self
@@ -137,10 +163,21 @@ impl Vault {
         unsealer
             .tell(&ToUnsealer::Begin(Box::new(order)), &fds)
             .map_err(|_| unavailable("the unsealer does not listen"))?;
+        self.custody.gathering = None;
         self.unsealer = Some(unsealer);
+        Ok(())
+    }
+
+    /// Waits until the unsealer has the KEK.
+    pub(super) async fn await_obtained(&mut self) -> Result<Obtained, Sealed> {
         self.await_unsealer(|said| match said {
             FromUnsealer::Obtained(obtained) => Some(obtained.clone()),
-            FromUnsealer::Delivered | FromUnsealer::Destroyed | FromUnsealer::Failed { .. } => None,
+            FromUnsealer::Gathering { .. }
+            | FromUnsealer::ShareTaken
+            | FromUnsealer::ShareRefused { .. }
+            | FromUnsealer::Delivered
+            | FromUnsealer::Destroyed
+            | FromUnsealer::Failed { .. } => None,
         })
         .await
     }
@@ -149,7 +186,8 @@ impl Vault {
     fn open_root_file(&self, order: &UnsealOrder) -> Result<Option<File>, Sealed> {
         let source = match &order.from {
             KekSource::Make => false,
-            KekSource::Unwrap { provider: ProviderSettings::File, .. } | KekSource::InFile { .. } => true,
+            KekSource::Unwrap { provider, .. } => matches!(provider, ProviderSettings::File),
+            KekSource::InFile { .. } => true,
         };
         let wraps = matches!(&order.wrap, Some((ProviderSettings::File, _)));
         if !source && !wraps {
@@ -177,7 +215,10 @@ impl Vault {
     }
 
     /// Waits for a word of the unsealer. One that does not come in time is none: then the unsealer ends.
-    async fn await_unsealer<T>(&mut self, pick: impl Fn(&FromUnsealer) -> Option<T>) -> Result<T, Sealed> {
+    pub(super) async fn await_unsealer<T>(
+        &mut self,
+        pick: impl Fn(&FromUnsealer) -> Option<T>,
+    ) -> Result<T, Sealed> {
         let pick = |said: &Said| match said {
             Said::Unsealer(FromUnsealer::Failed { fault, sentence }) => {
                 Some(Err(Sealed::new(*fault, sentence.clone())))
@@ -213,23 +254,39 @@ impl Vault {
     }
 
     /// A new KEK: all keys are wrapped under it in one write of the key store, the old one becomes `old` (retired or compromised),
-    /// and then it is destroyed, at its provider as well.
+    /// and then it is destroyed, at its provider as well. Where custodians' shares wrap it, they are asked for first.
     pub(super) async fn rotate_kek(&mut self, old: KeyState, actor: &str) -> Result<String, String> {
+        let record = self.key_store.kek().ok_or("there is no KEK to take over from")?;
+        let provider = self.provider_of(record)?;
+        if matches!(provider, ProviderSettings::Shares(_)) {
+            return self.gather(Purpose::RotateKek(old)).await;
+        }
         self.destroy_old_kek(SystemClock.now()).await?;
+        let (name, binding) = (provider.name(), self.binding(self.key_store.next_key_id()));
+        let order = UnsealOrder { from: KekSource::Make, wrap: Some((provider, binding)) };
+        let made = self.unseal(order).await?;
+        self.rotate_to(made, name, old, actor).await
+    }
+
+    /// Has this KEK, which an unsealer holds, take over.
+    pub(super) async fn rotate_to(
+        &mut self,
+        made: Obtained,
+        provider: &str,
+        old: KeyState,
+        actor: &str,
+    ) -> Result<String, String> {
         let (now, actor) = (SystemClock.now(), Some(actor));
+        let noted = self.key_store.note_kek(&made, provider, now, actor);
+        let next = noted.map_err(|error| error.to_string())?;
         // Nothing was ever wrapped, on disk, under one that a rotation before left half-way.
-        let is_left = |key: &&StoredKey| key.purpose == KeyPurpose::Kek && key.state == KeyState::Pending;
+        let is_left = |key: &&StoredKey| {
+            (key.purpose, key.state) == (KeyPurpose::Kek, KeyState::Pending) && key.id != next.id
+        };
         let left: Vec<u32> = self.key_store.keys().iter().filter(is_left).map(|key| key.id).collect();
         for id in left {
             self.key_store.set_state(id, KeyState::Destroyed, now, actor).map_err(|e| e.to_string())?;
         }
-        let record = self.key_store.kek().ok_or("there is no KEK to take over from")?;
-        let provider = self.provider_of(record)?;
-        let (name, binding) = (provider.name(), self.binding(self.key_store.next_key_id()));
-        let order = UnsealOrder { from: KekSource::Make, wrap: Some((provider, binding)) };
-        let made = self.unseal(order).await?;
-        let noted = self.key_store.note_kek(&made, name, now, actor);
-        let next = noted.map_err(|error| error.to_string())?;
         let keys = self.key_store.held(&self.policy).into_iter().map(|held| held.key).collect();
         let number = self.number_own_command();
         self.hand_kek(&ToKeeperControl::Rewrap { number, keys })?;
@@ -263,10 +320,13 @@ impl Vault {
             return Ok(());
         }
         let active = self.key_store.kek().cloned().ok_or("no KEK is active: nothing is destroyed")?;
-        let from = self.source(&active)?;
-        self.unseal(UnsealOrder { from, wrap: None }).await?;
-        self.destroy_others().await?;
-        self.unsealer = None;
+        // The secret of custodians wraps all alike: there the wrapped KEK of before goes, and nothing else can.
+        if active.provider.as_deref() != Some("shares") {
+            let from = self.source(&active)?;
+            self.unseal(UnsealOrder { from, wrap: None }).await?;
+            self.destroy_others().await?;
+            self.unsealer = None;
+        }
         old.into_iter().try_for_each(|id| {
             self.key_store.set_state(id, KeyState::Destroyed, now, None).map_err(|error| error.to_string())
         })

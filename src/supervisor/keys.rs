@@ -98,6 +98,12 @@ impl Vault {
 
     /// Has the edge write into the log what it has not been told of keys, and take the keys as they stand.
     pub(super) async fn tell_of_keys(&mut self) -> Result<(), String> {
+        let recorded = self.key_store.recorded().to_vec();
+        if !recorded.is_empty() {
+            let events: Vec<_> = recorded.iter().map(|told| told.event).collect();
+            self.ask_edge(AdminCommand::Record(recorded)).await?;
+            self.key_store.forget_recorded(&events).map_err(|error| error.to_string())?;
+        }
         let changes = self.key_store.untold().to_vec();
         if changes.is_empty() {
             return Ok(());
@@ -365,9 +371,15 @@ impl Vault {
         let destroyed = self.key_store.set_state(id, KeyState::Destroyed, now, actor);
         destroyed.map_err(|error| error.to_string())?;
         self.hand_keys().await?;
+        let has_custodians =
+            self.key_store.kek().is_some_and(|kek| kek.provider.as_deref() == Some("shares"));
+        let then = if has_custodians {
+            "destroy every such copy, or have custodians replace the secret and destroy the old shares"
+        } else {
+            "`cardvault keys rotate kek` makes every such copy useless"
+        };
         Ok(format!(
-            "key {id} is destroyed here; a copy of the key store from before still holds it, wrapped: `cardvault keys rotate kek` \
-             makes every such copy useless"
+            "key {id} is destroyed here; a copy of the key store from before still holds it, wrapped: {then}"
         ))
     }
 
@@ -427,6 +439,9 @@ impl Vault {
             vec!["seals".to_owned(), key.seals.to_string()],
             vec!["key check value".to_owned(), key.check_value.clone()],
         ];
+        if let Some(provider) = &key.provider {
+            lines.push(vec!["wrapped by".to_owned(), provider.clone()]);
+        }
         lines.extend(key.history.iter().map(|step| {
             let who = step.actor.as_deref().unwrap_or("the vault");
             vec![step.at.to_string(), format!("{} ({who})", step.state.name())]

@@ -1,4 +1,4 @@
-//! The supervisor: the only reader of configuration, connectors, credentials, root key and key store. It starts the other roles,
+//! The supervisor: the only reader of configuration, connectors, credentials and key store. It starts the other roles,
 //! hands each what it may know, starts again what ends, and takes commands on the local administration socket.
 //!
 //! - [`confine`]: what each role gives up before its first message.
@@ -8,15 +8,18 @@
 //! - [`settings`]: configuration and files, turned into what each role is told.
 //! - `ranges`: the operator's table of issuer ranges.
 //! - [`vault`]: the running roles and their pairs; `kek`: the unsealer's tasks; `sealed`: a vault without its KEK.
+//! - [`ceremony`]: a secret shared among custodians; [`gathering`]: how they give their shares.
 //! - [`admin`]: the local socket and the commands that come over it.
 //! - [`setup`]: `cardvault init`.
 
 pub mod admin;
 pub mod approvals;
 pub mod asked;
+pub mod ceremony;
 mod children;
 pub mod confine;
 mod durable;
+pub mod gathering;
 mod inventory;
 mod kek;
 pub mod key_store;

@@ -397,7 +397,8 @@ impl Vault {
     /// Has the edge write into the log what it has not been told of persons.
     pub(super) async fn tell_of_people(&mut self) -> Result<(), String> {
         let untold = self.people.untold().to_vec();
-        if untold.is_empty() {
+        // Without a KEK there is no log: it is told once there is one.
+        if untold.is_empty() || self.sealed.is_some() {
             return Ok(());
         }
         let events: Vec<_> = untold.iter().map(|told| told.event).collect();

@@ -128,7 +128,7 @@ impl Served<'_> {
 
 /// Opens the vault; while there is no KEK it says why, and tries again. `false` when it is told to stop meanwhile.
 async fn open(vault: &mut Vault, desk: &mut Desk, served: &mut Served<'_>) -> Result<bool, String> {
-    let mut pause = UNSEAL_PAUSE_MIN;
+    let (mut pause, mut said) = (UNSEAL_PAUSE_MIN, None);
     loop {
         let opened = vault.open().await;
         let Err(sentence) = opened else {
@@ -143,7 +143,11 @@ async fn open(vault: &mut Vault, desk: &mut Desk, served: &mut Served<'_>) -> Re
             vault.close().await;
             vault.sealed = Some(Sealed { fault: ProviderFault::Unavailable, sentence: sentence.clone() });
         }
-        tracing::error!(reason = %sentence, "the vault is sealed");
+        if said.as_ref() != Some(&sentence) {
+            tracing::error!(reason = %sentence, "the vault is sealed");
+            said = Some(sentence);
+        }
+        vault.expire_gathering();
         vault.say_sealed().await?;
         served.say()?;
         if !await_kek(vault, desk, pause).await {
@@ -169,7 +173,12 @@ async fn await_kek(vault: &mut Vault, desk: &mut Desk, pause: Duration) -> bool 
                 }
             }
             question = desk.asked.recv() => match question {
-                Some(question) => admin::answer(vault, question, &mut desk.waiting).await,
+                Some(question) => {
+                    admin::answer(vault, question, &mut desk.waiting).await;
+                    if vault.has_kek_at_hand() {
+                        return true;
+                    }
+                }
                 None => return false,
             },
             _ = desk.hangup.recv() => tracing::error!("the vault is sealed: nothing was reloaded"),
@@ -199,6 +208,7 @@ async fn serve_opened(vault: &mut Vault, desk: &mut Desk) -> bool {
                 None => return false,
             },
             _ = keys.tick() => {
+                vault.expire_gathering();
                 tend_keys(vault).await;
                 tend_approvals(vault).await;
             }
@@ -285,7 +295,7 @@ impl Restarts {
     }
 }
 
-/// The supervisor has the root key pass through it: no core file, no ptrace, no new privileges.
+/// The supervisor has credentials and wrapped keys pass through it: no core file, no ptrace, no new privileges.
 pub(super) fn harden_supervisor() -> Result<(), String> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit};
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })

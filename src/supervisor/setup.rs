@@ -12,7 +12,7 @@ use rcgen::{
 use super::admin::{self, AdminRequest};
 use super::confine::Role;
 use super::key_store::KeyStore;
-use crate::config::Config;
+use crate::config::{Config, RootProvider};
 use crate::random;
 use crate::wire::control::{AdminAnswer, PrincipalOrder};
 
@@ -27,6 +27,9 @@ pub struct InitArgs {
     /// The name of the installation.
     #[arg(long, default_value = "dev")]
     installation: String,
+    /// What wraps the KEK: a file beside the vault, or custodians, who make it at their ceremony
+    #[arg(long, value_enum, default_value_t = RootProvider::File)]
+    provider: RootProvider,
     /// Where the API listens.
     #[arg(long, default_value = "127.0.0.1:8443")]
     api: std::net::SocketAddr,
@@ -42,7 +45,8 @@ impl InitArgs {
     /// A development installation in `directory` that listens on ports of the kernel's choice.
     pub fn on_free_ports(directory: PathBuf, sandbox: std::net::SocketAddr) -> Self {
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { directory, installation: "dev".to_owned(), api: any, metrics: any, sandbox }
+        let (installation, provider) = ("dev".to_owned(), RootProvider::File);
+        Self { directory, installation, provider, api: any, metrics: any, sandbox }
     }
 }
 
@@ -51,8 +55,8 @@ impl InitArgs {
 pub struct Made {
     /// The configuration file.
     pub config: PathBuf,
-    /// The first administrator's credential; it is nowhere else.
-    pub credential: String,
+    /// The first administrator's credential; it is nowhere else. None where there is no KEK yet, and so nothing that could keep it.
+    pub credential: Option<String>,
 }
 
 /// Makes a development installation. The directory must not hold one.
@@ -67,8 +71,10 @@ pub fn init(args: &InitArgs) -> Result<Made, String> {
     for (name, mode) in [("data", 0o700), ("keys", 0o700), ("tls", 0o700), ("credentials", 0o700)] {
         make_directory(&directory.join(name), mode)?;
     }
-    // The first start makes the root key in it.
-    write_secret(&directory.join("keys/root.key"), "")?;
+    if args.provider == RootProvider::File {
+        // The first start makes the root key in it.
+        write_secret(&directory.join("keys/root.key"), "")?;
+    }
     write_secret(&directory.join("credentials/sandbox_secret_key"), &format!("sk_test_{}", make_word()?))?;
     write_new(&directory.join("keys/inventory.toml"), super::inventory::DEFAULT, 0o644)?;
     make_certificates(&directory.join("tls"))?;
@@ -76,6 +82,9 @@ pub fn init(args: &InitArgs) -> Result<Made, String> {
     let loaded = Config::load(&config).map_err(|error| error.to_string())?;
     KeyStore::create(&loaded.keys.key_store, &loaded.installation, &loaded.node)
         .map_err(|error| error.to_string())?;
+    if args.provider == RootProvider::Shares {
+        return Ok(Made { config, credential: None });
+    }
     let administrator = PrincipalOrder {
         name: "admin".to_owned(),
         person: true,
@@ -101,7 +110,7 @@ pub fn init(args: &InitArgs) -> Result<Made, String> {
     match (first, second) {
         (Some(AdminAnswer::Credential { credential, .. }), Some(AdminAnswer::Done(key))) => {
             write_new(&directory.join("keys/audit.pub"), &format!("{key}\n"), 0o644)?;
-            Ok(Made { config, credential })
+            Ok(Made { config, credential: Some(credential) })
         }
         (Some(AdminAnswer::Refused(sentence)), _) | (_, Some(AdminAnswer::Refused(sentence))) => {
             Err(sentence)
@@ -139,12 +148,16 @@ pub(super) fn check_reach(config: &Config) -> Result<(), String> {
 }
 
 fn configuration(args: &InitArgs) -> String {
+    let provider = match args.provider {
+        RootProvider::File => "provider = \"file\"\nroot_key = \"keys/root.key\"\n",
+        RootProvider::Shares => "provider = \"shares\"\n",
+    };
     format!(
         "# Made by `cardvault init`; deploy/cardvault.example.toml shows every setting there is.\n\
          environment = \"development\"\ninstallation = \"{}\"\nnode = \"node1\"\n\n\
          [listen]\napi = \"{}\"\nmetrics = \"{}\"\ncertificate = \"tls/server.pem\"\nkey = \"tls/server.key\"\n\n\
          [store]\ndirectory = \"data\"\n\n\
-         [keys]\nprovider = \"file\"\nroot_key = \"keys/root.key\"\nkey_store = \"keys/keystore.json\"\n\
+         [keys]\n{provider}key_store = \"keys/keystore.json\"\n\
          inventory = \"keys/inventory.toml\"\n\n\
          [admin]\nsocket = \"admin.sock\"\n\n\
          [destination.sandbox]\nconnector = \"sandbox\"\nmode = \"test\"\nendpoint = \"https://{}\"\n\

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::approvals::Approvals;
+use super::ceremony::CustodyDesk;
 use super::children::{Running, Said, Word};
 use super::confine::{Confinement, Role};
 use super::inventory::{self, Policy};
@@ -60,6 +61,8 @@ pub(super) struct Vault {
     courier: Option<Running>,
     /// The one that has the KEK at hand, for as long as it is needed.
     pub(super) unsealer: Option<Running>,
+    /// What is under way with custodians.
+    pub(super) custody: CustodyDesk,
     /// Why there is no KEK, while there is none: nothing is served then.
     pub(super) sealed: Option<Sealed>,
     /// The public half of the checkpoint key, once the keeper has said it.
@@ -96,6 +99,12 @@ impl Vault {
         let approvals =
             Approvals::open(&config.keys.key_store, key_store.environment()).map_err(|e| e.to_string())?;
         settings::retention(&config, key_store.tenants().iter().map(|tenant| tenant.name.as_str()))?;
+        let is_file = key_store.kek().is_some_and(|kek| kek.provider.as_deref() != Some("shares"));
+        if is_file && config.environment == Environment::Production {
+            return Err("the KEK is wrapped by the file of root keys, which production refuses: in development, have custodians take it \
+                        over with `cardvault keys ceremony`, then `cardvault keys rotate kek`"
+                .to_owned());
+        }
         let destinations = settings::load_destinations(&config)?;
         let ranges = settings::load_ranges(&config)?;
         let courier_settings = settings::courier(&config)?;
@@ -120,6 +129,7 @@ impl Vault {
             forwarder: None,
             courier: None,
             unsealer: None,
+            custody: CustodyDesk::default(),
             sealed: None,
             public_key: None,
             answers: Vec::new(),
@@ -182,7 +192,9 @@ impl Vault {
     pub(super) fn heed(&mut self, word: Word) -> Result<(), Role> {
         match word.said {
             // It ends when it has done its work; whoever waits for it finds that it did.
-            Said::Gone if word.role == Role::Unsealer => self.unsealer = None,
+            Said::Gone if word.role == Role::Unsealer => {
+                (self.unsealer, self.custody.gathering) = (None, None);
+            }
             Said::Gone => return Err(word.role),
             Said::Keeper(FromKeeperControl::KeepCheckpoint { size, root }) => {
                 self.keep_checkpoint(size, &root)
@@ -409,7 +421,8 @@ impl Vault {
             let _ = forwarder.tell(&ToForwarderControl::Stop, &[]);
         }
         (self.edge, self.edge_is_sealed) = (None, false);
-        (self.keeper, self.forwarder, self.courier, self.unsealer) = (None, None, None, None);
+        (self.keeper, self.forwarder, self.courier) = (None, None, None);
+        (self.unsealer, self.custody.gathering) = (None, None);
     }
 
     async fn start_keeper(&mut self) -> Result<(), String> {
@@ -419,6 +432,8 @@ impl Vault {
             self.sealed = Some(sealed);
             sentence
         })?;
+        // What fails from here on is no matter of the KEK.
+        self.sealed = None;
         let settings = KeeperSettings {
             environment: self.key_store.environment(),
             origin: format!("{}/{}", self.config.installation, self.config.node),
@@ -435,8 +450,7 @@ impl Vault {
         self.hand_kek(&ToKeeperControl::Start(Box::new(settings)))?;
         self.await_keeper_ready().await?;
         self.note_kek(noting).await?;
-        self.unsealer = None;
-        self.sealed = None;
+        (self.unsealer, self.custody.gathering) = (None, None);
         if self.ranges.is_empty() { Ok(()) } else { self.tell_ranges().await }
     }
 

@@ -96,6 +96,9 @@ impl DangerousVerb {
             | AdminRequest::Processes
             | AdminRequest::PublicKey
             | AdminRequest::Environment
+            | AdminRequest::Retention
+            // Each step of a ceremony is signed by custodians, who are persons, and no step of one alone opens or moves anything.
+            | AdminRequest::Custody(_)
             | AdminRequest::Approvals(_)
             | AdminRequest::Signed { .. } => None,
         }
@@ -140,6 +143,8 @@ pub fn scope_of(request: &AdminRequest) -> Option<PersonScope> {
         | AdminRequest::Processes
         | AdminRequest::PublicKey
         | AdminRequest::Environment
+        | AdminRequest::Retention
+        | AdminRequest::Custody(_)
         | AdminRequest::Approvals(_)
         | AdminRequest::Signed { .. } => None,
     }
@@ -197,6 +202,8 @@ pub fn words(request: &AdminRequest) -> String {
         | AdminRequest::Processes
         | AdminRequest::PublicKey
         | AdminRequest::Environment
+        | AdminRequest::Retention
+        | AdminRequest::Custody(_)
         | AdminRequest::Approvals(_)
         | AdminRequest::Signed { .. } => "look".to_owned(),
     }

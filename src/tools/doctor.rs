@@ -6,7 +6,7 @@ use std::path::Path;
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 
 use super::terminal::say;
-use crate::config::{Config, Environment};
+use crate::config::{Config, RootProvider};
 use crate::supervisor::admin::{self, AdminRequest};
 use crate::supervisor::keys::KeyRequest;
 use crate::supervisor::people::PersonRequest;
@@ -35,7 +35,7 @@ pub fn run(config_path: &Path) -> Result<(), String> {
         say(&format!("{} {}", if finding.holds { "ok  " } else { "WEAK" }, finding.what));
     }
     let weak = findings.iter().filter(|finding| !finding.holds).count();
-    if config.environment == Environment::Development {
+    if config.keys.provider == RootProvider::File {
         say("note this is a development installation: its root key lies in a file");
     }
     if weak == 0 { Ok(()) } else { Err(format!("{weak} of {} protections do not hold", findings.len())) }
@@ -144,8 +144,10 @@ fn look_at_files(config: &Config) -> Vec<Finding> {
             what: format!("files: only the owner reads the {what}"),
         })
     };
+    // Where custodians hold it there is no such file, or none that matters.
+    let root_key = config.keys.root_key.as_deref().filter(|_| config.keys.provider == RootProvider::File);
     let mut findings: Vec<Finding> = [
-        private("root key", config.keys.root_key.as_deref()),
+        private("root key", root_key),
         private("key store", Some(&config.keys.key_store)),
         private("database directory", Some(&config.store.directory)),
         private("TLS private key", config.listen.key.as_deref()),

@@ -7,9 +7,11 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::administer::report;
+use super::custody::{self, CeremonyCommand, UnsealArgs};
 use super::signing;
 use super::terminal::say;
 use crate::supervisor::admin::{self, AdminRequest};
+use crate::supervisor::ceremony::CustodyRequest;
 use crate::supervisor::keys::KeyRequest;
 use crate::wire::control::AdminAnswer;
 use crate::wire::keys::KeyPurpose;
@@ -54,6 +56,17 @@ pub enum KeysCommand {
         /// Its id
         key: u32,
     },
+    /// Make a secret with custodians that wraps the KEK: nobody of them opens the vault alone
+    #[command(subcommand)]
+    Ceremony(CeremonyCommand),
+    /// Give your share, as a custodian
+    Unseal(UnsealArgs),
+    /// Have another root provider wrap the KEK; custodians take it over with `ceremony`
+    MoveRoot {
+        /// The provider
+        #[arg(long, value_parser = ["file"])]
+        to: String,
+    },
     /// Show how far the cards are that are sealed again
     Progress {
         /// Wait until they all are, with a progress bar
@@ -65,6 +78,9 @@ pub enum KeysCommand {
 /// Carries out a verb on keys.
 pub fn run(config: &Path, signer: Option<&Path>, command: KeysCommand) -> Result<(), String> {
     let (request, watches) = match command {
+        KeysCommand::Ceremony(command) => return custody::ceremony(config, command),
+        KeysCommand::Unseal(args) => return custody::unseal(config, &args),
+        KeysCommand::MoveRoot { to: _ } => (AdminRequest::Custody(CustodyRequest::MoveToFile), false),
         KeysCommand::List => (AdminRequest::Key(KeyRequest::List), false),
         KeysCommand::Show { key } => (AdminRequest::Key(KeyRequest::Show(key)), false),
         KeysCommand::Rotate { purpose, tenant, watch } => {

@@ -7,6 +7,7 @@ pub mod charges;
 pub mod client;
 pub mod codes;
 pub mod connector;
+pub mod custody;
 pub mod demo;
 pub mod doctor;
 pub mod erase;

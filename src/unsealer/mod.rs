@@ -3,9 +3,12 @@
 //!
 //! - [`provider`]: what a root provider is.
 //! - [`file`]: the file provider, for development.
+//! - [`shares`]: custodians' shares; [`shamir`]: the arithmetic of them.
 
 pub mod file;
 pub mod provider;
+pub mod shamir;
+pub mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +20,8 @@ use zeroize::Zeroizing;
 
 use self::file::FileProvider;
 use self::provider::{ClearKek, ProviderError, RootProvider};
+use self::shamir::Bytes;
+use self::shares::SharesProvider;
 use crate::keeper::keys::Mac;
 use crate::random;
 use crate::wire::pair;
@@ -30,7 +35,7 @@ pub fn run(control: UnixStream) -> Result<(), String> {
     let Ok((ToUnsealer::Begin(order), fds)) = pair::receive(&control) else {
         return Err("the supervisor did not say what to unseal".to_owned());
     };
-    let mut task = match Task::begin(*order, fds) {
+    let mut task = match Task::begin(&control, *order, fds) {
         Ok(task) => task,
         Err(error) => {
             tell(&control, &failed(error));
@@ -42,6 +47,9 @@ pub fn run(control: UnixStream) -> Result<(), String> {
         let done = match message {
             ToUnsealer::Deliver => task.deliver(fds).map(|()| FromUnsealer::Delivered),
             ToUnsealer::DestroyOthers => task.destroy_others().map(|()| FromUnsealer::Destroyed),
+            ToUnsealer::Share { place, .. } => Ok(FromUnsealer::ShareRefused {
+                sentence: format!("share {place}: enough are there already"),
+            }),
             ToUnsealer::Begin(_) => continue,
         };
         tell(&control, &done.unwrap_or_else(failed));
@@ -67,16 +75,25 @@ struct Task {
 }
 
 impl Task {
-    fn begin(order: UnsealOrder, fds: Vec<OwnedFd>) -> Result<Self, ProviderError> {
-        let mut given = Given { file: fds.into_iter().next().map(File::from) };
+    fn begin(control: &UnixStream, order: UnsealOrder, fds: Vec<OwnedFd>) -> Result<Self, ProviderError> {
+        let shares = order.shares().map(|settings| shares::gather(control, settings)).transpose()?;
+        let mut given = Given { file: fds.into_iter().next().map(File::from), shares };
         let (kek, known, source) = obtain(order.from, &mut given)?;
         let check_value = Mac::new(kek.as_slice()).check_value();
         if known.is_some_and(|known| known != check_value) {
             return Err(file::another());
         }
+        let mut issued = None;
         let (wrapped, keeping) = match (order.wrap, source) {
             (Some((settings, binding)), _) => {
-                let mut provider = given.provider(&settings)?;
+                let mut provider: Box<dyn RootProvider> = match &settings {
+                    ProviderSettings::NewShares(new) => {
+                        let (provider, made) = SharesProvider::make(new)?;
+                        issued = Some(made);
+                        Box::new(provider)
+                    }
+                    ProviderSettings::File | ProviderSettings::Shares(_) => given.provider(&settings)?,
+                };
                 let wrapped = provider.wrap(&kek, &binding)?;
                 // What cannot be unwrapped again must not become the only one there is.
                 if provider.unwrap(&wrapped, &binding)?.as_slice() != kek.as_slice() {
@@ -88,7 +105,7 @@ impl Task {
             }
             (None, source) => (Vec::new(), source),
         };
-        Ok(Self { kek, obtained: Obtained { check_value, wrapped }, keeping })
+        Ok(Self { kek, obtained: Obtained { check_value, wrapped, issued }, keeping })
     }
 
     fn deliver(&self, fds: Vec<OwnedFd>) -> Result<(), ProviderError> {
@@ -105,12 +122,20 @@ impl Task {
 /// What the supervisor handed over to reach providers with.
 struct Given {
     file: Option<File>,
+    /// The secret that shares gave.
+    shares: Option<Bytes>,
 }
 
 impl Given {
     fn provider(&mut self, settings: &ProviderSettings) -> Result<Box<dyn RootProvider>, ProviderError> {
         match settings {
             ProviderSettings::File => Ok(Box::new(self.file()?)),
+            ProviderSettings::Shares(_) | ProviderSettings::NewShares(_) => {
+                let secret = self.shares.as_ref().ok_or_else(|| {
+                    ProviderError::new(ProviderFault::Waiting, "custodians have to give their shares first")
+                })?;
+                Ok(Box::new(SharesProvider::new(secret)))
+            }
         }
     }
 

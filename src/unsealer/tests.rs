@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use super::*;
+use crate::person::share::{custodian_info, open_with, public_of, seal_to, unseal_info};
+use crate::unsealer::shares::gather as gather_shares;
+use crate::wire::unsealer::{Issued, NewSharesSettings, SharesSettings};
 
 const PLACE: KekBinding = KekBinding { environment: [1; 16], key: 9 };
 const KEK: [u8; 32] = [7; 32];
@@ -16,6 +19,10 @@ trait Stand {
     fn provider(&self) -> Box<dyn RootProvider>;
     /// The same kind of provider with another root key.
     fn other(&self) -> Box<dyn RootProvider>;
+    /// What comes of it where its root key cannot be reached.
+    fn outage(&self) -> ProviderError;
+    /// What comes of it where it will not give what it has.
+    fn refusal(&self) -> ProviderError;
 }
 
 struct FileStand {
@@ -47,6 +54,117 @@ impl Stand for FileStand {
         other.wrap(&KEK, &PLACE).unwrap();
         Box::new(other)
     }
+
+    fn outage(&self) -> ProviderError {
+        let wrapped = self.provider().wrap(&KEK, &PLACE).unwrap();
+        // Opened, and not to be read.
+        let unreadable = File::options().write(true).open(self.path("root.key")).unwrap();
+        FileProvider::new(unreadable).unwrap().unwrap(&wrapped, &PLACE).err().unwrap()
+    }
+
+    fn refusal(&self) -> ProviderError {
+        let file = self.open("open.key");
+        file.set_permissions(std::fs::Permissions::from_mode(0o644)).unwrap();
+        FileProvider::new(file).err().unwrap()
+    }
+}
+
+/// Two custodians of three, each with a key of their own.
+struct SharesStand {
+    custodians: Vec<[u8; 32]>,
+    settings: SharesSettings,
+    issued: Issued,
+}
+
+const CEREMONY: [u8; 16] = [6; 16];
+
+impl SharesStand {
+    fn new() -> Self {
+        let custodians: Vec<[u8; 32]> = (0..3).map(|_| random::make_bytes().unwrap()).collect();
+        let issued = Self::make(&custodians);
+        let settings = SharesSettings {
+            ceremony: CEREMONY,
+            threshold: 2,
+            secret_check: issued.secret_check.clone(),
+            shares: issued.shares.iter().map(|share| (share.place, share.check_value.clone())).collect(),
+        };
+        Self { custodians, settings, issued }
+    }
+
+    fn make(custodians: &[[u8; 32]]) -> Issued {
+        let custodians = custodians.iter().map(|secret| public_of(secret).unwrap()).collect();
+        let new = NewSharesSettings { ceremony: CEREMONY, threshold: 2, rehearsal: false, custodians };
+        SharesProvider::make(&new).unwrap().1
+    }
+
+    /// The share of a place, as its custodian opens it, sealed to this key.
+    fn give(&self, place: usize, to: &[u8; 32]) -> Vec<u8> {
+        let sealed = &self.issued.shares[place - 1].sealed;
+        let text = open_with(&self.custodians[place - 1], &custodian_info(&CEREMONY), sealed).unwrap();
+        seal_to(to, &unseal_info(&CEREMONY), &text).unwrap()
+    }
+
+    /// Gives shares by place, sealed to the unsealer's key; what the last one was answered with, and what came of it.
+    fn gather(&self, places: &[(u8, usize)]) -> (Option<FromUnsealer>, Result<Bytes, ProviderError>) {
+        let (ours, theirs) = pair::make_pair().unwrap();
+        let settings = self.settings.clone();
+        let gathering = std::thread::spawn(move || gather_shares(&theirs, &settings));
+        let Ok((FromUnsealer::Gathering { public }, _)) = pair::receive(&ours) else { panic!() };
+        let mut said = None;
+        for (place, of) in places {
+            let sealed = self.give(*of, &public);
+            pair::send(&ours, &ToUnsealer::Share { place: *place, sealed }, &[]).unwrap();
+            said = Some(pair::receive(&ours).unwrap().0);
+        }
+        drop(ours);
+        (said, gathering.join().unwrap())
+    }
+}
+
+impl Stand for SharesStand {
+    fn provider(&self) -> Box<dyn RootProvider> {
+        Box::new(SharesProvider::new(&self.gather(&[(3, 3), (1, 1)]).1.unwrap()))
+    }
+
+    fn other(&self) -> Box<dyn RootProvider> {
+        Self::new().provider()
+    }
+
+    fn outage(&self) -> ProviderError {
+        self.gather(&[(1, 1)]).1.err().unwrap()
+    }
+
+    fn refusal(&self) -> ProviderError {
+        // The record of the secret was edited: each share is right, and together they are refused.
+        let mut stand = Self::new();
+        stand.settings.secret_check = "000000".to_owned();
+        stand.gather(&[(1, 1), (2, 2)]).1.err().unwrap()
+    }
+}
+
+#[test]
+fn a_share_is_taken_in_its_place_once_and_another_is_named() {
+    let stand = SharesStand::new();
+    let refused = |places: &[(u8, usize)], word: &str| {
+        let (said, secret) = stand.gather(places);
+        let Some(FromUnsealer::ShareRefused { sentence }) = said else { panic!("{said:?}") };
+        assert!(sentence.contains(word), "{sentence}");
+        assert!(secret.is_err());
+    };
+    refused(&[(1, 1), (1, 1)], "share 1: it is there already");
+    refused(&[(1, 2)], "share 2: it is another person's");
+    let mut other = SharesStand::new();
+    other.settings = stand.settings.clone();
+    let (said, _) = other.gather(&[(2, 2)]);
+    assert!(matches!(said, Some(FromUnsealer::ShareRefused { sentence })
+        if sentence == "share 2: it is not the one that was issued"));
+    let mut elsewhere = SharesStand::new();
+    elsewhere.settings.ceremony = [7; 16];
+    let (said, _) = elsewhere.gather(&[(2, 2)]);
+    // Sealed for the ceremony that it is of.
+    assert!(
+        matches!(said, Some(FromUnsealer::ShareRefused { sentence }) if sentence.starts_with("share 2: "))
+    );
 }
 
 fn fault_of(unwrapped: Result<ClearKek, ProviderError>) -> ProviderFault {
@@ -94,6 +212,13 @@ fn any_edited_byte_is_found(stand: &dyn Stand) {
     }
 }
 
+fn an_outage_is_told_from_a_refusal(stand: &dyn Stand) {
+    let outage = stand.outage();
+    assert_eq!(outage.fault, ProviderFault::Unavailable, "{outage}");
+    let refusal = stand.refusal();
+    assert!(matches!(refusal.fault, ProviderFault::Refused | ProviderFault::WrongKey), "{refusal}");
+}
+
 /// Every case against every provider.
 macro_rules! every_provider {
     ($($name:ident: $stand:expr),+ => $cases:tt) => {
@@ -110,11 +235,12 @@ macro_rules! every_provider {
     };
 }
 
-every_provider!(file: FileStand::new() => [
+every_provider!(file: FileStand::new(), shares: SharesStand::new() => [
     what_is_wrapped_comes_back,
     it_opens_in_its_place_only,
     another_root_key_opens_nothing,
     any_edited_byte_is_found,
+    an_outage_is_told_from_a_refusal,
 ]);
 
 /// An unsealer's process as a thread: the supervisor's end of its line, and its first answer.
@@ -152,7 +278,10 @@ fn a_kek_is_made_wrapped_handed_over_and_unwrapped() {
     };
     let order = |check_value: &str| UnsealOrder { from: from(check_value), wrap: None };
     let (_line, answer) = begin(order(&made.check_value), Some(stand.open("root.key")));
-    assert_eq!(obtained(answer), Obtained { check_value: made.check_value.clone(), wrapped: Vec::new() });
+    assert_eq!(
+        obtained(answer),
+        Obtained { check_value: made.check_value.clone(), wrapped: Vec::new(), issued: None }
+    );
     // A record that was edited, and no file at all.
     let (_line, answer) = begin(order("000000"), Some(stand.open("root.key")));
     assert!(matches!(answer, FromUnsealer::Failed { fault: ProviderFault::WrongKey, .. }), "{answer:?}");

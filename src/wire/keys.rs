@@ -10,7 +10,7 @@ use crate::clock::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyPurpose {
-    /// Wraps all other keys; the root provider has it, the key store only its record.
+    /// Wraps all other keys; itself wrapped by the root provider.
     Kek,
     /// Seals card fields; one for each tenant and epoch.
     Data,

@@ -5,7 +5,6 @@
 //! - [`keeper`]: what the edge asks of the keeper; [`reseal`]: cards sealed again.
 //! - [`forwarder`]: what the keeper asks of the forwarder.
 //! - [`courier`]: what the edge asks of the courier.
-//! - [`control`]: what the supervisor tells each role; [`keys`]: keys, in these messages.
 //! - [`unsealer`]: what supervisor and unsealer say to each other, and how the KEK reaches the keeper.
 //! - [`control`]: what the supervisor tells each role; [`keys`] and [`resolution`]: keys, and charges settled by hand, in these messages.
 //!
@@ -20,5 +19,5 @@ pub mod keeper;
 pub mod keys;
 pub mod pair;
 pub mod reseal;
-pub mod unsealer;
 pub mod resolution;
+pub mod unsealer;

@@ -24,6 +24,36 @@ impl KekBinding {
 pub enum ProviderSettings {
     /// The file of root keys, which travels as a descriptor with [`ToUnsealer::Begin`].
     File,
+    /// Shares that custodians give.
+    Shares(SharesSettings),
+    /// Shares that are made, of a new secret.
+    NewShares(NewSharesSettings),
+}
+
+/// Of which ceremony the shares have to be, and how they are known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharesSettings {
+    /// The ceremony's random id.
+    pub ceremony: [u8; 16],
+    /// How many are needed.
+    pub threshold: u8,
+    /// The key check value of the secret.
+    pub secret_check: String,
+    /// Places, and the key check value of the share of each.
+    pub shares: Vec<(u8, String)>,
+}
+
+/// Whom a secret is shared among.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSharesSettings {
+    /// The ceremony's random id.
+    pub ceremony: [u8; 16],
+    /// How many shares are needed to give the secret back.
+    pub threshold: u8,
+    /// Whether nothing real is made.
+    pub rehearsal: bool,
+    /// The X25519 key of each custodian, in the order of places from 1.
+    pub custodians: Vec<[u8; 32]>,
 }
 
 impl ProviderSettings {
@@ -31,6 +61,7 @@ impl ProviderSettings {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::File => "file",
+            Self::Shares(_) | Self::NewShares(_) => "shares",
         }
     }
 }
@@ -72,11 +103,36 @@ pub struct UnsealOrder {
     pub wrap: Option<(ProviderSettings, KekBinding)>,
 }
 
+impl UnsealOrder {
+    /// The shares that have to be given before it can be carried out.
+    pub fn shares(&self) -> Option<&SharesSettings> {
+        let from = match &self.from {
+            KekSource::Unwrap { provider, .. } => Some(provider),
+            KekSource::Make | KekSource::InFile { .. } => None,
+        };
+        let providers = from.into_iter().chain(self.wrap.as_ref().map(|(provider, _)| provider));
+        providers
+            .filter_map(|provider| match provider {
+                ProviderSettings::Shares(settings) => Some(settings),
+                ProviderSettings::File | ProviderSettings::NewShares(_) => None,
+            })
+            .next()
+    }
+}
+
 /// To the unsealer.
 #[derive(Serialize, Deserialize)]
 pub enum ToUnsealer {
     /// Obtain a KEK, and wrap it. Carries the file of root keys where one is needed.
     Begin(Box<UnsealOrder>),
+    /// A custodian's share, sealed to the key of [`FromUnsealer::Gathering`].
+    Share {
+        /// The custodian's place.
+        place: u8,
+        /// Encapsulated key, ciphertext.
+        #[serde(with = "serde_bytes")]
+        sealed: Vec<u8>,
+    },
     /// Hand the KEK to the keeper: carries one end of a pair.
     Deliver,
     /// The wrapped KEK is durable: destroy, at its provider, what wrapped others, where the provider can.
@@ -86,6 +142,18 @@ pub enum ToUnsealer {
 /// From the unsealer.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromUnsealer {
+    /// Shares are needed first, each sealed to this X25519 key.
+    Gathering {
+        /// Made for this task alone.
+        public: [u8; 32],
+    },
+    /// The share is one that is needed.
+    ShareTaken,
+    /// It is not; more may come.
+    ShareRefused {
+        /// Which, and what is wrong with it.
+        sentence: String,
+    },
     /// The KEK is here.
     Obtained(Obtained),
     /// The keeper's end of the pair has the KEK.
@@ -109,6 +177,29 @@ pub struct Obtained {
     /// The KEK as it was wrapped, where that was asked for.
     #[serde(with = "serde_bytes")]
     pub wrapped: Vec<u8>,
+    /// Shares, where some were made.
+    pub issued: Option<Issued>,
+}
+
+/// Shares of a new secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    /// The key check value of the secret.
+    pub secret_check: String,
+    /// A share for each custodian.
+    pub shares: Vec<IssuedShare>,
+}
+
+/// A share, which only its custodian can read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedShare {
+    /// Its place, from 1.
+    pub place: u8,
+    /// Its key check value.
+    pub check_value: String,
+    /// Sealed to the custodian's X25519 key.
+    #[serde(with = "serde_bytes")]
+    pub sealed: Vec<u8>,
 }
 
 /// Why a provider gave no KEK.

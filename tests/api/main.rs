@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod custody;
 mod disk;
 mod erasures;
 mod holds;
@@ -16,4 +17,5 @@ mod ranges;
 mod refusals;
 mod sealed;
 mod tampering;
+mod terminal;
 mod tokens;

@@ -59,19 +59,25 @@ impl Vault {
 
     /// An installation that is not served yet.
     pub(crate) fn make(edit: impl Fn(String) -> String) -> Self {
+        Self::make_by(&[], edit)
+    }
+
+    /// The same, with more arguments for `init`.
+    pub(crate) fn make_by(more: &[&str], edit: impl Fn(String) -> String) -> Self {
         let directory = tempfile::Builder::new().prefix("cardvault-test-").tempdir_in("/tmp").unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let at = directory.path().join("vault");
-        let (code, text) = run(&[
+        let usual = [
             "init",
-            at.to_str().unwrap(),
+            name(&at),
             "--api",
             "127.0.0.1:0",
             "--metrics",
             "127.0.0.1:0",
             "--sandbox",
             "127.0.0.1:1",
-        ]);
+        ];
+        let (code, text) = run(&[&usual, more].concat());
         assert_eq!(code, 0, "{text}");
         let ca = fs::read(at.join("tls/ca.pem")).unwrap();
         let mut vault = Self {

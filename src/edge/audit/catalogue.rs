@@ -49,6 +49,8 @@ actions! {
     CARD_UNREADABLE "card.unreadable" [1] "A stored card did not open: its row was damaged, edited or swapped.";
     CARD_UPDATE "card.update" [1] "A card changed; `card_sha256` and `version` are those of the row, `fields` says what. By an account updater's word if the actor is `account_updater`: `note` is the destination, `attempt` the charge's.";
     CARD_UPDATE_REFUSED "card.update_refused" [1] "What an account updater said of a card was not stored; the outcome says why, `note` is the destination, `attempt` the charge's.";
+    CEREMONY_BEGIN "ceremony.begin" [2, 5] "A key ceremony began; `fields` has its custodians, `note` the threshold and the digest of the custodian form.";
+    CEREMONY_END "ceremony.end" [2, 5] "All custodians of a ceremony have confirmed their shares: the KEK is wrapped under its secret, whose check value is in `note`.";
     CHARGE_CAPTURE "charge.capture" [1] "A capture of an authorization was sent, or is about to be.";
     CHARGE_CREATE "charge.create" [1] "A charge was taken, to be sent later.";
     CHARGE_DISPUTE "charge.dispute" [1] "A processor told of a dispute of a charge; `note` says how far it went. The charge stands as before.";
@@ -60,6 +62,7 @@ actions! {
     CHARGE_SEND "charge.send" [1] "A card is about to be disclosed to a processor; carries the keeper's `opening`.";
     CONFIG_RELOAD "config.reload" [2, 7] "Certificates, connectors, credentials or policies were loaded anew.";
     CREDENTIALS_REFUSED "credentials.refused" [5] "A processor refused the operator's credentials of a destination; requests go out with the other ones of the two.";
+    CUSTODIAN_ACKNOWLEDGE "custodian.acknowledge" [2, 5] "A custodian signed the custodian form; `note` has its digest.";
     FINGERPRINT_LIMIT "fingerprint.limit" [4] "The keeper refused more fingerprint answers for one BIN and last four.";
     FORWARD_OUTCOME "forward.outcome" [1] "What became of a forward.";
     FORWARD_READ "forward.read" [1] "A forward was read, with its redacted answer.";
@@ -86,6 +89,7 @@ actions! {
     PRINCIPAL_ROTATE "principal.rotate" [2, 5] "A principal was given another credential; `row_sha256` is that of the row.";
     REFUND_OUTCOME "refund.outcome" [1] "What became of a refund.";
     REFUND_SEND "refund.send" [1] "A refund is about to be sent; carries an `opening` if the processor needs the card.";
+    ROOT_MOVE "root.move" [2, 5] "The KEK was moved from custodians to another root provider.";
     RUN_CANCELLED "run.cancelled" [1] "An invoice run was cancelled: what was not on its way is not charged.";
     RUN_CREATED "run.created" [1] "An invoice run was begun; `count` says how many lines were declared.";
     RUN_EXPIRED "run.expired" [1] "The upload of an invoice run was cut and not taken up again in time; nothing was charged.";
@@ -98,10 +102,14 @@ actions! {
     RUN_RELEASED "run.released" [1] "Invoices of an invoice run that is over were given back; `count` says of how many lines.";
     RUN_RESUMED "run.resumed" [1] "An invoice run that stood still goes on.";
     RUN_STARTED "run.started" [1] "The stream of an invoice run ended as declared, and its lines are being charged.";
+    SHARE_CONFIRM "share.confirm" [2, 5] "A custodian has their share; the vault keeps it no more.";
+    SHARE_GIVE "share.give" [2, 5] "A custodian gave their share; `note` says for what. Refused, it was another one.";
+    SHARE_ISSUE "share.issue" [2, 5] "A share was made for a custodian; `note` has its check value.";
     STORE_BIND "store.bind" [2, 7] "A database was taken into use by this installation, for good.";
     STORE_MIGRATE "store.migrate" [2, 7] "The database schema was brought to a newer version.";
     TENANT_CREATE "tenant.create" [2, 7] "A tenant was made; `row_sha256` is that of the row.";
     TENANT_DISABLE "tenant.disable" [2, 7] "A tenant was disabled; `row_sha256` is that of the row.";
+    VAULT_UNSEAL "vault.unseal" [2, 5] "Enough custodians gave their shares: the vault was opened.";
     VERIFY_OUTCOME "verify.outcome" [1] "What became of a verification.";
     VERIFY_SEND "verify.send" [1] "A card is about to be disclosed for a verification; carries the keeper's `opening`.";
     VOID_OUTCOME "void.outcome" [1] "What became of a void.";

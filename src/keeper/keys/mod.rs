@@ -1,7 +1,7 @@
 //! The key hierarchy.
 //!
 //! ```text
-//! root provider ── gives ──► KEK
+//! root provider ── wraps ──► KEK (handed over by the unsealer)
 //!                             │ wraps (AES-256-GCM, the key's order and the environment as AAD)
 //!   per tenant  ──────────────┼─► data keys, one an epoch (month of sealing)  ── HKDF ──► record keys ── seal fields
 //!                             ├─► fingerprint key   HMAC-SHA-256 over the whole PAN

@@ -249,28 +249,29 @@ impl KeyStore {
         let id = self.file.next_key_id;
         let order = KeyOrder { id, purpose: KeyPurpose::Kek, tenant: None, epoch: 0, version };
         let state = if version == 1 { KeyState::Active } else { KeyState::Pending };
-        let (wrapped, check_value) = (kek.wrapped.clone(), kek.check_value.clone());
-        let key = WrappedKey { order, wrapped, check_value };
+        let key = WrappedKey { order, wrapped: Vec::new(), check_value: kek.check_value.clone() };
         self.change_file(|store| {
             store.put(key, state, now, actor)?;
-            store.set_provider(id, provider)
+            store.set_wrapped(id, &kek.wrapped, provider)
         })?;
         Ok(order)
     }
 
     /// The same KEK, wrapped by another provider, or by the first at all; durable when it returns.
     pub fn move_kek(&mut self, id: u32, wrapped: &[u8], provider: &str) -> Result<(), KeyStoreError> {
-        self.change_file(|store| {
-            let key = store.file.keys.iter_mut().find(|key| key.id == id).ok_or(KeyStoreError::NoSuchKey)?;
-            key.wrapped = BASE64.encode(wrapped);
-            store.file.key_generation += 1;
-            store.set_provider(id, provider)
-        })
+        self.change_file(|store| store.set_wrapped(id, wrapped, provider))
     }
 
-    fn set_provider(&mut self, id: u32, provider: &str) -> Result<(), KeyStoreError> {
+    pub(super) fn set_wrapped(
+        &mut self,
+        id: u32,
+        wrapped: &[u8],
+        provider: &str,
+    ) -> Result<(), KeyStoreError> {
         let key = self.file.keys.iter_mut().find(|key| key.id == id).ok_or(KeyStoreError::NoSuchKey)?;
+        key.wrapped = BASE64.encode(wrapped);
         key.provider = Some(provider.to_owned());
+        self.file.key_generation += 1;
         Ok(())
     }
 
@@ -468,7 +469,7 @@ impl KeyStore {
         })
     }
 
-    fn put(
+    pub(super) fn put(
         &mut self,
         key: WrappedKey,
         state: KeyState,

@@ -2,22 +2,24 @@
 //! its only reader and writer; each change is a new file, fsynced and renamed over the old one. What the log has to be told of a
 //! key is written with the change, and stays until the log has it.
 //!
-//! [`keys`] has the keys and their states; here are the file, the tenants and what the keeper signed.
+//! [`keys`] has the keys and their states, [`custody`] who holds shares of what wraps the KEK; here are the file, the tenants and what the keeper signed.
 
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
+use custody::Custody;
 use keys::StoredKeyV1;
 
 use crate::card::tenant::{Mode, TenantId};
 use crate::clock::{Clock, SystemClock, Time};
 use crate::random;
 use crate::supervisor::durable;
-use crate::wire::control::TenantInfo;
+use crate::wire::control::{Recorded, TenantInfo};
 use crate::wire::keys::KeyChange;
 
+pub mod custody;
 mod keys;
 
 pub use keys::{Making, Step, StoredKey};
@@ -54,6 +56,14 @@ pub enum KeyStoreError {
         /// Where it should come to.
         to: &'static str,
     },
+    /// There is no ceremony whose shares wait to be confirmed.
+    #[error("no ceremony waits for shares to be confirmed; see `cardvault keys ceremony status`")]
+    NoCeremony,
+    /// Another KEK took over since the shares were made.
+    #[error(
+        "another KEK took over since these shares were made: they are of no use; begin again with `cardvault keys ceremony begin`"
+    )]
+    KekChanged,
     /// No randomness.
     #[error("the operating system's random number generator failed")]
     Randomness,
@@ -75,6 +85,12 @@ struct File {
     key_generation: u64,
     /// What became of keys, until the log has it.
     untold: Vec<KeyChange>,
+    /// Ceremonies, and who holds shares.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    custodies: Vec<Custody>,
+    /// What was done with shares, until the log has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    recorded: Vec<Recorded>,
 }
 
 /// Format 1: keys had no states yet.
@@ -116,6 +132,8 @@ impl FileV1 {
             tenants: self.tenants,
             key_generation: 0,
             untold: Vec::new(),
+            custodies: Vec::new(),
+            recorded: Vec::new(),
         }
     }
 }
@@ -158,6 +176,8 @@ impl KeyStore {
             keys: Vec::new(),
             key_generation: 0,
             untold: Vec::new(),
+            custodies: Vec::new(),
+            recorded: Vec::new(),
         };
         let store = Self { path: path.to_owned(), file, signed: (0, [0; 32]) };
         store.save()?;

@@ -14,7 +14,7 @@ fn wrap(order: &KeyOrder) -> WrappedKey {
 }
 
 fn kek(check_value: &str) -> Obtained {
-    Obtained { check_value: check_value.into(), wrapped: vec![3; 60] }
+    Obtained { check_value: check_value.into(), wrapped: vec![3; 60], issued: None }
 }
 
 /// A store with one tenant and all its keys.

@@ -74,7 +74,7 @@ impl Installation {
             url: watch::channel(None).0,
             ca,
         };
-        installation.keep_credential("admin", &made.credential)?;
+        installation.keep_credential("admin", &made.credential.unwrap_or_default())?;
         installation.start_vault()?;
         installation.add_principals()?;
         Ok(installation)
