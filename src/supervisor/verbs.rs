@@ -55,7 +55,7 @@ impl DangerousVerb {
         match self {
             Self::PeopleFound | Self::PeopleChange => "whoever is registered signs for others from then on",
             Self::AdminGrant => "it lets somebody administer",
-            Self::KeysDestroy => "what is sealed under the key never opens again, in no backup either",
+            Self::KeysDestroy => "what is sealed under the key is gone",
             Self::ChargeResolve => "it says without the processor whether money moved",
             Self::ConfigWiden => "cards may go where they could not, or limits hold back less",
         }
@@ -182,7 +182,9 @@ pub fn words(request: &AdminRequest) -> String {
             KeyRequest::Retire(key) => format!("have key {key} protect nothing more"),
             KeyRequest::Compromise(key) => format!("say that key {key} is known to others"),
             KeyRequest::Destroy(key) => {
-                format!("destroy key {key}: what is sealed under it never opens again, in no backup either")
+                format!(
+                    "destroy key {key}: what is sealed under it opens no more, in backups neither, unless a copy of the key store from before is kept"
+                )
             }
             KeyRequest::List | KeyRequest::Show(_) | KeyRequest::Progress => "look at keys".to_owned(),
         },

@@ -134,7 +134,7 @@ fn destroy_by_two(vault: &mut Vault, (alice, bob, carol): (&Path, &Path, &Path))
     refuses(vault, &as_person(carol, &destroy), "keys:destroy");
     let id = waiting(&does(vault, &as_person(alice, &destroy)));
     let shown = does(vault, &["approvals", "show", &id]);
-    assert!(shown.contains(&format!("destroy key {key}")) && shown.contains("no backup"), "{shown}");
+    assert!(shown.contains(&format!("destroy key {key}")) && shown.contains("opens no more"), "{shown}");
     let state = |vault: &Vault| {
         let listed = does(vault, &["approvals", "list"]);
         listed.lines().find(|line| line.contains(&id)).unwrap().to_owned()
