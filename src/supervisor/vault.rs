@@ -302,7 +302,7 @@ impl Vault {
         let ranges = settings::load_ranges(&config)?;
         let policy = inventory::load(config.keys.inventory.as_deref())?;
         let reach = Reach::of(&config, &policy, &destinations, &ranges);
-        let widens = if config.two_person() { reach.widens(self.approvals.reach()) } else { Vec::new() };
+        let widens = if self.rules().two_person { reach.widens(self.approvals.reach()) } else { Vec::new() };
         Ok(AdminAnswer::Table(vec![vec![reach.sha256()], widens]))
     }
 
@@ -325,7 +325,9 @@ impl Vault {
             &config,
             tenants.iter().map(|tenant| tenant.name.as_str()),
         )?;
-        let edge = settings::edge_reload(&config, tenants, &destinations)?;
+        let mut edge = settings::edge_reload(&config, tenants, &destinations)?;
+        // Whether two persons are needed is what it was at the start.
+        edge.two_persons = self.rules().two_person;
         let new_ports = destinations.iter().flat_map(|new| &new.ports).any(|new| !self.ports().contains(new));
         // Only what can be reloaded is taken over; listeners, store and keys need a restart.
         self.config.destination = config.destination;

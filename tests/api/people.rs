@@ -119,8 +119,24 @@ async fn what_is_dangerous_needs_two_persons() {
     assert!(!listed.contains("cv_"), "{listed}");
     look_at_log(&vault, &key).await;
     vault.stop();
+    start_with_two(&mut vault, (&alice, &bob));
+    vault.stop();
     let (code, said) = vault.verify();
     assert_eq!(code, 0, "{said}");
+}
+
+/// A start takes no wider configuration either. It can be approved while no vault serves.
+fn start_with_two(vault: &mut Vault, (alice, bob): (&Path, &Path)) {
+    let config = std::fs::read_to_string(vault.config()).unwrap();
+    std::fs::write(vault.config(), format!("{config}\n[limits]\nbody_bytes_max = 20000\n")).unwrap();
+    refuses(vault, &["serve"], "limits.body_bytes_max is 20000, and was 16384");
+    let id = waiting(&does(vault, &as_person(alice, &["reload"])));
+    refuses(vault, &["serve"], "limits.body_bytes_max is 20000");
+    does(vault, &as_person(bob, &["approvals", "approve", &id]));
+    vault.serve();
+    let finding = "two persons are needed, and 3 are registered whose signatures count";
+    let (_, said) = command(vault, &["doctor"]);
+    assert!(said.contains(finding), "{said}");
 }
 
 /// Two persons destroy a key. The supervisor dies once it has the approval and nothing came of it, and once everything came of it and

@@ -194,6 +194,32 @@ fn a_request_is_approved_and_carried_out_once() {
 }
 
 #[test]
+fn what_a_file_says_was_approved_counts_with_both_signatures_only() {
+    let mut office = office();
+    let id = office.ask(&DESTROY);
+    let pending = office.approvals.get(id).unwrap().clone();
+    let bob = office.check(id, &office.bob, Step::Approve).unwrap();
+    let by =
+        |said: &Said| Approval { decided: Some(said.clone()), state: State::Approved, ..pending.clone() };
+    let approved = |office: &Office, approval: &Approval| approved(&office.people, &RULES, approval).is_ok();
+    assert!(approved(&office, &by(&bob)));
+    assert!(!approved(&office, &pending) && !approved(&office, &by(&pending.asked)));
+    assert!(!approved(&office, &by(&Said { person: pending.asked.person, ..bob.clone() })));
+    let other = Approval { text: pending.text.replace(":7}", ":8}"), ..by(&bob) };
+    assert!(!approved(&office, &other));
+    // Who asked for another key of their own, and has it, signed with the one before.
+    let next = PersonKey::make().unwrap().public().unwrap();
+    let rekey = PersonRequest::Rekey { person: "alice".to_owned(), public: next };
+    let id = office.ask(&AdminRequest::Person(rekey));
+    let bob = office.check(id, &office.bob, Step::Approve).unwrap();
+    let rekeyed = Approval { decided: Some(bob), ..office.approvals.get(id).unwrap().clone() };
+    office.people.rekey("alice", next, "uid:0", now()).unwrap();
+    assert!(approved(&office, &rekeyed));
+    office.people.disable("bob", "uid:0", now()).unwrap();
+    assert!(!approved(&office, &Approval { text: pending.text.clone(), ..rekeyed }));
+}
+
+#[test]
 fn what_nobody_decides_in_time_is_void() {
     let mut office = office();
     let id = office.ask(&DESTROY);
