@@ -12,6 +12,7 @@ use cardvault::supervisor::setup::{self, InitArgs};
 use cardvault::telemetry;
 use cardvault::tools::administer::{self, PrincipalCommand, TenantCommand};
 use cardvault::tools::charges::{self, ChargesCommand};
+use cardvault::tools::holds::{self, HoldsCommand};
 use cardvault::tools::keys::{self, KeysCommand};
 use cardvault::tools::person::{self, PersonCommand};
 use cardvault::tools::signing::{self, ApprovalsCommand};
@@ -92,6 +93,9 @@ enum Command {
     /// Charges: settle by hand what could not be found out
     #[command(subcommand)]
     Charges(ChargesCommand),
+    /// Legal holds: release one
+    #[command(subcommand)]
+    Holds(HoldsCommand),
     /// Requests that wait for another person: show, approve, reject
     Approvals {
         /// The configuration file
@@ -157,6 +161,7 @@ fn main() -> ExitCode {
         Command::Keys { config, command } => end(keys::run(&config, signer, command)),
         Command::Person { config, command } => end(person::run(&config, signer, command)),
         Command::Charges(command) => end(charges::run(signer, command)),
+        Command::Holds(command) => end(holds::run(signer, command)),
         Command::Approvals { config, command } => end(signing::approvals(&config, signer, command)),
         Command::Doctor { config } => end(doctor::run(&config)),
         Command::Demo(args) => demo::run(&args),

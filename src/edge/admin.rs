@@ -11,13 +11,14 @@ use super::keys;
 use super::retention;
 use super::scope::Scope;
 use super::store::{Change, CommitError, PrincipalKind, PrincipalRow, RowChange, StoreError, TenantRow};
-use crate::card::id::{ApprovalId, EventId, PrincipalId};
+use super::vault;
+use crate::card::id::{ApprovalId, EventId, PrincipalId, RequestId, Token};
 use crate::card::tenant::TenantId;
 use crate::clock::Time;
 use crate::person::credential;
 use crate::random::NoRandomness;
 use crate::wire::control::{
-    AdminAnswer, AdminCommand, GivenCredential, PrincipalOrder, Recorded, TenantInfo,
+    AdminAnswer, AdminCommand, GivenCredential, HoldOrder, PrincipalOrder, Recorded, TenantInfo,
 };
 use crate::wire::keys::{KeyChange, KeyTable};
 use crate::wire::resolution::ResolveOrder;
@@ -65,6 +66,10 @@ enum Refusal {
         "{0} records are sealed under this key: rotate the tenant's data key, and see `cardvault keys progress`"
     )]
     KeyNeeded(u64),
+    #[error("the hold was not released: {0}")]
+    Hold(#[from] vault::Error),
+    #[error("there is no such card")]
+    TokenUnknown,
     #[error("the charge was not settled: {0}")]
     Charge(#[from] charge::Error),
     #[error(
@@ -94,6 +99,7 @@ pub(super) async fn carry_out(app: &App, command: AdminCommand) -> AdminAnswer {
         }
         AdminCommand::KeysChanged { changes, keys } => keys_changed(app, changes, keys).await,
         AdminCommand::ResolveCharge { order, id, actor } => resolve(app, *order, id, actor).await,
+        AdminCommand::ReleaseHold { order, actor } => release_hold(app, order, actor).await,
         AdminCommand::Record(recorded) => record(app, recorded).await,
         AdminCommand::ReleaseKey { key } => release_key(app, key).await,
         AdminCommand::ResealProgress => Ok(app.keys.progress().table()),
@@ -367,6 +373,18 @@ async fn release_key(app: &App, key: u32) -> Result<AdminAnswer, Refusal> {
             Err(Refusal::KeyNeeded(needed))
         }
     }
+}
+
+/// Releases a legal hold as a person says, and another approved.
+async fn release_hold(app: &App, order: HoldOrder, actor: String) -> Result<AdminAnswer, Refusal> {
+    let tenants = app.directory.tenants();
+    let tenant = tenants.values().find(|tenant| tenant.name == order.tenant);
+    let tenant = tenant.map(|tenant| (tenant.id, tenant.mode)).ok_or(Refusal::TenantUnknown)?;
+    let token = Token::parse(&order.token).ok_or(Refusal::TokenUnknown)?;
+    let caller = app.directory.caller_for(Actor::Person(actor), tenant, RequestId::make(app.clock.now())?);
+    let hold = app.vault.set_legal_hold(&caller, token, false, &order.reference).await?;
+    charge::wake(app, tenant.0, hold.token);
+    Ok(AdminAnswer::Done(format!("the legal hold of {token} is released")))
 }
 
 /// Settles a charge as a person says, and another approved.

@@ -1,7 +1,7 @@
 //! Who may call and what there is: principals, tenants and destinations, held in memory as snapshots that a request takes by
 //! counting a reference, never by waiting for a writer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use super::audit::event::{Actor, Origin};
 use super::scope::{Scope, Scopes};
 use super::store::{PrincipalKind, PrincipalRow};
-use crate::card::id::{PrincipalId, RequestId};
+use crate::card::id::{IdBytes, PrincipalId, RequestId};
 use crate::card::stray::Exemptions;
 use crate::card::tenant::{Mode, TenantId};
 use crate::charging::Policy;
@@ -274,6 +274,26 @@ impl Directory {
             return Err(Denied::Credential);
         }
         Ok(Arc::clone(principal))
+    }
+
+    /// Somebody whom the supervisor knows and whose request was approved: no principal is behind it.
+    pub fn caller_for(&self, actor: Actor, tenant: (TenantId, Mode), request: RequestId) -> Caller {
+        let row = PrincipalRow {
+            id: PrincipalId(IdBytes([0; 18])),
+            name: String::new(),
+            kind: PrincipalKind::Person,
+            tenant: Some(tenant.0),
+            scopes: Vec::new(),
+            credentials: Vec::new(),
+            charge_max: BTreeMap::new(),
+            day_max: BTreeMap::new(),
+            created_at: Time::from_micros(0),
+            expires_at: None,
+            disabled: false,
+            destinations: Vec::new(),
+        };
+        let principal = Principal { actor, ..Principal::new(row, Arc::new(RateLimiter::direct(self.quota))) };
+        Caller { principal: Arc::new(principal), request, ip: None, tenant: Some(tenant) }
     }
 
     /// Whether a principal may use a scope, and for which tenant.

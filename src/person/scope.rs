@@ -21,11 +21,13 @@ pub enum PersonScope {
     ConfigReload,
     /// Settle a charge whose outcome could not be found out.
     ChargesResolve,
+    /// Release a legal hold.
+    HoldsRelease,
 }
 
 impl PersonScope {
     /// All of them, in the order of listings.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::KeysRotate,
         Self::KeysRetire,
         Self::KeysCompromise,
@@ -35,6 +37,7 @@ impl PersonScope {
         Self::PeopleWrite,
         Self::ConfigReload,
         Self::ChargesResolve,
+        Self::HoldsRelease,
     ];
 
     /// Its word.
@@ -49,6 +52,7 @@ impl PersonScope {
             Self::PeopleWrite => "people:write",
             Self::ConfigReload => "config:reload",
             Self::ChargesResolve => "charges:resolve",
+            Self::HoldsRelease => "holds:release",
         }
     }
 

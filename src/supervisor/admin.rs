@@ -21,7 +21,9 @@ use crate::card::tenant::Mode;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::person::request::Signed;
-use crate::wire::control::{AdminAnswer, AdminCommand, GivenCredential, PrincipalOrder, TenantInfo};
+use crate::wire::control::{
+    AdminAnswer, AdminCommand, GivenCredential, HoldOrder, PrincipalOrder, TenantInfo,
+};
 use crate::wire::resolution::ResolveOrder;
 
 /// The longest line of a request.
@@ -101,6 +103,8 @@ pub enum AdminRequest {
     },
     /// Settle a charge by hand.
     ChargeResolve(ResolveOrder),
+    /// Release a legal hold.
+    HoldRelease(HoldOrder),
     /// The environment id, hex: what a person signs is for this installation alone.
     Environment,
     /// What persons asked for, and another person's word on it.
@@ -274,12 +278,9 @@ pub(super) async fn perform(
             vault.reload(Some(sha256)).await?;
             Ok(Next::Edge(AdminCommand::Reloaded { actor }))
         }
-        AdminRequest::ChargeResolve(order) => {
-            let id = match id {
-                Some(id) => id,
-                None => ApprovalId::make(SystemClock.now()).map_err(|error| error.to_string())?,
-            };
-            Ok(Next::Edge(AdminCommand::ResolveCharge { order: Box::new(order.clone()), id, actor }))
+        AdminRequest::ChargeResolve(order) => resolve_charge(order, id, actor),
+        AdminRequest::HoldRelease(order) => {
+            Ok(Next::Edge(AdminCommand::ReleaseHold { order: order.clone(), actor }))
         }
         AdminRequest::ReloadPreview => vault.preview_reload().map(Next::Answer),
         AdminRequest::Environment => done(&data_encoding::HEXLOWER.encode(&vault.key_store.environment())),
@@ -332,6 +333,14 @@ fn add_principal(
 ) -> Result<Next, String> {
     check_name(&order.name)?;
     Ok(Next::Edge(AdminCommand::AddPrincipal { order: Box::new(order.clone()), given, actor }))
+}
+
+fn resolve_charge(order: &ResolveOrder, id: Option<ApprovalId>, actor: String) -> Result<Next, String> {
+    let id = match id {
+        Some(id) => id,
+        None => ApprovalId::make(SystemClock.now()).map_err(|error| error.to_string())?,
+    };
+    Ok(Next::Edge(AdminCommand::ResolveCharge { order: Box::new(order.clone()), id, actor }))
 }
 
 fn rotate_principal(

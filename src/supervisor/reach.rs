@@ -49,6 +49,11 @@ impl Reach {
             reach.parts.insert(format!("exemptions of tenant {tenant}"), digest_of(patterns));
         }
         reach.parts.insert("table of issuer ranges".to_owned(), digest_of(&ranges));
+        // Longer keeps cards that should be gone, shorter erases them: either is for two.
+        for (tenant, policy) in &config.retention {
+            reach.parts.insert(format!("retention of tenant {tenant}"), digest_of(policy));
+        }
+        reach.parts.insert("times of erasure".to_owned(), digest_of(&config.erasure.terms()));
         // A policy prints all of itself.
         reach.parts.insert("retries and routes".to_owned(), digest_of(&format!("{:?}", config.charging())));
         let limits = serde_json::to_value(&config.limits).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The verbs of the administration socket: which scope each needs of a person, which need a second person, and what each says in
 //! plain words to who approves it.
 //!
-//! A dangerous verb of a later part (retention, legal hold, root provider, restore, a control switched off) is added here: a variant
+//! A dangerous verb of a later part (root provider, restore, a control switched off) is added here: a variant
 //! of [`DangerousVerb`], its scope in [`scope_of`], its words, and a branch in [`admin`](super::admin) that does it once however often
 //! it is told the same request id.
 
@@ -10,7 +10,7 @@ use super::keys::KeyRequest;
 use super::people::{PersonRequest, Registration};
 use crate::edge::scope::Scope;
 use crate::person::scope::PersonScope;
-use crate::wire::control::PrincipalOrder;
+use crate::wire::control::{HoldOrder, PrincipalOrder};
 use crate::wire::resolution::{ResolveOrder, Word};
 
 /// What nobody does alone.
@@ -28,17 +28,20 @@ pub enum DangerousVerb {
     ConfigWiden,
     /// A charge is settled by hand.
     ChargeResolve,
+    /// A legal hold is released.
+    HoldRelease,
 }
 
 impl DangerousVerb {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::PeopleFound,
         Self::PeopleChange,
         Self::AdminGrant,
         Self::KeysDestroy,
         Self::ConfigWiden,
         Self::ChargeResolve,
+        Self::HoldRelease,
     ];
 
     /// Who carries it out; the supervisor has checked both signatures before.
@@ -46,7 +49,7 @@ impl DangerousVerb {
         match self {
             Self::PeopleFound | Self::PeopleChange | Self::ConfigWiden => "supervisor",
             Self::KeysDestroy => "supervisor, keeper",
-            Self::AdminGrant | Self::ChargeResolve => "edge",
+            Self::AdminGrant | Self::ChargeResolve | Self::HoldRelease => "edge",
         }
     }
 
@@ -56,6 +59,7 @@ impl DangerousVerb {
             Self::PeopleFound | Self::PeopleChange => "whoever is registered signs for others from then on",
             Self::AdminGrant => "it lets somebody administer",
             Self::KeysDestroy => "what is sealed under the key is gone",
+            Self::HoldRelease => "what a court or the law wants kept may be erased then",
             Self::ChargeResolve => "it says without the processor whether money moved",
             Self::ConfigWiden => "cards may go where they could not, or limits hold back less",
         }
@@ -74,6 +78,7 @@ impl DangerousVerb {
             AdminRequest::Key(KeyRequest::Destroy(_)) => Some(Self::KeysDestroy),
             AdminRequest::ReloadTo { .. } => Some(Self::ConfigWiden),
             AdminRequest::ChargeResolve(_) => Some(Self::ChargeResolve),
+            AdminRequest::HoldRelease(_) => Some(Self::HoldRelease),
             AdminRequest::Person(PersonRequest::Disable(_) | PersonRequest::List)
             | AdminRequest::Key(
                 KeyRequest::List
@@ -123,6 +128,7 @@ pub fn scope_of(request: &AdminRequest) -> Option<PersonScope> {
         | AdminRequest::PrincipalRegrant { .. } => Some(PersonScope::PrincipalsWrite),
         AdminRequest::Reload | AdminRequest::ReloadTo { .. } => Some(PersonScope::ConfigReload),
         AdminRequest::ChargeResolve(_) => Some(PersonScope::ChargesResolve),
+        AdminRequest::HoldRelease(_) => Some(PersonScope::HoldsRelease),
         AdminRequest::Key(request) => match request {
             KeyRequest::Rotate { .. } => Some(PersonScope::KeysRotate),
             KeyRequest::Retire(_) => Some(PersonScope::KeysRetire),
@@ -174,6 +180,7 @@ pub fn words(request: &AdminRequest) -> String {
             format!("take the configuration as it is on disk now, SHA-256 {sha256}:{lines}")
         }
         AdminRequest::ChargeResolve(order) => charge_words(order),
+        AdminRequest::HoldRelease(order) => hold_words(order),
         AdminRequest::Key(request) => match request {
             KeyRequest::Rotate { purpose, tenant } => {
                 let whose = tenant.as_ref().map(|name| format!(" of tenant {name}")).unwrap_or_default();
@@ -209,6 +216,18 @@ pub fn words(request: &AdminRequest) -> String {
         | AdminRequest::Approvals(_)
         | AdminRequest::Signed { .. } => "look".to_owned(),
     }
+}
+
+fn hold_words(order: &HoldOrder) -> String {
+    let which = if order.reference.is_empty() {
+        "without a reference".to_owned()
+    } else {
+        format!("of reference {}", order.reference)
+    };
+    format!(
+        "release the legal hold {which} of card {} of tenant {}: it is erased if that was asked for and no other holds it",
+        order.token, order.tenant
+    )
 }
 
 fn charge_words(order: &ResolveOrder) -> String {

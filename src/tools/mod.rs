@@ -11,6 +11,7 @@ pub mod custody;
 pub mod demo;
 pub mod doctor;
 pub mod erase;
+pub mod holds;
 pub mod invoices;
 pub mod keys;
 pub mod person;

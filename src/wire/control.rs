@@ -540,6 +540,13 @@ pub enum AdminCommand {
         /// Who asked.
         actor: String,
     },
+    /// Releases a legal hold; asked again, it is released.
+    ReleaseHold {
+        /// Which.
+        order: HoldOrder,
+        /// Who asked.
+        actor: String,
+    },
     /// What the supervisor did, for the log; what the log has already, it does not get again.
     Record(Vec<Recorded>),
     /// How far the records are that are sealed again.
@@ -560,6 +567,18 @@ pub struct GivenCredential {
     pub principal: PrincipalId,
     /// SHA-256 of the credential.
     pub hash: [u8; 32],
+}
+
+/// A legal hold to release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldOrder {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The card's token.
+    pub token: String,
+    /// The hold's reference; empty for the one without.
+    pub reference: String,
 }
 
 /// Something that the supervisor did and the log is to have. Kept by the supervisor until the log has it.

@@ -73,7 +73,7 @@ codes! {
     StrayNumber "stray_number" 422 never, "A field that must not hold a card number looks like one.", "If it is an identifier of yours, prefix it with a letter, such as c-.";
     // who
     Unauthenticated "unauthenticated" 401 never, "No valid credential.", "Send Authorization: Bearer with a credential that is neither void nor expired.";
-    TwoPersonsRequired "two_persons_required" 403 never, "This needs two persons.", "Ask for it with `cardvault --as KEYFILE charges resolve`; another person approves.";
+    TwoPersonsRequired "two_persons_required" 403 never, "This needs two persons.", "Ask for it with `cardvault --as KEYFILE`, charges resolve or holds release; another person approves.";
     ScopeMissing "scope_missing" 403 never, "The principal lacks the scope of this route.", "An administrator can grant it.";
     TenantRequired "tenant_required" 403 never, "The principal belongs to no tenant.", "Use a principal of the tenant whose cards these are.";
     TenantDisabled "tenant_disabled" 403 never, "The tenant is switched off.", "An administrator can say why.";

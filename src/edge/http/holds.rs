@@ -52,6 +52,9 @@ pub(super) async fn release(
     path: PathIds,
     query: Query,
 ) -> Result<Response, Problem> {
+    if app.directory.needs_two_persons() {
+        return Err(Problem::of(Code::TwoPersonsRequired));
+    }
     let reference = query.parsed("reference", |text| is_reference(text).then(|| text.to_owned()))?;
     set_legal_hold(&app, &caller, path.token()?, false, &reference.unwrap_or_default()).await
 }

@@ -8,8 +8,10 @@ use tower::ServiceExt;
 use super::{Vault, card};
 use crate::card::id::{ChargeId, Token};
 use crate::clock::Clock;
+use crate::edge::admin;
 use crate::edge::store::{AttemptState, Change, ChargeRow, ChargeStatus, OperationKind, RowChange};
 use crate::edge::{charge, erasures};
+use crate::wire::control::{AdminAnswer, AdminCommand, HoldOrder};
 
 const VISA: &str = "4242424242424242";
 const OTHER: &str = "4000056655665556";
@@ -79,6 +81,36 @@ async fn a_customer_is_erased_with_all_cards_and_nobody_elses() {
     assert_eq!(vault.get("billing", &format!("/v1/tokens/{}", ids[2])).await.status, 200);
     let unknown = vault.get("billing", &format!("/v1/erasures/{}", ids[2])).await;
     assert_eq!(unknown.code(), (404, "erasure_not_found"));
+}
+
+/// Where two persons are needed no principal releases a hold: the supervisor says what two of them signed, as often as it has to.
+#[tokio::test]
+async fn where_two_are_needed_a_hold_is_released_by_their_request() {
+    let vault = Vault::start().await;
+    let id = vault.create("billing", "k1", &card(VISA, "")).await.id();
+    let path = format!("/v1/tokens/{id}/legal_hold");
+    vault.app.directory.set_two_persons(true);
+    let held = vault.ask("person", Method::PUT, &path).json(r#"{"reference":"case-1"}"#).send().await;
+    assert_eq!(held.status, 200, "{}", held.text);
+    let refused = vault.ask("person", Method::DELETE, &format!("{path}?reference=case-1")).send().await;
+    assert_eq!(refused.code(), (403, "two_persons_required"));
+    let release = async |tenant: &str, token: &str| {
+        let [tenant, token, reference] = [tenant, token, "case-1"].map(str::to_owned);
+        let order = HoldOrder { tenant, token, reference };
+        admin::carry_out(&vault.app, AdminCommand::ReleaseHold { order, actor: "per_x".to_owned() }).await
+    };
+    for (tenant, token) in [("globex", id.as_str()), ("nobody", id.as_str()), ("acme", "tok_none")] {
+        assert!(matches!(release(tenant, token).await, AdminAnswer::Refused(_)), "{tenant} {token}");
+    }
+    for _ in 0..2 {
+        assert!(matches!(release("acme", &id).await, AdminAnswer::Done(_)));
+    }
+    let events = vault.app.store.events(None, 0, 10_000).await.unwrap();
+    let released = |leaf: &[u8]| {
+        let leaf = String::from_utf8_lossy(leaf);
+        leaf.contains("card.hold") && leaf.contains("\"released\"") && leaf.contains("per_x")
+    };
+    assert_eq!(events.iter().filter(|event| released(&event.leaf)).count(), 1);
 }
 
 #[tokio::test]
