@@ -225,6 +225,7 @@ async fn carry_out(vault: &mut Vault, request: &AdminRequest, through: &str) -> 
     if let AdminRequest::Approvals(request) = request {
         return vault.answer_approvals(request, through).await.map(Next::Answer);
     }
+    check_open(vault, request)?;
     vault.check_unsigned(request).await?;
     perform(vault, request, through, None).await
 }
@@ -269,15 +270,8 @@ pub(super) async fn perform(
             let given = given(credential_sha256, id)?;
             Ok(rotate_principal(principal, *overlap_seconds, Some(given), actor))
         }
-        AdminRequest::Reload => {
-            vault.reload(None).await?;
-            // The edge answers in order: when it says this, it goes by what was read.
-            Ok(Next::Edge(AdminCommand::Reloaded { actor }))
-        }
-        AdminRequest::ReloadTo { sha256, .. } => {
-            vault.reload(Some(sha256)).await?;
-            Ok(Next::Edge(AdminCommand::Reloaded { actor }))
-        }
+        AdminRequest::Reload => reload(vault, None, actor).await,
+        AdminRequest::ReloadTo { sha256, .. } => reload(vault, Some(sha256), actor).await,
         AdminRequest::ChargeResolve(order) => resolve_charge(order, id, actor),
         AdminRequest::HoldRelease(order) => {
             Ok(Next::Edge(AdminCommand::ReleaseHold { order: order.clone(), actor }))
@@ -297,13 +291,26 @@ pub(super) async fn perform(
     }
 }
 
-/// Of a vault without its KEK only this can be asked.
-fn check_open(vault: &Vault, request: &AdminRequest) -> Result<(), String> {
+async fn reload(vault: &mut Vault, approved: Option<&str>, actor: String) -> Result<Next, String> {
+    vault.reload(approved).await?;
+    if vault.sealed.is_some() {
+        let sentence = "the configuration was read again; the vault opens with it";
+        return Ok(Next::Answer(AdminAnswer::Done(sentence.to_owned())));
+    }
+    // The edge answers in order: when it says this, it goes by what was read.
+    Ok(Next::Edge(AdminCommand::Reloaded { actor }))
+}
+
+/// Of a vault that is sealed only this can be asked.
+pub(super) fn check_open(vault: &Vault, request: &AdminRequest) -> Result<(), String> {
     let needs_no_kek = matches!(
         request,
         AdminRequest::Processes
             | AdminRequest::TenantList
             | AdminRequest::Environment
+            | AdminRequest::Reload
+            | AdminRequest::ReloadTo { .. }
+            | AdminRequest::ReloadPreview
             | AdminRequest::Person(_)
             | AdminRequest::Custody(_)
     );

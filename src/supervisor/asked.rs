@@ -76,6 +76,7 @@ impl Vault {
         if two_person::holds_card(&asking.asked, &self.config.exempt) {
             return Err(self.refuse(&Refusal::Stray, (None, signed), through).await);
         }
+        admin::check_open(self, &asking.asked)?;
         let danger = self.danger(&asking.asked).await?;
         if danger == Some(DangerousVerb::PeopleFound) || (danger.is_some() && rules.two_person) {
             let id = asking.request.id;
@@ -148,6 +149,10 @@ impl Vault {
                 Ok(AdminAnswer::Done(format!("{id} is rejected")))
             }
             Step::Approve => {
+                // What a sealed vault cannot do is not approved for nothing.
+                let asked = approval.request().map_err(|error| error.to_string())?;
+                let asked = two_person::verb_in(&asked).map_err(|refusal| refusal.to_string())?;
+                admin::check_open(self, &asked)?;
                 self.approvals.decide(id, said, true).map_err(|error| error.to_string())?;
                 // That it was approved is in the log before anything comes of it.
                 self.tell_of_approvals().await?;
@@ -214,7 +219,8 @@ impl Vault {
     /// Has the edge write into the log what it has not been told of requests.
     async fn tell_of_approvals(&mut self) -> Result<(), String> {
         let untold = self.approvals.untold().to_vec();
-        if untold.is_empty() {
+        // A vault that is sealed has no log: it is told once there is one.
+        if untold.is_empty() || self.sealed.is_some() {
             return Ok(());
         }
         let events: Vec<_> = untold.iter().map(|told| told.event).collect();

@@ -175,7 +175,7 @@ async fn await_kek(vault: &mut Vault, desk: &mut Desk, pause: Duration) -> bool 
             question = desk.asked.recv() => match question {
                 Some(question) => {
                     admin::answer(vault, question, &mut desk.waiting).await;
-                    if vault.has_kek_at_hand() {
+                    if vault.has_kek_at_hand() || vault.is_approved_meanwhile() {
                         return true;
                     }
                 }

@@ -29,6 +29,7 @@ use crate::wire::control::{
     ToForwarderControl, ToKeeperControl,
 };
 use crate::wire::pair;
+use crate::wire::unsealer::ProviderFault;
 
 /// The records of a message: well under its limit.
 const RANGES_PART_BYTES: usize = RangeRecord::BYTES << 16;
@@ -146,7 +147,11 @@ impl Vault {
     pub(super) async fn open(&mut self) -> Result<(), String> {
         if self.accepts {
             let reach = self.reach();
-            self.check_first_reach(&reach)?;
+            // Like a KEK that is not there: people come over the socket, and nothing is served meanwhile.
+            self.check_first_reach(&reach).inspect_err(|sentence| {
+                let fault = ProviderFault::Unapproved;
+                self.sealed = Some(Sealed { fault, sentence: sentence.clone() });
+            })?;
         }
         self.start_keeper().await?;
         // Nothing works without these; the others wait until the edge has looked whether this is the newest key store.
@@ -341,6 +346,11 @@ impl Vault {
         self.config.listen.certificate = config.listen.certificate;
         self.config.listen.key = config.listen.key;
         self.destinations = destinations;
+        if self.sealed.is_some() {
+            // Nothing runs that could be told: it is what the vault opens with.
+            (self.ranges, self.courier_settings) = (ranges, courier);
+            return self.keep_reach(reach);
+        }
         self.tell_tenants()?;
         if self.ranges != ranges {
             self.ranges = ranges;
@@ -358,10 +368,21 @@ impl Vault {
             let reload = ToEdge::Reload(Box::new(edge));
             running.tell(&reload, &[]).map_err(|_| "the edge does not listen".to_owned())?;
         }
+        self.keep_reach(reach)
+    }
+
+    /// What is read counts as approved from now on: it was, or it is not wider.
+    fn keep_reach(&mut self, reach: Reach) -> Result<(), String> {
         if self.rules().two_person {
             self.approvals.keep_reach(reach).map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    /// Whether what was not approved when the vault was opened last is by now.
+    pub(super) fn is_approved_meanwhile(&self) -> bool {
+        self.sealed.as_ref().is_some_and(|sealed| sealed.fault == ProviderFault::Unapproved)
+            && self.check_reach(&self.reach(), None).is_ok()
     }
 
     /// A process that may reach nobody is none; and a command that needs no clients sends no webhooks.

@@ -215,6 +215,8 @@ pub enum ProviderFault {
     Malformed,
     /// People have to do something first.
     Waiting,
+    /// Two persons have to approve the configuration first; the provider was not asked.
+    Unapproved,
 }
 
 impl ProviderFault {
@@ -226,6 +228,7 @@ impl ProviderFault {
             Self::WrongKey => "root_key_is_another",
             Self::Malformed => "root_key_malformed",
             Self::Waiting => "waiting_for_custodians",
+            Self::Unapproved => "configuration_not_approved",
         }
     }
 }

@@ -125,15 +125,22 @@ async fn what_is_dangerous_needs_two_persons() {
     assert_eq!(code, 0, "{said}");
 }
 
-/// A start takes no wider configuration either. It can be approved while no vault serves.
+/// A start takes no wider configuration either: the vault is sealed until it is approved, and opens by itself then.
 fn start_with_two(vault: &mut Vault, (alice, bob): (&Path, &Path)) {
     let config = std::fs::read_to_string(vault.config()).unwrap();
     std::fs::write(vault.config(), format!("{config}\n[limits]\nbody_bytes_max = 20000\n")).unwrap();
-    refuses(vault, &["serve"], "limits.body_bytes_max is 20000, and was 16384");
+    vault.serve_sealed();
+    wait_for("the sealed vault", || {
+        vault.plain("/readyz").contains("configuration_not_approved").then_some(())
+    });
+    refuses(vault, &["reload"], "limits.body_bytes_max is 20000, and was 16384");
+    refuses(vault, &["tenant", "disable", "acme"], "sealed");
+    let more = as_person(alice, &["tenant", "add", "other", "--mode", "test"]);
+    refuses(vault, &more, "sealed");
     let id = waiting(&does(vault, &as_person(alice, &["reload"])));
-    refuses(vault, &["serve"], "limits.body_bytes_max is 20000");
+    refuses(vault, &as_person(alice, &["approvals", "approve", &id]), "another person has to");
     does(vault, &as_person(bob, &["approvals", "approve", &id]));
-    vault.serve();
+    vault.wait_until_ready();
     let finding = "two persons are needed, and 3 are registered whose signatures count";
     let (_, said) = command(vault, &["doctor"]);
     assert!(said.contains(finding), "{said}");
