@@ -18,6 +18,8 @@ use crate::wire::keys::{KeyInfo, KeyState};
 
 /// Between two looks: each reads a row for each key.
 const EVERY: Duration = Duration::from_mins(1);
+/// From a look that found a step due to the next, at first; twice as long each time, as what fails may fail again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks at whether the start is over.
 const RECOVERED_LOOK: Duration = Duration::from_millis(50);
 
@@ -27,18 +29,22 @@ pub(super) async fn run(app: App) {
         tokio::time::sleep(RECOVERED_LOOK).await;
     }
     let mut changes = app.keys.subscribe();
+    let mut again = AGAIN;
     loop {
         changes.borrow_and_update();
-        if look(&app).await.is_err() {
+        let is_due = look(&app).await.unwrap_or_else(|_| {
             tracing::warn!(code = "erased_keys", "it could not be looked which keys are to be destroyed");
-        }
+            true
+        });
+        let wait = if is_due { again } else { EVERY };
+        again = if is_due { (again * 2).min(EVERY) } else { AGAIN };
         // If nobody changes keys any more, the process is ending.
-        drop(timeout(EVERY, changes.changed()).await);
+        drop(timeout(wait, changes.changed()).await);
     }
 }
 
-/// Tells the supervisor what is due, and the figures what is overdue.
-async fn look(app: &App) -> Result<(), StoreError> {
+/// Tells the supervisor what is due, and the figures what is overdue; gives whether anything is due.
+async fn look(app: &App) -> Result<bool, StoreError> {
     let (now, terms) = (app.clock.now(), app.directory.erasure());
     let erased = app.store.erased_keys().await?;
     let keys = app.keys.all();
@@ -53,10 +59,11 @@ async fn look(app: &App) -> Result<(), StoreError> {
         erased.destroyed.is_none() && erased.since.plus_seconds(terms.within_seconds()) <= now
     };
     app.metrics.erased_keys_overdue(erased.iter().filter(is_late).count());
-    if !steps.is_empty() {
+    let is_due = !steps.is_empty();
+    if is_due {
         app.keys.say_due(steps);
     }
-    Ok(())
+    Ok(is_due)
 }
 
 /// What is to be done now with a key under which something was erased.
