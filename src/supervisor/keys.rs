@@ -252,29 +252,17 @@ impl Vault {
         drop(self.command_edge(own, AdminCommand::KeysChanged { changes: Vec::new(), keys }));
     }
 
-    /// Takes the steps that the edge has asked for: keys that may have sealed what is erased are emptied, and then destroyed. A step that
-    /// is not possible any more, because somebody else took it, is passed over.
+    /// Takes the steps that the edge has asked for: keys that may have sealed what is erased are emptied, and then destroyed. What fails
+    /// keeps none of the others back, and is asked for again.
     pub(super) async fn take_due_steps(&mut self) -> Result<(), String> {
         let mut emptied = Vec::new();
         for (id, step) in std::mem::take(&mut self.due) {
-            let Some(key) = self.key_store.key(id).filter(|key| key.purpose == KeyPurpose::Data) else {
-                continue;
-            };
-            let (tenant, state, emptying) = (key.tenant, key.state, key.emptying);
-            match (step, state, tenant) {
-                (KeyStep::Empty, KeyState::Active, Some(tenant)) => {
-                    let making = Making { actor: None, empties: true, compromised: None };
-                    self.succeed(KeyPurpose::Data, tenant, making).await?;
-                    tracing::info!(key = id, "another key took over, as cards were erased under this one");
+            match self.take_step(id, step).await {
+                Ok(true) => emptied.push(id),
+                Ok(false) => {}
+                Err(sentence) => {
+                    tracing::error!(key = id, reason = %sentence, "a key could not be brought nearer to its end");
                 }
-                (KeyStep::Empty, KeyState::Retired | KeyState::Compromised, _) if !emptying => {
-                    emptied.push(id);
-                }
-                (KeyStep::Destroy, KeyState::Retired | KeyState::Compromised, _) if !emptying => {
-                    self.destroy_key(id, None).await?;
-                    tracing::info!(key = id, "a key that may have sealed what is erased is destroyed");
-                }
-                (KeyStep::Empty | KeyStep::Destroy, ..) => {}
             }
         }
         if emptied.is_empty() {
@@ -283,6 +271,27 @@ impl Vault {
         self.key_store.set_emptying(&emptied, true).map_err(|error| error.to_string())?;
         let keys = self.key_store.table(&self.policy);
         self.ask_edge(AdminCommand::KeysChanged { changes: Vec::new(), keys }).await.map(drop)
+    }
+
+    /// Takes one of them, and gives whether the key is to be emptied, which is done for all at once. A step that is not possible any
+    /// more, because somebody else took it, is passed over.
+    async fn take_step(&mut self, id: u32, step: KeyStep) -> Result<bool, String> {
+        let key = self.key_store.key(id).filter(|key| key.purpose == KeyPurpose::Data && !key.emptying);
+        let Some((tenant, state)) = key.map(|key| (key.tenant, key.state)) else { return Ok(false) };
+        match (step, state, tenant) {
+            (KeyStep::Empty, KeyState::Active, Some(tenant)) => {
+                let making = Making { actor: None, empties: true, compromised: None };
+                self.succeed(KeyPurpose::Data, tenant, making).await?;
+                tracing::info!(key = id, "another key took over, as cards were erased under this one");
+            }
+            (KeyStep::Empty, KeyState::Retired | KeyState::Compromised, _) => return Ok(true),
+            (KeyStep::Destroy, KeyState::Retired | KeyState::Compromised, _) => {
+                self.destroy_key(id, None).await?;
+                tracing::info!(key = id, "a key that may have sealed what is erased is destroyed");
+            }
+            (KeyStep::Empty | KeyStep::Destroy, ..) => {}
+        }
+        Ok(false)
     }
 
     /// A key protects nothing more from now on: another takes over, and what it has sealed stays as it is.

@@ -252,7 +252,7 @@ async fn take_due_steps(vault: &mut Vault) {
     }
     for taken in [vault.take_due_steps().await, vault.tell_of_keys().await] {
         if let Err(sentence) = taken {
-            tracing::error!(reason = %sentence, "a key that may have sealed what is erased could not be brought nearer to its end");
+            tracing::error!(reason = %sentence, "keys that may have sealed what is erased could not be looked after");
         }
     }
 }

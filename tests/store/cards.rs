@@ -356,7 +356,7 @@ fn status(card: &CardRow, status: CardStatus) -> Change {
 }
 
 /// Sets or releases the hold of a card that stands as this row says.
-fn hold(card: &CardRow, held: bool) -> Change {
+pub(crate) fn hold(card: &CardRow, held: bool) -> Change {
     change(RowChange::SetLegalHold {
         tenant: card.tenant,
         token: card.token,

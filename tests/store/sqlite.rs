@@ -1,5 +1,6 @@
 //! What is SQLite's own: migrations, a full disk, a crash, sizes.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use std::time::{Duration, Instant};
 use cardvault::card::id::{EventId, Token};
 use cardvault::clock::{Clock, ManualClock, SystemClock};
 use cardvault::edge::store::sqlite::{OpenError, SqliteOptions, SqliteStore, card_digests};
-use cardvault::edge::store::{CardRow, CardStatus, Change, CommitError, OnDuplicate, Store, StoredAnswer};
+use cardvault::edge::store::{
+    CardRow, CardStatus, Change, ChargeStatus, CommitError, LegalHold, OnDuplicate, Store, StoredAnswer,
+};
 use cardvault::random::make_bytes;
 use tokio::task::JoinSet;
 
@@ -70,6 +73,35 @@ fn another_nodes_log_is_refused() {
     drop(store);
     let other = SqliteOptions { node: "n2".into(), ..options(directory.path()) };
     assert!(matches!(SqliteStore::open(other), Err(OpenError::Corrupt(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_of_before_keeps_its_holds_and_counts_its_last_charge_as_a_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(options(directory.path())).unwrap();
+    let (held, free) = (make_card(ONE, None), make_card(ONE, None));
+    for (number, card) in [&held, &free].into_iter().enumerate() {
+        store.commit(insert(card, [number as u8; 32], OnDuplicate::New)).await.unwrap();
+    }
+    store.commit(crate::cards::hold(&held, true)).await.unwrap();
+    let charged = NOW.plus_seconds(3 * 86_400);
+    let mut charge = make_charge(&held, "i-1", ChargeStatus::Declined);
+    charge.created_at = charged;
+    store.commit(put(&charge)).await.unwrap();
+    drop(store);
+    let before = "drop table erased_keys; drop table retention; drop table legal_holds; delete from migrations where number > 12";
+    let file = directory.path().join("vault.db");
+    rusqlite::Connection::open(&file).unwrap().execute_batch(before).unwrap();
+    let store = SqliteStore::open(options(directory.path())).unwrap();
+    let bare = LegalHold { reference: String::new(), since: None };
+    assert_eq!(store.legal_holds(held.token).await.unwrap(), [bare]);
+    assert_eq!(store.legal_holds(free.token).await.unwrap(), []);
+    // When each was used is not known; not after the newest charge of then.
+    let idle =
+        async |before| store.idle_cards(&BTreeMap::from([(ONE, before)]), None, 9).await.unwrap().cards;
+    assert_eq!(idle(charged).await, []);
+    let since: Vec<_> = idle(charged.plus_seconds(1)).await.iter().map(|card| card.since).collect();
+    assert_eq!(since, [charged, charged]);
 }
 
 #[test]
