@@ -127,9 +127,12 @@ impl Custody {
     }
 
     fn wait_for_custodians(&self) {
-        wait_for("a vault that waits", || {
-            self.vault.plain("/readyz").contains("\"sealed\":\"waiting_for_custodians\"").then_some(())
-        });
+        self.wait_for("waiting_for_custodians");
+    }
+
+    fn wait_for(&self, reason: &str) {
+        let words = format!("\"sealed\":\"{reason}\"");
+        wait_for(reason, || self.vault.plain("/readyz").contains(&words).then_some(()));
     }
 
     fn rehearse(&self) {
@@ -360,6 +363,27 @@ fn write_certificate(vault: &Vault) {
     fs::write(vault.path("tls/own.key"), made.signing_key.serialize_pem()).unwrap();
 }
 
+/// The first two persons, each signing for both, and the configuration that they approve.
+fn approve_by_two(vault: &Vault) {
+    let config = vault.config();
+    let does = |args: &[&str]| {
+        let (code, said) = run(&[args, &["--config", name(&config)]].concat());
+        assert_eq!(code, 0, "{args:?}: {said}");
+        said
+    };
+    let [(gina, gina_key), (hugo, hugo_key)] = ["gina", "hugo"].map(|person| {
+        let key = vault.beside(&format!("{person}.key"));
+        let public = does(&["person", "keygen", name(&key)]).trim().to_owned();
+        (key, public)
+    });
+    let found = ["person", "found", "gina", gina_key.as_str(), "hugo", hugo_key.as_str()];
+    for asked in [found.as_slice(), &["reload"]] {
+        let said = does(&[&["--as", name(&gina)], asked].concat());
+        let id = said.split_whitespace().find(|word| word.starts_with("apr_")).unwrap();
+        does(&["--as", name(&hugo), "approvals", "approve", id]);
+    }
+}
+
 #[tokio::test]
 async fn custodians_make_the_first_kek_and_production_starts_with_them() {
     let mut custody = Custody { vault: Vault::make_by(&["--provider", "shares"], |config| config) };
@@ -399,9 +423,13 @@ async fn custodians_make_the_first_kek_and_production_starts_with_them() {
     let config = fs::read_to_string(custody.vault.config()).unwrap();
     let production = config[..config.find("[destination.sandbox]").unwrap()]
         .replace("\"development\"", "\"production\"")
-        .replace("tls/server.", "tls/own.");
+        .replace("tls/server.", "tls/own.")
+        + "[erasure]\nkey_backups_kept_days = 0\n[retention.acme]\ndays_after_last_agreement = 30\n";
     fs::write(custody.vault.config(), &production).unwrap();
     custody.vault.serve_sealed();
+    // No custodian opens a configuration that two persons have not approved; nor are there two yet.
+    custody.wait_for("configuration_not_approved");
+    approve_by_two(&custody.vault);
     custody.wait_for_custodians();
     custody.open();
     custody.refused(&["move-root", "--to", "file"], "production does not take the root key from a file");
