@@ -89,7 +89,8 @@ async fn a_database_of_before_keeps_its_holds_and_counts_its_last_charge_as_a_us
     charge.created_at = charged;
     store.commit(put(&charge)).await.unwrap();
     drop(store);
-    let before = "drop table erased_keys; drop table retention; drop table legal_holds; delete from migrations where number > 12";
+    let before = "alter table sealed drop column mark_key; drop table erased_keys; drop table retention; drop table legal_holds;
+                  delete from migrations where number > 12";
     let file = directory.path().join("vault.db");
     rusqlite::Connection::open(&file).unwrap().execute_batch(before).unwrap();
     let store = SqliteStore::open(options(directory.path())).unwrap();
