@@ -432,6 +432,20 @@ async fn custodians_make_the_first_kek_and_production_starts_with_them() {
     approve_by_two(&custody.vault);
     custody.wait_for_custodians();
     custody.open();
+    // There whoever only holds the socket looks on, and a person whom one alone registered signs in vain.
+    let config = custody.vault.config();
+    let disable = ["principal", "--config", name(&config), "disable", "nobody"];
+    let as_person = |person: &str| {
+        let key = custody.vault.beside(&format!("{person}.key"));
+        run(&[&["--as", name(&key)], disable.as_slice()].concat())
+    };
+    for ((code, said), word) in [
+        (run(&disable), "signed by a registered person"),
+        (as_person("alice"), "registered by one alone"),
+        (as_person("gina"), "no such principal"),
+    ] {
+        assert!(code == 1 && said.contains(word), "{word}: {said}");
+    }
     custody.refused(&["move-root", "--to", "file"], "production does not take the root key from a file");
     let events = custody.vault.database();
     let told: i64 = events
