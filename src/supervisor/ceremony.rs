@@ -195,6 +195,12 @@ impl Vault {
             if person.disabled_at.is_some() {
                 return Err(format!("{name} is disabled"));
             }
+            // Else who administers could be all of them.
+            if self.rules().two_person && !person.is_vouched {
+                return Err(format!(
+                    "{name} was registered by one alone, who could be every custodian: have two persons register them"
+                ));
+            }
             if custodians.contains(&person.id) {
                 return Err(format!("{name} is named twice: nobody holds two shares of one key"));
             }

@@ -291,7 +291,8 @@ impl Vault {
 
     /// Sends a command to the edge; its answer comes as a word, by number.
     pub(super) fn command_edge(&self, number: u64, command: AdminCommand) -> Result<(), String> {
-        let edge = self.edge.as_ref().ok_or("the edge is not running")?;
+        // One that says why nothing is served has no store to ask.
+        let edge = self.edge.as_ref().filter(|_| !self.edge_is_sealed).ok_or("the edge is not running")?;
         edge.tell(&ToEdge::Admin(number, command), &[]).map_err(|_| "the edge does not listen".to_owned())
     }
 

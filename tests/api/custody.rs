@@ -22,13 +22,31 @@ impl Custody {
     fn of(vault: Vault) -> Self {
         let custody = Self { vault };
         for person in FIVE.iter().chain(&["frank"]) {
-            let (code, public) = run(&["person", "keygen", name(&custody.key(person))]);
-            assert_eq!(code, 0, "{public}");
-            let config = custody.vault.config();
-            let (code, said) = run(&["person", "--config", name(&config), "add", person, public.trim()]);
-            assert_eq!(code, 0, "{said}");
+            let public = custody.keygen(person);
+            custody.run(&["person", "add", person, &public]);
         }
         custody
+    }
+
+    /// Makes a person's key file; gives the public half.
+    fn keygen(&self, person: &str) -> String {
+        let (code, public) = run(&["person", "keygen", name(&self.key(person))]);
+        assert_eq!(code, 0, "{public}");
+        public.trim().to_owned()
+    }
+
+    /// A command that must be carried out: what it printed.
+    fn run(&self, args: &[&str]) -> String {
+        let (code, said) = run(&[args, &["--config", name(&self.vault.config())]].concat());
+        assert_eq!(code, 0, "{args:?}: {said}");
+        said
+    }
+
+    /// What alice asks for and bob approves.
+    fn by_two(&self, args: &[&str]) {
+        let said = self.run(&[&["--as", name(&self.key("alice"))], args].concat());
+        let id = said.split_whitespace().find(|word| word.starts_with("apr_")).unwrap();
+        self.run(&["--as", name(&self.key("bob")), "approvals", "approve", id]);
     }
 
     fn key(&self, person: &str) -> PathBuf {
@@ -127,12 +145,12 @@ impl Custody {
     }
 
     fn wait_for_custodians(&self) {
-        self.wait_for("waiting_for_custodians");
+        self.wait_until("waiting_for_custodians");
     }
 
-    fn wait_for(&self, reason: &str) {
-        let words = format!("\"sealed\":\"{reason}\"");
-        wait_for(reason, || self.vault.plain("/readyz").contains(&words).then_some(()));
+    fn wait_until(&self, word: &str) {
+        let sealed = format!("\"sealed\":\"{word}\"");
+        wait_for(word, || self.vault.plain("/readyz").contains(&sealed).then_some(()));
     }
 
     fn rehearse(&self) {
@@ -356,32 +374,20 @@ fn move_to_the_file(custody: &mut Custody) {
     custody.vault.serve();
 }
 
+/// How often an action is in the log, straight from the database: nobody reads it yet.
+fn logged(vault: &Vault, action: &str) -> usize {
+    let database = vault.database();
+    let mut segments = database.prepare("select leaves from log_segments").unwrap();
+    let leaves = segments.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap();
+    let action = format!("\"action\":\"{action}\"");
+    leaves.map(|leaves| String::from_utf8_lossy(&leaves.unwrap()).matches(&action).count()).sum()
+}
+
 /// A certificate as production takes it.
 fn write_certificate(vault: &Vault) {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     fs::write(vault.path("tls/own.pem"), made.cert.pem()).unwrap();
     fs::write(vault.path("tls/own.key"), made.signing_key.serialize_pem()).unwrap();
-}
-
-/// The first two persons, each signing for both, and the configuration that they approve.
-fn approve_by_two(vault: &Vault) {
-    let config = vault.config();
-    let does = |args: &[&str]| {
-        let (code, said) = run(&[args, &["--config", name(&config)]].concat());
-        assert_eq!(code, 0, "{args:?}: {said}");
-        said
-    };
-    let [(gina, gina_key), (hugo, hugo_key)] = ["gina", "hugo"].map(|person| {
-        let key = vault.beside(&format!("{person}.key"));
-        let public = does(&["person", "keygen", name(&key)]).trim().to_owned();
-        (key, public)
-    });
-    let found = ["person", "found", "gina", gina_key.as_str(), "hugo", hugo_key.as_str()];
-    for asked in [found.as_slice(), &["reload"]] {
-        let said = does(&[&["--as", name(&gina)], asked].concat());
-        let id = said.split_whitespace().find(|word| word.starts_with("apr_")).unwrap();
-        does(&["--as", name(&hugo), "approvals", "approve", id]);
-    }
 }
 
 #[tokio::test]
@@ -390,15 +396,53 @@ async fn custodians_make_the_first_kek_and_production_starts_with_them() {
     assert!(!custody.vault.path("keys/root.key").exists());
     custody.vault.serve_sealed();
     custody.wait_for_custodians();
-    custody = Custody::of(custody.vault);
     custody.refused(&["list"], "there is no KEK yet: register custodians");
+    // Somebody whom one alone registered, in development.
+    let frank = custody.keygen("frank");
+    custody.run(&["person", "add", "frank", &frank]);
+    custody.vault.stop();
+
+    // Production: no sandbox, a certificate of its own, and persons whom two have registered.
+    write_certificate(&custody.vault);
+    let config = fs::read_to_string(custody.vault.config()).unwrap();
+    let production = config[..config.find("[destination.sandbox]").unwrap()]
+        .replace("\"development\"", "\"production\"")
+        .replace("tls/server.", "tls/own.")
+        + "[erasure]\nkey_backups_kept_days = 0\n";
+    fs::write(custody.vault.config(), &production).unwrap();
+    custody.vault.serve_sealed();
+    custody.wait_until("configuration_not_approved");
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|person| custody.keygen(person));
+    custody.by_two(&["person", "found", "alice", &alice, "bob", &bob]);
+    custody.by_two(&["person", "add", "carol", &carol]);
+    custody.by_two(&["reload"]);
+    custody.wait_for_custodians();
     custody.refused(&["unseal", "--key", name(&custody.key("alice"))], "no ceremony's shares are in use");
+    let with_frank = ["--custodian", "alice", "--custodian", "bob", "--custodian", "frank"];
+    custody.refused(&[&["ceremony", "begin"], &with_frank[..]].concat(), "frank was registered by one alone");
     custody.begin(&["alice", "bob", "carol"], false);
     ["alice", "bob", "carol"].iter().for_each(|person| custody.acknowledge(person));
     custody.done(&["ceremony", "issue"]);
     ["alice", "bob", "carol"].iter().for_each(|person| drop(custody.collect(person, "first")));
     custody.open();
-    custody.vault.tenant("acme", Mode::Test);
+    // There whoever only holds the socket looks on, and a person whom one alone registered signs in vain.
+    let config = custody.vault.config();
+    let disable = ["principal", "--config", name(&config), "disable", "nobody"];
+    let as_person = |person: &str| run(&[&["--as", name(&custody.key(person))], disable.as_slice()].concat());
+    for ((code, said), word) in [
+        (run(&disable), "signed by a registered person"),
+        (as_person("frank"), "registered by one alone"),
+        (as_person("alice"), "no such principal"),
+    ] {
+        assert!(code == 1 && said.contains(word), "{word}: {said}");
+    }
+    custody.refused(&["move-root", "--to", "file"], "production does not take the root key from a file");
+    // What was done before there was a log comes into it.
+    for (action, count) in
+        [("ceremony.end", 1), ("share.confirm", 3), ("person.create", 4), ("approval.execute", 3)]
+    {
+        wait_for(action, || (logged(&custody.vault, action) == count).then_some(()));
+    }
     custody.vault.stop();
 
     // The wrapped KEK with one byte changed: the shares are right, and nothing opens.
@@ -418,43 +462,6 @@ async fn custodians_make_the_first_kek_and_production_starts_with_them() {
     custody.vault.stop();
     fs::write(&keystore, &own).unwrap();
 
-    // Production: no sandbox, a certificate of its own, and the same custodians.
-    write_certificate(&custody.vault);
-    let config = fs::read_to_string(custody.vault.config()).unwrap();
-    let production = config[..config.find("[destination.sandbox]").unwrap()]
-        .replace("\"development\"", "\"production\"")
-        .replace("tls/server.", "tls/own.")
-        + "[erasure]\nkey_backups_kept_days = 0\n[retention.acme]\ndays_after_last_agreement = 30\n";
-    fs::write(custody.vault.config(), &production).unwrap();
-    custody.vault.serve_sealed();
-    // No custodian opens a configuration that two persons have not approved; nor are there two yet.
-    custody.wait_for("configuration_not_approved");
-    approve_by_two(&custody.vault);
-    custody.wait_for_custodians();
-    custody.open();
-    // There whoever only holds the socket looks on, and a person whom one alone registered signs in vain.
-    let config = custody.vault.config();
-    let disable = ["principal", "--config", name(&config), "disable", "nobody"];
-    let as_person = |person: &str| {
-        let key = custody.vault.beside(&format!("{person}.key"));
-        run(&[&["--as", name(&key)], disable.as_slice()].concat())
-    };
-    for ((code, said), word) in [
-        (run(&disable), "signed by a registered person"),
-        (as_person("alice"), "registered by one alone"),
-        (as_person("gina"), "no such principal"),
-    ] {
-        assert!(code == 1 && said.contains(word), "{word}: {said}");
-    }
-    custody.refused(&["move-root", "--to", "file"], "production does not take the root key from a file");
-    let events = custody.vault.database();
-    let told: i64 = events
-        .query_row("select count(*) from log_segments where leaves like '%ceremony.end%'", [], |row| {
-            row.get(0)
-        })
-        .unwrap();
-    assert_eq!(told, 1);
-    custody.vault.stop();
     // One whose KEK lies in a file does not start there, whatever the configuration says.
     let text = String::from_utf8(own).unwrap().replace("\"provider\": \"shares\"", "\"provider\": \"file\"");
     fs::write(&keystore, text).unwrap();
