@@ -129,7 +129,9 @@ pub(super) fn take(app: &App, keys: Vec<KeyInfo>) {
     watch(app, &keys);
     // Whoever asks at once must not be told how far the keys before were.
     let emptying: Vec<KeyInfo> = keys.iter().filter(|key| key.emptying).copied().collect();
-    if !emptying.is_empty() {
+    if emptying.is_empty() {
+        app.keys.progress().settle();
+    } else {
         app.keys.progress().expect(emptying);
     }
     app.keys.set(keys);

@@ -91,7 +91,7 @@ pub(super) async fn run(app: App) {
         let emptying: Vec<KeyInfo> =
             changes.borrow_and_update().iter().filter(|k| k.emptying).copied().collect();
         let wait = if emptying.is_empty() {
-            app.keys.progress().end();
+            app.keys.progress().settle();
             None
         } else {
             match empty(&app, &emptying).await {
@@ -127,7 +127,10 @@ async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
         let late = app.store.watched_seals();
         let tally = pass(app, emptying, &ids).await?;
         if !app.keys.are_emptied(&ids) {
-            // Others are to be emptied now, and it begins anew.
+            // Others are to be emptied now, and it begins anew; or none, and what was said of these before holds.
+            if !app.keys.all().iter().any(|key| key.emptying) {
+                app.keys.progress().settle();
+            }
             return Ok(true);
         }
         app.keys.progress().unreadable = tally.unreadable;
@@ -142,7 +145,7 @@ async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
             // Of an edge that died a batch may have been at work until after this one had asked what was opened.
             account_for_reseals(app).await?;
             keys::note_emptied(app, emptying).await?;
-            app.keys.progress().end();
+            app.keys.progress().settle();
             tracing::info!(
                 keys = ids.len(),
                 records = total,
@@ -356,10 +359,11 @@ impl Progress {
         }
     }
 
-    /// Nothing is to be emptied any more: what was, is empty.
-    fn end(&mut self) {
-        if !self.finished && !self.keys.is_empty() {
-            (self.finished, self.ended) = (true, Some(Instant::now()));
+    /// No key is to be emptied any more: the supervisor has heard that these are empty, or they are destroyed.
+    pub(super) fn settle(&mut self) {
+        if !self.keys.is_empty() {
+            self.finished = true;
+            self.ended.get_or_insert_with(Instant::now);
         }
     }
 
@@ -401,4 +405,35 @@ impl Progress {
 #[expect(clippy::cast_precision_loss, reason = "shown, not reckoned with")]
 const fn as_f64(count: u64) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::tenant::TenantId;
+    use crate::clock::Time;
+    use crate::wire::keys::{KeyOrder, KeyPurpose, KeyState};
+
+    fn state(progress: &Progress) -> Option<String> {
+        let AdminAnswer::Table(rows) = progress.table() else { return None };
+        rows.get(1)?.last().cloned()
+    }
+
+    #[test]
+    fn what_is_to_be_emptied_no_more_is_empty() {
+        let tenant = Some(TenantId(1));
+        let order = KeyOrder { id: 3, purpose: KeyPurpose::Data, tenant, epoch: 24_000, version: 1 };
+        let protects_until = Time::from_micros(0);
+        let key = KeyInfo { order, state: KeyState::Retired, protects_until, emptying: true };
+        let mut progress = Progress::default();
+        progress.settle();
+        assert_eq!(state(&progress), None);
+        progress.expect(vec![key]);
+        assert_eq!(state(&progress).as_deref(), Some("being emptied"));
+        progress.settle();
+        assert_eq!((state(&progress).as_deref(), progress.left()), (Some("empty"), 0));
+        // The next change of keys begins anew.
+        progress.expect(vec![KeyInfo { order: KeyOrder { id: 4, ..order }, ..key }]);
+        assert_eq!(state(&progress).as_deref(), Some("being emptied"));
+    }
 }
