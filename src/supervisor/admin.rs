@@ -271,7 +271,7 @@ pub(super) async fn perform(
             Ok(rotate_principal(principal, *overlap_seconds, Some(given), actor))
         }
         AdminRequest::Reload => reload(vault, None, actor).await,
-        AdminRequest::ReloadTo { sha256, .. } => reload(vault, Some(sha256), actor).await,
+        AdminRequest::ReloadTo { sha256, widens } => reload(vault, Some((sha256, widens)), actor).await,
         AdminRequest::ChargeResolve(order) => resolve_charge(order, id, actor),
         AdminRequest::HoldRelease(order) => {
             Ok(Next::Edge(AdminCommand::ReleaseHold { order: order.clone(), actor }))
@@ -291,7 +291,11 @@ pub(super) async fn perform(
     }
 }
 
-async fn reload(vault: &mut Vault, approved: Option<&str>, actor: String) -> Result<Next, String> {
+async fn reload(
+    vault: &mut Vault,
+    approved: Option<(&str, &[String])>,
+    actor: String,
+) -> Result<Next, String> {
     vault.reload(approved).await?;
     if vault.sealed.is_some() {
         let sentence = "the configuration was read again; the vault opens with it";

@@ -277,12 +277,14 @@ impl Vault {
         if !rules.two_person {
             return Ok(());
         }
-        let is_approved = |approval: &&Approval| match approval.state {
-            State::Approved | State::Executed => {
-                let asked = approval.request().ok().and_then(|request| two_person::verb_in(&request).ok());
-                matches!(asked, Some(AdminRequest::ReloadTo { sha256, .. }) if sha256 == reach.sha256())
-            }
-            State::Pending | State::Rejected | State::Expired | State::Failed => false,
+        // What was carried out is kept as the reach, until something narrower is; what was approved and not carried out yet counts too.
+        let is_approved = |approval: &&Approval| {
+            approval.state == State::Approved
+                && matches!(
+                    two_person::approved(&self.people, &rules, approval),
+                    Ok(AdminRequest::ReloadTo { sha256, widens })
+                        if sha256 == reach.sha256() && widens == reach.widens(self.approvals.reach())
+                )
         };
         let is_first = self.approvals.reach().is_none() && !rules.production;
         if !is_first && self.approvals.all().iter().rfind(is_approved).is_none() {

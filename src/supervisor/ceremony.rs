@@ -189,6 +189,9 @@ impl Vault {
         actor: &str,
     ) -> Result<String, String> {
         self.check_no_issue()?;
+        if rehearsal && self.custody.pending.as_ref().is_some_and(|pending| !pending.rehearsal) {
+            return Err("a ceremony has begun: rehearse when its shares are issued".to_owned());
+        }
         let mut custodians = Vec::new();
         for name in names {
             let person = self.people.find(name).map_err(|error| format!("{name}: {error}"))?;
@@ -273,9 +276,28 @@ impl Vault {
         Ok(ProviderSettings::NewShares(NewSharesSettings { ceremony, threshold, rehearsal, custodians }))
     }
 
+    /// The ceremony that has begun, as custodians are told of it.
+    pub(super) fn pending_facts(&self) -> Value {
+        let Some(pending) = &self.custody.pending else { return Value::Null };
+        let name = |id: &PersonId| {
+            self.people.find(&id.to_string()).map_or_else(|_| id.to_string(), |person| person.name.clone())
+        };
+        json!({
+            "ceremony": HEXLOWER.encode(&pending.ceremony),
+            "threshold": pending.threshold,
+            "custodians": pending.custodians.iter().map(name).collect::<Vec<_>>(),
+        })
+    }
+
     async fn issue(&mut self, actor: &str) -> Result<String, String> {
         let wrap = self.new_shares()?;
         let rehearsal = self.custody.pending.as_ref().is_some_and(|pending| pending.rehearsal);
+        if rehearsal && self.custody.gathering.is_some() {
+            return Err(
+                "shares are being given, which a rehearsal would forget: wait for that, or end it with `cardvault keys unseal --cancel`"
+                    .to_owned(),
+            );
+        }
         let record = self.key_store.kek().cloned();
         let order = match record.filter(|_| !rehearsal) {
             None if rehearsal => UnsealOrder { from: KekSource::Make, wrap: Some((wrap, self.binding(0))) },

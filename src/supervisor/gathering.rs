@@ -60,6 +60,8 @@ pub(super) struct Gathering {
     public: [u8; 32],
     given: Vec<PersonId>,
     begun_at: Time,
+    /// The id that the KEK is wrapped for, where one is.
+    key: u32,
     /// The KEK is at hand.
     pub(super) obtained: Option<Obtained>,
 }
@@ -103,6 +105,7 @@ impl Vault {
         let none = "no ceremony's shares are in use; see `cardvault keys ceremony status`";
         let settings = self.custody_of(purpose).ok_or(none)?.settings();
         let order = self.gathering_order(purpose, &settings)?;
+        let key = order.wrap.as_ref().map_or(0, |(_, binding)| binding.key);
         self.begin_unseal(order).await?;
         let public = self
             .await_unsealer(|said| match said {
@@ -116,13 +119,18 @@ impl Vault {
             })
             .await?;
         let begun_at = SystemClock.now();
-        let gathering = Gathering { purpose, settings, public, given: Vec::new(), begun_at, obtained: None };
+        let gathering =
+            Gathering { purpose, settings, public, given: Vec::new(), begun_at, key, obtained: None };
         let said = waits(&gathering);
         self.custody.gathering = Some(gathering);
         Ok(said)
     }
 
-    fn gathering_order(&self, purpose: Purpose, settings: &SharesSettings) -> Result<UnsealOrder, String> {
+    fn gathering_order(
+        &mut self,
+        purpose: Purpose,
+        settings: &SharesSettings,
+    ) -> Result<UnsealOrder, String> {
         let shares = || ProviderSettings::Shares(settings.clone());
         if purpose == Purpose::Rehearse {
             // A key that nothing was ever wrapped under, wrapped for nobody.
@@ -135,7 +143,8 @@ impl Vault {
         Ok(match purpose {
             Purpose::Open | Purpose::Rehearse => UnsealOrder { from, wrap: None },
             Purpose::RotateKek(_) => {
-                let wrap = Some((shares(), self.binding(self.key_store.next_key_id())));
+                let id = self.key_store.reserve_key_id().map_err(|error| error.to_string())?;
+                let wrap = Some((shares(), self.binding(id)));
                 UnsealOrder { from: KekSource::Make, wrap }
             }
             Purpose::Replace => UnsealOrder { from, wrap: Some((self.new_shares()?, binding)) },
@@ -174,6 +183,7 @@ impl Vault {
         let expected = json!({
             "gathering": HEXLOWER.encode(&gathering.public),
             "purpose": gathering.purpose.name(),
+            "new": self.new_holders(),
             "sealed_sha256": HEXLOWER.encode(digest(&SHA256, sealed).as_ref()),
         });
         if parameters != expected {
@@ -260,7 +270,10 @@ impl Vault {
             return Ok("enough shares are there: the vault opens".to_owned());
         }
         let done = match purpose {
-            Purpose::RotateKek(old) => self.rotate_to(obtained, "shares", old, actor).await,
+            Purpose::RotateKek(old) => {
+                let key = self.custody.gathering.as_ref().map_or(0, |gathering| gathering.key);
+                self.rotate_to(key, (&obtained, "shares"), old, actor).await
+            }
             Purpose::Replace => self.keep_issued(obtained, false, actor),
             Purpose::MoveToFile => self.keep_moved(&obtained, actor),
             Purpose::Open | Purpose::Rehearse => {
@@ -286,10 +299,17 @@ impl Vault {
         json!({
             "gathering": HEXLOWER.encode(&gathering.public),
             "purpose": gathering.purpose.name(),
+            "new": self.new_holders(),
             "ceremony": HEXLOWER.encode(&gathering.settings.ceremony),
             "threshold": gathering.settings.threshold,
             "given": gathering.given.len(),
         })
+    }
+
+    /// Who is to hold the shares that are made with those that are given; null where none are made. Custodians sign it.
+    fn new_holders(&self) -> Value {
+        let replaces = |gathering: &Gathering| gathering.purpose == Purpose::Replace;
+        if self.custody.gathering.as_ref().is_some_and(replaces) { self.pending_facts() } else { Value::Null }
     }
 
     /// Why the vault waits for custodians.

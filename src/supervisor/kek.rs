@@ -94,7 +94,7 @@ impl Vault {
         let made = self.unseal(order).await?;
         // Before anything is wrapped under it.
         self.key_store
-            .note_kek(&made, name, SystemClock.now(), None)
+            .note_kek(binding.key, (&made, name), SystemClock.now(), None)
             .map_err(|error| Sealed::new(ProviderFault::Unavailable, error.to_string()))?;
         Ok(Noting::Nothing)
     }
@@ -105,7 +105,10 @@ impl Vault {
         let name = ProviderSettings::File.name();
         match id {
             Some(id) => self.key_store.move_kek(id, &obtained.wrapped, name),
-            None => self.key_store.note_kek(&obtained, name, SystemClock.now(), None).map(drop),
+            None => {
+                let (id, now) = (self.key_store.next_key_id(), SystemClock.now());
+                self.key_store.note_kek(id, (&obtained, name), now, None).map(drop)
+            }
         }
         .map_err(|error| error.to_string())?;
         self.destroy_others().await.map_err(String::from)
@@ -236,7 +239,7 @@ impl Vault {
             }
         };
         if said.is_err() {
-            self.unsealer = None;
+            (self.unsealer, self.custody.gathering) = (None, None);
         }
         said
     }
@@ -262,22 +265,23 @@ impl Vault {
             return self.gather(Purpose::RotateKek(old)).await;
         }
         self.destroy_old_kek(SystemClock.now()).await?;
-        let (name, binding) = (provider.name(), self.binding(self.key_store.next_key_id()));
+        let id = self.key_store.reserve_key_id().map_err(|error| error.to_string())?;
+        let (name, binding) = (provider.name(), self.binding(id));
         let order = UnsealOrder { from: KekSource::Make, wrap: Some((provider, binding)) };
         let made = self.unseal(order).await?;
-        self.rotate_to(made, name, old, actor).await
+        self.rotate_to(id, (&made, name), old, actor).await
     }
 
-    /// Has this KEK, which an unsealer holds, take over.
+    /// Has this KEK, which an unsealer holds and its provider wrapped for this id, take over.
     pub(super) async fn rotate_to(
         &mut self,
-        made: Obtained,
-        provider: &str,
+        id: u32,
+        made: (&Obtained, &str),
         old: KeyState,
         actor: &str,
     ) -> Result<String, String> {
         let (now, actor) = (SystemClock.now(), Some(actor));
-        let noted = self.key_store.note_kek(&made, provider, now, actor);
+        let noted = self.key_store.note_kek(id, made, now, actor);
         let next = noted.map_err(|error| error.to_string())?;
         // Nothing was ever wrapped, on disk, under one that a rotation before left half-way.
         let is_left = |key: &&StoredKey| {

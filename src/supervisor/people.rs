@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::durable;
+use super::key_store::custody::{Custodian, CustodyState};
 use super::two_person::{counting, person_id};
 use super::vault::Vault;
 use crate::card::id::{ApprovalId, EventId, PersonId};
@@ -268,7 +269,7 @@ impl People {
     pub fn rekey(
         &mut self,
         person: &str,
-        public: PersonPublic,
+        (public, by_two): (PersonPublic, bool),
         actor: &str,
         now: Time,
     ) -> Result<(), PeopleError> {
@@ -285,6 +286,8 @@ impl People {
             for person in file.people.iter_mut().filter(|person| person.id == id) {
                 person.former.push(before);
                 person.public = public;
+                // Nobody but who gave the key knows whose it is.
+                person.is_vouched &= by_two;
             }
             file.untold.push(told);
         })
@@ -383,15 +386,37 @@ impl Vault {
                 if two_person && is_counted && counting(&self.people).count() <= 2 {
                     return Err("two persons have to remain: register another first".to_owned());
                 }
+                self.check_custodians_remain(person)?;
                 self.people.disable(person, actor, now).map(|()| format!("{person} is disabled"))
             }
             PersonRequest::Rekey { person, public } => {
-                self.people.rekey(person, *public, actor, now).map(|()| format!("{person} has another key"))
+                let by_two = id.is_some() && two_person;
+                self.people
+                    .rekey(person, (*public, by_two), actor, now)
+                    .map(|()| format!("{person} has another key"))
             }
         };
         // What was done is in the register, durably, and so it belongs into the log.
         self.tell_of_people().await?;
         done.map(AdminAnswer::Done).map_err(|error| error.to_string())
+    }
+
+    /// Whoever is disabled gives no share any more: enough others have to hold one, or the vault never opens again.
+    fn check_custodians_remain(&self, leaving: &str) -> Result<(), String> {
+        let Some(custody) = self.key_store.custody(CustodyState::Active) else { return Ok(()) };
+        let leaving = self.people.find(leaving).map_err(|error| error.to_string())?.id;
+        let can_give = |custodian: &&Custodian| {
+            custodian.person != leaving
+                && self.people.all().iter().any(|p| p.id == custodian.person && p.disabled_at.is_none())
+        };
+        let is_custodian = custody.custodians.iter().any(|custodian| custodian.person == leaving);
+        if is_custodian && custody.custodians.iter().filter(can_give).count() < custody.threshold.into() {
+            return Err(
+                "too few custodians would be left to open the vault: hold a ceremony without them first (`cardvault keys ceremony begin`)"
+                    .to_owned(),
+            );
+        }
+        Ok(())
     }
 
     /// Has the edge write into the log what it has not been told of persons.
@@ -484,11 +509,11 @@ mod tests {
         let asked = people.signer(&sign(&alice), Step::Ask, "text");
         assert_eq!(asked.unwrap_err(), PeopleError::Signature);
         assert_eq!(people.signer(&sign(&alice), Step::Approve, "tExt").unwrap_err(), PeopleError::Signature);
-        people.rekey("alice", next.public().unwrap(), "uid:0", now()).unwrap();
+        people.rekey("alice", (next.public().unwrap(), true), "uid:0", now()).unwrap();
         assert_eq!(signer(&people, &alice), Err(PeopleError::Signature));
         assert_eq!(signer(&people, &next), Ok(id));
         // The key before is nobody's any more, and nobody's again.
-        let back = people.rekey("alice", alice.public().unwrap(), "uid:0", now());
+        let back = people.rekey("alice", (alice.public().unwrap(), true), "uid:0", now());
         assert_eq!(back, Err(PeopleError::KeyTaken));
         people.disable(&id.to_string(), "uid:0", now()).unwrap();
         assert_eq!(signer(&people, &next), Err(PeopleError::Disabled));

@@ -313,17 +313,25 @@ impl Vault {
     }
 
     /// Reads certificates, connectors, credentials and tenants again, and hands them on; nothing is dropped. What is wider than what two
-    /// persons approved is taken with the digest that they approved only.
-    pub(super) async fn reload(&mut self, approved: Option<&str>) -> Result<(), String> {
+    /// persons approved is taken only with the digest that they approved, and what they were told that it widens.
+    pub(super) async fn reload(&mut self, approved: Option<(&str, &[String])>) -> Result<(), String> {
         let config = Config::load(&self.config_path).map_err(|error| error.to_string())?;
         let destinations = settings::load_destinations(&config)?;
         let ranges = settings::load_ranges(&config)?;
         let policy = inventory::load(config.keys.inventory.as_deref())?;
         let reach = Reach::of(&config, &policy, &destinations, &ranges);
-        if approved.is_some_and(|approved| approved != reach.sha256()) {
-            return Err("the files are other than those that were approved; ask again".to_owned());
+        if let Some((sha256, widens)) = approved {
+            if sha256 != reach.sha256() {
+                return Err("the files are other than those that were approved; ask again".to_owned());
+            }
+            let is_kept = self.approvals.reach().is_some_and(|kept| kept.sha256() == sha256);
+            if self.rules().two_person && !is_kept && widens != reach.widens(self.approvals.reach()) {
+                return Err(
+                    "the configuration widens other things than the request says; ask again".to_owned()
+                );
+            }
         }
-        self.check_reach(&reach, approved)?;
+        self.check_reach(&reach, approved.map(|(sha256, _)| sha256))?;
         let courier = settings::courier(&config)?;
         let tenants = self.key_store.tenants();
         settings::check_policies_stay(
@@ -334,6 +342,14 @@ impl Vault {
         let mut edge = settings::edge_reload(&config, tenants, &destinations)?;
         // Whether two persons are needed is what it was at the start.
         edge.two_persons = self.rules().two_person;
+        if self.sealed.is_some() {
+            // Nothing runs that could be told: all of it is what the vault opens with, but for where it listens and what it is.
+            (self.policy, self.destinations, self.ranges) = (policy, destinations, ranges);
+            self.courier_settings = courier;
+            let (environment, admin) = (self.config.environment, self.config.admin.clone());
+            self.config = Config { environment, admin, ..config };
+            return self.keep_reach(reach);
+        }
         let new_ports = destinations.iter().flat_map(|new| &new.ports).any(|new| !self.ports().contains(new));
         // Only what can be reloaded is taken over; listeners, store and keys need a restart.
         self.config.destination = config.destination;
@@ -347,11 +363,6 @@ impl Vault {
         self.config.listen.certificate = config.listen.certificate;
         self.config.listen.key = config.listen.key;
         self.destinations = destinations;
-        if self.sealed.is_some() {
-            // Nothing runs that could be told: it is what the vault opens with.
-            (self.ranges, self.courier_settings) = (ranges, courier);
-            return self.keep_reach(reach);
-        }
         self.tell_tenants()?;
         if self.ranges != ranges {
             self.ranges = ranges;

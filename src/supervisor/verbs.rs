@@ -176,7 +176,7 @@ pub fn words(request: &AdminRequest) -> String {
         ),
         AdminRequest::Reload => "read the configuration again".to_owned(),
         AdminRequest::ReloadTo { sha256, widens } => {
-            let lines: String = widens.iter().map(|line| format!("\n  - {line}")).collect();
+            let lines: String = widens.iter().map(|line| format!("\n  - {}", plain(line))).collect();
             format!("take the configuration as it is on disk now, SHA-256 {sha256}:{lines}")
         }
         AdminRequest::ChargeResolve(order) => charge_words(order),
@@ -242,8 +242,13 @@ fn charge_words(order: &ResolveOrder) -> String {
     let id = id.map(|id| format!(", which the processor calls {id}")).unwrap_or_default();
     format!(
         "settle charge {charge} of tenant {tenant}{operation}{id} as {word}\n  because: {}",
-        resolution.reason
+        plain(&resolution.reason)
     )
+}
+
+/// What a requester wrote, without what would move a terminal's cursor.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn principal_words(order: &PrincipalOrder) -> String {

@@ -84,6 +84,9 @@ pub struct UnsealArgs {
     /// The file with your sealed share; without it you are asked for the share, which is not shown
     #[arg(long)]
     share: Option<PathBuf>,
+    /// What you give your share for, if not to open the vault: rotate_kek, replace or move_root, as `keys ceremony status` says
+    #[arg(long = "for", default_value = "open", value_name = "PURPOSE")]
+    purpose: String,
     /// Try the shares of a rehearsal
     #[arg(long)]
     rehearsal: bool,
@@ -189,6 +192,25 @@ pub fn unseal(config: &Path, args: &UnsealArgs) -> Result<(), String> {
         at(gathering, "/given"),
         at(gathering, "/threshold")
     ));
+    let wanted = if args.rehearsal { "rehearse" } else { args.purpose.as_str() };
+    if purpose != wanted {
+        return Err(format!(
+            "shares are given to {purpose}, and you give yours to {wanted}: if you mean {purpose}, say --for {purpose}"
+        ));
+    }
+    if let Some(new) = gathering.get("new").filter(|new| !new.is_null()) {
+        say(&format!(
+            "They make new shares, {} of which open the vault, for: {}",
+            at(new, "/threshold"),
+            at(new, "/custodians")
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        ));
+    }
     let share = match &args.share {
         Some(path) => open_share(&key, &ceremony, &read_sealed(path)?)?,
         None => Share::parse(&ask_hidden("Your share (not shown): ")?).map_err(|fault| fault.to_string())?,
@@ -201,6 +223,7 @@ pub fn unseal(config: &Path, args: &UnsealArgs) -> Result<(), String> {
     let parameters = json!({
         "gathering": public,
         "purpose": purpose,
+        "new": at(gathering, "/new"),
         "sealed_sha256": HEXLOWER.encode(digest(&SHA256, &sealed).as_ref()),
     });
     let request = sign(&key, &facts, GIVE, parameters)?;

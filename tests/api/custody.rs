@@ -112,8 +112,13 @@ impl Custody {
     fn unseal(&self, person: &str, ceremony: &str) -> (i32, String) {
         let (key, share) = (self.key(person), self.share(person, ceremony));
         let mut args = vec!["unseal", "--key", name(&key), "--share", name(&share)];
+        let (_, status) = self.keys(&["ceremony", "status"]);
+        let status: Value = serde_json::from_str(&status).unwrap_or_default();
+        let purpose = status["gathering"]["purpose"].as_str().unwrap_or("open");
         if ceremony == "rehearsal" {
             args.push("--rehearsal");
+        } else {
+            args.extend(["--for", purpose]);
         }
         self.keys(&args)
     }
@@ -279,6 +284,12 @@ async fn three_of_five_custodians_open_the_vault_and_nobody_else() {
     let said = custody.done(&["rotate", "kek"]);
     assert!(said.contains("0 of 3 shares are there"), "{said}");
     custody.refused(&["move-root", "--to", "file"], "shares are being given to rotate_kek");
+    // Who comes to open the vault does not give a share to something else.
+    let (key, share) = (custody.key("erin"), custody.share("erin", "first"));
+    let to_open = ["unseal", "--key", name(&key), "--share", name(&share)];
+    custody.refused(&to_open, "if you mean rotate_kek, say --for rotate_kek");
+    // Keys that are made before they have all come are no matter.
+    custody.vault.tenant("meanwhile", Mode::Test);
     for (person, word) in [("erin", "1 of 3"), ("bob", "2 of 3"), ("carol", "keys are wrapped under key")] {
         custody.gives(person, "first", word);
     }
@@ -390,6 +401,33 @@ fn write_certificate(vault: &Vault) {
     fs::write(vault.path("tls/own.key"), made.signing_key.serialize_pem()).unwrap();
 }
 
+/// In production whoever only holds the socket looks on, a person whom one alone registered signs in vain, and as many custodians
+/// remain as open the vault.
+fn try_whose_signatures_count(custody: &Custody) {
+    let config = custody.vault.config();
+    let disable = ["principal", "--config", name(&config), "disable", "nobody"];
+    let as_person = |person: &str| run(&[&["--as", name(&custody.key(person))], disable.as_slice()].concat());
+    for ((code, said), word) in [
+        (run(&disable), "signed by a registered person"),
+        (as_person("frank"), "registered by one alone"),
+        (as_person("alice"), "no such principal"),
+        (
+            run(&[
+                "--as",
+                name(&custody.key("bob")),
+                "person",
+                "--config",
+                name(&config),
+                "disable",
+                "carol",
+            ]),
+            "too few custodians",
+        ),
+    ] {
+        assert!(code == 1 && said.contains(word), "{word}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn custodians_make_the_first_kek_and_production_starts_with_them() {
     let mut custody = Custody { vault: Vault::make_by(&["--provider", "shares"], |config| config) };
@@ -425,17 +463,7 @@ async fn custodians_make_the_first_kek_and_production_starts_with_them() {
     custody.done(&["ceremony", "issue"]);
     ["alice", "bob", "carol"].iter().for_each(|person| drop(custody.collect(person, "first")));
     custody.open();
-    // There whoever only holds the socket looks on, and a person whom one alone registered signs in vain.
-    let config = custody.vault.config();
-    let disable = ["principal", "--config", name(&config), "disable", "nobody"];
-    let as_person = |person: &str| run(&[&["--as", name(&custody.key(person))], disable.as_slice()].concat());
-    for ((code, said), word) in [
-        (run(&disable), "signed by a registered person"),
-        (as_person("frank"), "registered by one alone"),
-        (as_person("alice"), "no such principal"),
-    ] {
-        assert!(code == 1 && said.contains(word), "{word}: {said}");
-    }
+    try_whose_signatures_count(&custody);
     custody.refused(&["move-root", "--to", "file"], "production does not take the root key from a file");
     // What was done before there was a log comes into it.
     for (action, count) in

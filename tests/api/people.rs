@@ -128,6 +128,13 @@ async fn what_is_dangerous_needs_two_persons() {
 /// A start takes no wider configuration either: the vault is sealed until it is approved, and opens by itself then.
 fn start_with_two(vault: &mut Vault, (alice, bob): (&Path, &Path)) {
     let config = std::fs::read_to_string(vault.config()).unwrap();
+    // What they approved once, and what was given up since, is not approved now.
+    std::fs::write(vault.config(), with_another_destination(&config)).unwrap();
+    vault.serve_sealed();
+    wait_for("the vault that is sealed again", || {
+        vault.plain("/readyz").contains("configuration_not_approved").then_some(())
+    });
+    vault.stop();
     std::fs::write(vault.config(), format!("{config}\n[limits]\nbody_bytes_max = 20000\n")).unwrap();
     vault.serve_sealed();
     wait_for("the sealed vault", || {
@@ -210,11 +217,15 @@ fn edit_approval(vault: &Vault, id: &str, edit: impl FnOnce(&mut Value, &[Value]
     std::fs::write(vault.path("keys/keystore.approvals.json"), serde_json::to_vec(&file).unwrap()).unwrap();
 }
 
+fn with_another_destination(config: &str) -> String {
+    let section = config.split("[destination.sandbox]").nth(1).unwrap().split("\n\n").next().unwrap();
+    format!("{config}\n[destination.other]{section}\n")
+}
+
 /// A destination more is nothing that one person, or a signal, brings into use.
 async fn widen_by_two(vault: &Vault, administrator: &str, (alice, bob): (&Path, &Path)) {
     let config = std::fs::read_to_string(vault.config()).unwrap();
-    let section = config.split("[destination.sandbox]").nth(1).unwrap().split("\n\n").next().unwrap();
-    let wider = format!("{config}\n[destination.other]{section}\n");
+    let wider = with_another_destination(&config);
     std::fs::write(vault.config(), &wider).unwrap();
     let is_there = async || {
         let shown = vault.client(administrator).get("/v1/admin/destinations").await.unwrap();

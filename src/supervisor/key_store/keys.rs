@@ -237,16 +237,29 @@ impl KeyStore {
             .find(|key| key.purpose == KeyPurpose::Kek && key.state == KeyState::Active)
     }
 
-    /// Keeps a KEK as its provider wrapped it, pending until [`rewrapped`](Self::rewrapped), or active if it is the first.
+    /// Takes an id for a KEK that is to be wrapped for it, however long that takes and whatever keys are made meanwhile; durable when
+    /// it returns.
+    pub fn reserve_key_id(&mut self) -> Result<u32, KeyStoreError> {
+        let id = self.file.next_key_id;
+        self.change_file(|store| {
+            store.file.next_key_id = id.saturating_add(1);
+            Ok(())
+        })?;
+        Ok(id)
+    }
+
+    /// Keeps a KEK as its provider wrapped it for this id, pending until [`rewrapped`](Self::rewrapped), or active if it is the first.
     pub fn note_kek(
         &mut self,
-        kek: &Obtained,
-        provider: &str,
+        id: u32,
+        (kek, provider): (&Obtained, &str),
         now: Time,
         actor: Option<&str>,
     ) -> Result<KeyOrder, KeyStoreError> {
+        if self.key(id).is_some() {
+            return Err(KeyStoreError::IdTaken);
+        }
         let version = self.next_version(KeyPurpose::Kek, None, 0);
-        let id = self.file.next_key_id;
         let order = KeyOrder { id, purpose: KeyPurpose::Kek, tenant: None, epoch: 0, version };
         let state = if version == 1 { KeyState::Active } else { KeyState::Pending };
         let key = WrappedKey { order, wrapped: Vec::new(), check_value: kek.check_value.clone() };

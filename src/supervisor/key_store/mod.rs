@@ -45,6 +45,9 @@ pub enum KeyStoreError {
     /// There is no key of this id.
     #[error("there is no key of this id; see `cardvault keys list`")]
     NoSuchKey,
+    /// Another key has the id that a KEK was wrapped for.
+    #[error("another key was made meanwhile; nothing was changed: try once more")]
+    IdTaken,
     /// Not all keys came back.
     #[error("not all keys were wrapped again; nothing was changed: try once more")]
     NotAll,

@@ -22,7 +22,7 @@ fn kept() -> (KeyStore, PathBuf, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keystore.json");
     let mut store = KeyStore::create(&path, "here", "node1").unwrap();
-    store.note_kek(&kek("0a0b0c"), "file", now(), None).unwrap();
+    store.note_kek(store.next_key_id(), (&kek("0a0b0c"), "file"), now(), None).unwrap();
     store.add_tenant("shop", Mode::Live, now()).unwrap().unwrap();
     fill(&mut store, now());
     (store, path, directory)
@@ -101,7 +101,7 @@ fn a_store_of_format_1_gets_states_and_keeps_its_keys() {
         missing.iter().map(|order| (order.id, order.purpose)).collect::<Vec<_>>(),
         [(8, KeyPurpose::Webhook)]
     );
-    store.note_kek(&kek("0a0b0c"), "file", SystemClock.now(), None).unwrap();
+    store.note_kek(store.next_key_id(), (&kek("0a0b0c"), "file"), SystemClock.now(), None).unwrap();
     assert_eq!(KeyStore::open(&path, "here").unwrap().keys(), store.keys());
 }
 
@@ -149,7 +149,7 @@ fn cryptoperiods_are_those_of_the_inventory() {
 fn a_kek_takes_over_with_all_keys_or_with_none() {
     let (mut store, path, _directory) = kept();
     let first = store.kek().unwrap().id;
-    let next = store.note_kek(&kek("0d0e0f"), "file", now(), Some("uid:0")).unwrap();
+    let next = store.note_kek(store.next_key_id(), (&kek("0d0e0f"), "file"), now(), Some("uid:0")).unwrap();
     assert_eq!(store.kek().unwrap().id, first);
     let policy = inventory::load(None).unwrap();
     let again: Vec<_> = store
@@ -194,7 +194,7 @@ fn what_the_log_is_to_be_told_stays_until_it_has_it() {
 #[test]
 fn what_cannot_be_written_has_not_happened() {
     let (mut store, path, directory) = kept();
-    let next = store.note_kek(&kek("0d0e0f"), "file", now(), None).unwrap();
+    let next = store.note_kek(store.next_key_id(), (&kek("0d0e0f"), "file"), now(), None).unwrap();
     let before = (store.keys().to_vec(), store.untold().to_vec(), store.next_key_id());
     let again: Vec<_> =
         store.held(&inventory::load(None).unwrap()).into_iter().map(|held| held.key).collect();

@@ -116,7 +116,7 @@ fn nobody_approves_their_own_request() {
     assert_eq!(office.check(id, &office.alice, Step::Approve).unwrap_err(), Refusal::OwnRequest);
     // Not with another key of hers either: she is one person.
     let next = PersonKey::make().unwrap();
-    office.people.rekey("alice", next.public().unwrap(), "uid:0", now()).unwrap();
+    office.people.rekey("alice", (next.public().unwrap(), true), "uid:0", now()).unwrap();
     assert_eq!(office.check(id, &next, Step::Approve).unwrap_err(), Refusal::OwnRequest);
     let before = office.check(id, &office.alice, Step::Approve).unwrap_err();
     assert_eq!(before, PeopleError::Signature.into());
@@ -213,7 +213,7 @@ fn what_a_file_says_was_approved_counts_with_both_signatures_only() {
     let id = office.ask(&AdminRequest::Person(rekey));
     let bob = office.check(id, &office.bob, Step::Approve).unwrap();
     let rekeyed = Approval { decided: Some(bob), ..office.approvals.get(id).unwrap().clone() };
-    office.people.rekey("alice", next, "uid:0", now()).unwrap();
+    office.people.rekey("alice", (next, true), "uid:0", now()).unwrap();
     assert!(approved(&office, &rekeyed));
     office.people.disable("bob", "uid:0", now()).unwrap();
     assert!(!approved(&office, &Approval { text: pending.text.clone(), ..rekeyed }));
