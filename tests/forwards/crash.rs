@@ -48,7 +48,8 @@ async fn a_forward_that_was_being_sent_is_unknown_and_never_sent_again() {
     desk.reconnect();
     let forward = settled(&desk, &id).await;
     assert_eq!((word(&forward, "status"), word(&forward, "outbound")), ("unknown", "maybe_sent"));
-    assert_eq!(word(&forward, "error"), "restarted");
+    // Where the forwarder is the first to die, the edge can still learn of it.
+    assert!(matches!(word(&forward, "error"), "restarted" | "forwarder_lost"), "{forward}");
     let again = desk.forward("k-1", &body).await;
     assert_eq!((again.status, again.json()), (201, forward));
     assert_eq!(desk.upstream.arrived().len(), 1);
