@@ -10,7 +10,7 @@ use crate::harness::{Harness, NOW, ONE, TWO, change, erase, insert, make_card};
 
 const ANSWER: &str = "an answer that nobody would write by chance 71c3";
 
-fn make_forward(card: &CardRow) -> ForwardRow {
+pub(crate) fn make_forward(card: &CardRow) -> ForwardRow {
     ForwardRow {
         id: ForwardId::make(NOW).unwrap(),
         tenant: card.tenant,
@@ -46,7 +46,7 @@ fn answered(row: &ForwardRow, body: &str) -> ForwardRow {
     }
 }
 
-fn put(row: &ForwardRow) -> cardvault::edge::store::Change {
+pub(crate) fn put(row: &ForwardRow) -> cardvault::edge::store::Change {
     change(RowChange::PutForward(Box::new(row.clone())))
 }
 

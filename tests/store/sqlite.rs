@@ -11,7 +11,8 @@ use cardvault::card::id::{EventId, Token};
 use cardvault::clock::{Clock, ManualClock, SystemClock};
 use cardvault::edge::store::sqlite::{OpenError, SqliteOptions, SqliteStore, card_digests};
 use cardvault::edge::store::{
-    CardRow, CardStatus, Change, ChargeStatus, CommitError, LegalHold, OnDuplicate, Store, StoredAnswer,
+    CardRow, CardStatus, Change, ChargeStatus, CommitError, ForwardRow, LegalHold, OnDuplicate, Store,
+    StoredAnswer,
 };
 use cardvault::random::make_bytes;
 use tokio::task::JoinSet;
@@ -76,7 +77,7 @@ fn another_nodes_log_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_of_before_keeps_its_holds_and_counts_its_last_charge_as_a_use() {
+async fn a_database_of_before_keeps_its_holds_and_counts_its_last_charge_or_forward_as_a_use() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(options(directory.path())).unwrap();
     let (held, free) = (make_card(ONE, None), make_card(ONE, None));
@@ -88,6 +89,9 @@ async fn a_database_of_before_keeps_its_holds_and_counts_its_last_charge_as_a_us
     let mut charge = make_charge(&held, "i-1", ChargeStatus::Declined);
     charge.created_at = charged;
     store.commit(put(&charge)).await.unwrap();
+    let forwarded = charged.plus_seconds(86_400);
+    let forward = ForwardRow { created_at: forwarded, ..crate::forwards::make_forward(&free) };
+    store.commit(crate::forwards::put(&forward)).await.unwrap();
     drop(store);
     let before = "alter table sealed drop column mark_key; drop table erased_keys; drop table retention; drop table legal_holds;
                   delete from migrations where number > 12";
@@ -97,12 +101,12 @@ async fn a_database_of_before_keeps_its_holds_and_counts_its_last_charge_as_a_us
     let bare = LegalHold { reference: String::new(), since: None };
     assert_eq!(store.legal_holds(held.token).await.unwrap(), [bare]);
     assert_eq!(store.legal_holds(free.token).await.unwrap(), []);
-    // When each was used is not known; not after the newest charge of then.
+    // When each was used is not known; not after the newest charge or forward of then.
     let idle =
         async |before| store.idle_cards(&BTreeMap::from([(ONE, before)]), None, 9).await.unwrap().cards;
-    assert_eq!(idle(charged).await, []);
-    let since: Vec<_> = idle(charged.plus_seconds(1)).await.iter().map(|card| card.since).collect();
-    assert_eq!(since, [charged, charged]);
+    assert_eq!(idle(forwarded).await, []);
+    let since: Vec<_> = idle(forwarded.plus_seconds(1)).await.iter().map(|card| card.since).collect();
+    assert_eq!(since, [forwarded, forwarded]);
 }
 
 #[test]
@@ -349,6 +353,30 @@ async fn a_salt_is_in_no_file_once_its_customer_is_gone() {
         files.filter(|file| std::fs::read(file).unwrap().windows(12).any(|part| part == salt)).count()
     };
     assert!(holds(&salt) == 0 && holds(&living) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_of_before_keeps_nothing_of_its_numbers_hash() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(options(directory.path())).unwrap();
+    let card = make_card(ONE, None);
+    store.commit(insert(&card, [7; 32], OnDuplicate::New)).await.unwrap();
+    let next = CardRow { version: 2, sealed: Some(make_sealed()), ..card };
+    store.commit(update(&next, Some([8; 32]))).await.unwrap();
+    drop(store);
+    let conn = rusqlite::Connection::open(directory.path().join("vault.db")).unwrap();
+    let marks = || -> Vec<([u8; 16], Option<u32>)> {
+        let mut rows = conn.prepare("select mark, mark_key from sealed order by id").unwrap();
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        rows.query_map([], read).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let [old, living] = marks()[..] else { panic!() };
+    assert!(old == ([0; 16], None) && living.0 != [0; 16]);
+    // As versions of this program before left it.
+    conn.execute_batch("update sealed set mark = x'11111111111111111111111111111111', mark_key = 3 where id = 1; delete from migrations where number > 16")
+        .unwrap();
+    drop(SqliteStore::open(options(directory.path())).unwrap());
+    assert_eq!(marks(), [old, living]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 const FILE_NAME: &str = "vault.db";
 /// `card`, so that `file` and a person can tell the database from any other.
 const APPLICATION_ID: i32 = 0x6361_7264;
-const MIGRATIONS: [(&str, &str); 16] = [
+const MIGRATIONS: [(&str, &str); 17] = [
     ("0001_first", include_str!("migrations/0001_first.sql")),
     ("0002_installation", include_str!("migrations/0002_installation.sql")),
     ("0003_log_segments", include_str!("migrations/0003_log_segments.sql")),
@@ -29,6 +29,7 @@ const MIGRATIONS: [(&str, &str); 16] = [
     ("0014_erased_keys", include_str!("migrations/0014_erased_keys.sql")),
     ("0015_retention", include_str!("migrations/0015_retention.sql")),
     ("0016_legal_holds", include_str!("migrations/0016_legal_holds.sql")),
+    ("0017_marks_of_old_versions", include_str!("migrations/0017_marks_of_old_versions.sql")),
 ];
 const STATEMENTS_CACHED: usize = 64;
 /// What the writer may cache: it writes at the right edge of its tables, so more would hold pages that it has done with.
