@@ -80,6 +80,7 @@ mod contract {
             what_changed_meanwhile_is_not_brought_back,
             records_under_watched_keys_are_counted_or_refused,
             a_number_is_found_under_each_fingerprint_key_that_is_not_destroyed,
+            what_was_counted_of_a_number_stays_while_it_may_be_found_in_two_places,
             an_older_key_store_is_told_from_a_newer_one,
         ],
         charges: [

@@ -100,7 +100,8 @@ impl Keys {
 fn watch_over(app: &App, keys: &[KeyInfo]) -> KeyWatch {
     let of = |key: &KeyInfo| key.order.id;
     let emptying = || keys.iter().filter(|key| key.emptying);
-    let moving = emptying().filter(|key| key.order.purpose == KeyPurpose::Fingerprint);
+    let moving =
+        keys.iter().filter(|key| key.order.purpose == KeyPurpose::Fingerprint && was_in_use(key.state));
     let sealing = keys.iter().filter(|key| key.order.purpose == KeyPurpose::Data && has_sealed(key.state));
     KeyWatch {
         counted: emptying().map(of).collect(),
@@ -114,6 +115,14 @@ fn watch_over(app: &App, keys: &[KeyInfo]) -> KeyWatch {
 /// Has the store go by keys as they stand.
 pub(super) fn watch(app: &App, keys: &[KeyInfo]) {
     app.store.watch_keys(watch_over(app, keys));
+}
+
+/// Whether a key in this state was taken over from, and is there yet.
+const fn was_in_use(state: KeyState) -> bool {
+    match state {
+        KeyState::Retired | KeyState::Compromised => true,
+        KeyState::Pending | KeyState::Active | KeyState::Destroyed => false,
+    }
 }
 
 /// Whether a data key in this state may have sealed, and can open yet.

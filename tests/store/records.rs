@@ -1,9 +1,10 @@
 //! Sealed records: found by the key that they are under, and sealed again in their place.
 
 use cardvault::card::fingerprint::Fingerprint;
+use cardvault::card::id::AttemptId;
 use cardvault::card::sealed::SealedCard;
 use cardvault::edge::store::{
-    CardRow, CommitError, KeyWatch, OnDuplicate, Resealed, RowChange, SealedRecord, Store,
+    Bar, CardRow, CommitError, DeclineRow, KeyWatch, OnDuplicate, Resealed, RowChange, SealedRecord, Store,
 };
 
 use crate::harness::*;
@@ -184,6 +185,38 @@ pub(crate) async fn a_number_is_found_under_each_fingerprint_key_that_is_not_des
     }
     let anew = put(make_card(ONE, Some("c1")), moving(), OnDuplicate::ReturnExisting).await.unwrap();
     assert_ne!(anew.fingerprint, made.fingerprint);
+}
+
+pub(crate) async fn what_was_counted_of_a_number_stays_while_it_may_be_found_in_two_places(harness: Harness) {
+    let store = harness.open();
+    let (old, new) = ([1; 32], [2; 32]);
+    let mut cards = Vec::new();
+    for fingerprint in [Fingerprint::under(3, old), Fingerprint { key: 8, hash: new, before: vec![old] }] {
+        let card = make_card(ONE, None);
+        let (insert, on_duplicate) = (Box::new(card.clone()), OnDuplicate::New);
+        let made = store
+            .commit(change(RowChange::InsertCard { card: insert, fingerprint, on_duplicate }))
+            .await
+            .unwrap();
+        cards.push(CardRow { fingerprint: made.fingerprint.unwrap(), ..card });
+    }
+    let number = cards[0].fingerprint;
+    assert_eq!(cards[1].fingerprint, number);
+    let decline = DeclineRow {
+        fingerprint: number,
+        destination: "a".to_owned(),
+        by_merchant: true,
+        attempt: AttemptId::make(NOW).unwrap(),
+        at: NOW,
+        bar: Bar::Never,
+    };
+    store.commit(change(RowChange::CountDecline(Box::new(decline.clone())))).await.unwrap();
+    store.watch_keys(KeyWatch { moving: vec![ONE], ..KeyWatch::default() });
+    store.commit(erase(&cards[0])).await.unwrap();
+    assert_eq!(store.declines(number, "a", true).await.unwrap(), [decline]);
+    store.watch_keys(KeyWatch::default());
+    store.commit(erase(&cards[1])).await.unwrap();
+    assert_eq!(store.declines(number, "a", true).await.unwrap(), []);
 }
 
 pub(crate) async fn an_older_key_store_is_told_from_a_newer_one(harness: Harness) {

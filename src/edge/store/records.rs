@@ -53,8 +53,8 @@ pub struct KeyWatch {
     pub counted: Vec<u32>,
     /// No record is taken under these: their change fails as unavailable (`key_destroyed`).
     pub barred: Vec<u32>,
-    /// Tenants with numbers that are being moved from one fingerprint key to another: until that is done, one number may be found in
-    /// two places.
+    /// Tenants with a fingerprint key that was taken over from and is not destroyed, whether it is being emptied or not: one number may
+    /// be found in two places.
     pub moving: Vec<TenantId>,
     /// The data keys of each tenant that seal or have sealed, and are not destroyed: when a card of the tenant is erased, each of them
     /// may have sealed it at some time.

@@ -25,7 +25,7 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn set(&self, watch: KeyWatch) {
-        let any = !watch.counted.is_empty() || !watch.barred.is_empty();
+        let any = !watch.counted.is_empty() || !watch.barred.is_empty() || !watch.moving.is_empty();
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = watch;
         self.any.store(any, Ordering::SeqCst);
     }
