@@ -384,7 +384,19 @@ async fn release_hold(app: &App, order: HoldOrder, actor: String) -> Result<Admi
     let caller = app.directory.caller_for(Actor::Person(actor), tenant, RequestId::make(app.clock.now())?);
     let hold = app.vault.set_legal_hold(&caller, token, false, &order.reference).await?;
     charge::wake(app, tenant.0, hold.token);
-    Ok(AdminAnswer::Done(format!("the legal hold of {token} is released")))
+    Ok(AdminAnswer::Done(release_said(token, hold.changed, hold.holds.len())))
+}
+
+/// What a release came to; the command may be carried out once more, after the hold was released.
+fn release_said(token: Token, changed: bool, left: usize) -> String {
+    let did = match changed {
+        true => format!("the legal hold of {token} is released"),
+        false => format!("{token} has no legal hold of this reference"),
+    };
+    match left {
+        0 => did,
+        left => format!("{did}; it is held yet, by {left} of other references"),
+    }
 }
 
 /// Settles a charge as a person says, and another approved.

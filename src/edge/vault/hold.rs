@@ -14,6 +14,8 @@ use crate::edge::store::{CardRow, CardStatus, Change, CommitError, LegalHold, Ro
 pub struct Hold {
     /// Its token.
     pub token: Token,
+    /// Whether this call set or released one; false if it stood so before.
+    pub changed: bool,
     /// Whether a hold is set.
     pub held: bool,
     /// The holds that are set.
@@ -29,9 +31,10 @@ pub struct Hold {
 }
 
 impl Hold {
-    fn of(row: &CardRow, holds: Vec<LegalHold>) -> Self {
+    fn of(row: &CardRow, holds: Vec<LegalHold>, changed: bool) -> Self {
         Self {
             token: row.token,
+            changed,
             held: row.legal_hold,
             holds,
             status: row.status,
@@ -58,9 +61,8 @@ impl Vault {
                 return Err(Error::TokenErased { scrubbed_at: row.scrubbed_at });
             }
             let holds = self.store.legal_holds(token).await?;
-            let is_bare = row.legal_hold && holds.is_empty() && reference.is_empty();
-            if (is_bare || holds.iter().any(|hold| hold.reference == reference)) == held {
-                return Ok(Hold::of(&row, holds));
+            if holds.iter().any(|hold| hold.reference == reference) == held {
+                return Ok(Hold::of(&row, holds, false));
             }
             let others = holds.iter().any(|hold| hold.reference != reference);
             match self.store.commit(self.hold_change(caller, &row, held, (reference, others)).await?).await {
@@ -69,7 +71,7 @@ impl Vault {
                 Err(error) => return Err(error.into()),
                 Ok(_) => {
                     let row = self.store.card(tenant, token).await?.ok_or(Error::TokenUnknown)?;
-                    return Ok(Hold::of(&row, self.store.legal_holds(token).await?));
+                    return Ok(Hold::of(&row, self.store.legal_holds(token).await?, true));
                 }
             }
         }
