@@ -82,7 +82,8 @@ impl Vault {
                 CardStatus::Active | CardStatus::Suspended => self.erase_row(caller, &row).await,
             };
             match settled {
-                Err(Error::Commit(CommitError::Conflict)) => {}
+                // Erased or otherwise changed meanwhile: the next round sees how it stands.
+                Err(Error::Commit(CommitError::Conflict | CommitError::NotFound)) => {}
                 settled => return settled,
             }
         }
