@@ -32,7 +32,7 @@
 //! - Invariant: the edge names no key and no clear text, the keeper no network, file or SQL (`every_arrow_holds`).
 //! - Invariant: a sealed field opens only in the place it was sealed for (`a_field_opens_only_where_it_belongs`).
 //! - Invariant: envelopes of old versions open (`the_golden_envelope_opens`).
-//! - Invariant: no key comes back, and none protects past its cryptoperiod (`no_key_ever_comes_back`, `a_key_seals_nothing_after_its_cryptoperiod`).
+//! - Invariant: no key comes back, and no data key or KEK protects past its cryptoperiod (`no_key_ever_comes_back`, `a_key_seals_nothing_after_its_cryptoperiod`).
 //! - Invariant: a number stays one card while its fingerprint key changes (`a_number_stays_one_card_while_its_fingerprint_key_changes`).
 //! - Invariant: fewer custodians than it takes open nothing (`three_of_five_custodians_open_the_vault_and_nobody_else`).
 //! - Invariant: without its KEK a vault serves nothing (`without_its_kek_a_vault_says_why_and_serves_nothing`).
