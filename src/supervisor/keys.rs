@@ -12,6 +12,7 @@ use super::vault::Vault;
 use crate::card::id::ApprovalId;
 use crate::card::tenant::TenantId;
 use crate::clock::{Clock, SystemClock, Time};
+use crate::erasure::ErasureTerms;
 use crate::wire::control::{
     AdminAnswer, AdminCommand, FromEdge, FromKeeperControl, KeyStep, ToKeeperControl,
 };
@@ -277,7 +278,12 @@ impl Vault {
     /// more, because somebody else took it, is passed over.
     async fn take_step(&mut self, id: u32, step: KeyStep) -> Result<bool, String> {
         let key = self.key_store.key(id).filter(|key| key.purpose == KeyPurpose::Data && !key.emptying);
-        let Some((tenant, state)) = key.map(|key| (key.tenant, key.state)) else { return Ok(false) };
+        let Some(key) = key else { return Ok(false) };
+        if not_before(key, step, self.config.erasure.terms()).is_none_or(|from| SystemClock.now() < from) {
+            tracing::warn!(key = id, "the edge asks for a step of a key sooner than it can be due; it waits");
+            return Ok(false);
+        }
+        let (tenant, state) = (key.tenant, key.state);
         match (step, state, tenant) {
             (KeyStep::Empty, KeyState::Active, Some(tenant)) => {
                 let making = Making { actor: None, empties: true, compromised: None };
@@ -481,6 +487,20 @@ impl Vault {
     }
 }
 
+/// From when on a step that the edge asks for can be due, by the key's own history: no card was erased under the key before it was in
+/// use, and it goes no sooner after the take-over than planned. None if never, as it stands.
+fn not_before(key: &StoredKey, step: KeyStep, terms: ErasureTerms) -> Option<Time> {
+    let (rotate, destroy) = (terms.rotate_after_seconds(), terms.destroy_after_seconds());
+    let first = |states: &[KeyState]| key.history.iter().find(|step| states.contains(&step.state));
+    match (step, key.state) {
+        (KeyStep::Empty, KeyState::Active) => Some(first(&[KeyState::Active])?.at.plus_seconds(rotate)),
+        (KeyStep::Empty, _) => Some(key.made_at),
+        (KeyStep::Destroy, _) => {
+            Some(first(&[KeyState::Retired, KeyState::Compromised])?.at.plus_seconds(destroy - rotate))
+        }
+    }
+}
+
 /// What people have to do when a key is known to others (PCI DSS 3.7.5, 12.10).
 const fn checklist(purpose: KeyPurpose) -> &'static str {
     match purpose {
@@ -515,4 +535,41 @@ fn month(epoch: u32) -> String {
 /// `2026-12-01`.
 fn date(time: Time) -> String {
     time.to_string().chars().take(10).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const DAY_MICROS: i64 = 86_400_000_000;
+
+    /// A data key made on day 1, in use since day 2, and in the last of these states since the day beside it.
+    fn key(then: &[(&str, i64)]) -> StoredKey {
+        let steps = [("pending", 1), ("active", 2)].iter().chain(then);
+        let history: Vec<_> = steps
+            .map(|(state, day)| json!({ "state": state, "at": day * DAY_MICROS, "actor": null }))
+            .collect();
+        let state = then.last().map_or("active", |(state, _)| state);
+        let key = json!({
+            "id": 7, "purpose": "data", "tenant": 1, "epoch": 1, "version": 1, "state": state, "made_at": DAY_MICROS, "seals": 0,
+            "emptying": false, "wrapped": "", "check_value": "", "history": history,
+        });
+        serde_json::from_value(key).unwrap()
+    }
+
+    #[test]
+    fn no_edge_hurries_a_key_to_its_end() {
+        let terms = ErasureTerms { destroy_within_days: 30, key_backups_kept_days: 0 };
+        let from =
+            |then: &[(&str, i64)], step| Some(not_before(&key(then), step, terms)?.micros / DAY_MICROS);
+        assert_eq!(from(&[], KeyStep::Empty), Some(2 + 15));
+        assert_eq!(from(&[], KeyStep::Destroy), None);
+        assert_eq!(from(&[("retired", 20)], KeyStep::Empty), Some(1));
+        assert_eq!(from(&[("retired", 20)], KeyStep::Destroy), Some(20 + 13));
+        // That it is known to others as well changes nothing in how long backups of the cards need it.
+        assert_eq!(from(&[("retired", 20), ("compromised", 30)], KeyStep::Destroy), Some(20 + 13));
+        assert_eq!(from(&[("compromised", 20)], KeyStep::Destroy), Some(20 + 13));
+    }
 }
