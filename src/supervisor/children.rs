@@ -33,6 +33,18 @@ pub(super) enum Said {
     Gone,
 }
 
+impl Said {
+    /// The edge's word, if it is one.
+    pub(super) const fn edge(&self) -> Option<&FromEdge> {
+        if let Self::Edge(said) = self { Some(said) } else { None }
+    }
+
+    /// The keeper's word, if it is one.
+    pub(super) const fn keeper(&self) -> Option<&FromKeeperControl> {
+        if let Self::Keeper(said) = self { Some(said) } else { None }
+    }
+}
+
 /// A word from the child of this role and number.
 #[derive(Debug)]
 pub(super) struct Word {

@@ -5,7 +5,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::children::Said;
 use super::confine::Role;
 use super::key_store::{Making, StoredKey};
 use super::vault::Vault;
@@ -120,14 +119,9 @@ impl Vault {
         let own = self.number_own_command();
         self.command_edge(own, command)?;
         let answer = self
-            .await_from(Role::Edge, |said| match said {
-                Said::Edge(FromEdge::Admin(number, answer)) if *number == own => Some(answer.clone()),
-                Said::Keeper(_)
-                | Said::Edge(_)
-                | Said::Forwarder(_)
-                | Said::Courier(_)
-                | Said::Unsealer(_)
-                | Said::Gone => None,
+            .await_from(Role::Edge, |said| {
+                let Some(FromEdge::Admin(number, answer)) = said.edge() else { return None };
+                (*number == own).then(|| answer.clone())
             })
             .await?;
         match answer {
@@ -151,14 +145,9 @@ impl Vault {
 
     /// The keeper's answer of this number; one to a question that nobody waits for any more is passed over.
     pub(super) async fn await_keys(&mut self, asked: u64) -> Result<Vec<WrappedKey>, String> {
-        self.await_from(Role::Keeper, |said| match said {
-            Said::Keeper(FromKeeperControl::Keys { number, keys }) if *number == asked => Some(keys.clone()),
-            Said::Keeper(_)
-            | Said::Edge(_)
-            | Said::Forwarder(_)
-            | Said::Courier(_)
-            | Said::Unsealer(_)
-            | Said::Gone => None,
+        self.await_from(Role::Keeper, |said| {
+            let Some(FromKeeperControl::Keys { number, keys }) = said.keeper() else { return None };
+            (*number == asked).then(|| keys.clone())
         })
         .await
     }
@@ -174,14 +163,9 @@ impl Vault {
     async fn count_seals(&mut self) -> Result<(), String> {
         self.tell_keeper(&ToKeeperControl::CountSeals)?;
         let seals = self
-            .await_from(Role::Keeper, |said| match said {
-                Said::Keeper(FromKeeperControl::Seals(seals)) => Some(seals.clone()),
-                Said::Keeper(_)
-                | Said::Edge(_)
-                | Said::Forwarder(_)
-                | Said::Courier(_)
-                | Said::Unsealer(_)
-                | Said::Gone => None,
+            .await_from(Role::Keeper, |said| {
+                let Some(FromKeeperControl::Seals(seals)) = said.keeper() else { return None };
+                Some(seals.clone())
             })
             .await?;
         self.key_store.count_seals(&seals).map_err(|error| error.to_string())

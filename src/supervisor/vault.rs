@@ -605,14 +605,9 @@ impl Vault {
 
     pub(super) async fn await_keeper_ready(&mut self) -> Result<(), String> {
         let key = self
-            .await_from(Role::Keeper, |said| match said {
-                Said::Keeper(FromKeeperControl::Ready { public_key, .. }) => Some(*public_key),
-                Said::Keeper(_)
-                | Said::Edge(_)
-                | Said::Forwarder(_)
-                | Said::Courier(_)
-                | Said::Unsealer(_)
-                | Said::Gone => None,
+            .await_from(Role::Keeper, |said| {
+                let Some(FromKeeperControl::Ready { public_key, .. }) = said.keeper() else { return None };
+                Some(*public_key)
             })
             .await?;
         self.public_key = key;
