@@ -361,12 +361,7 @@ async fn record(app: &App, recorded: Vec<Recorded>) -> Result<AdminAnswer, Refus
 }
 
 async fn release_key(app: &App, key: u32) -> Result<AdminAnswer, Refusal> {
-    let needed = keys::release(app, key).await;
-    if !matches!(needed, Ok(0)) {
-        // It stays, so records under it are taken again.
-        keys::take(app, app.keys.all().to_vec());
-    }
-    match needed? {
+    match keys::release(app, key).await? {
         0 => Ok(AdminAnswer::Done(String::new())),
         needed => {
             keys::note_needed(app, key).await?;

@@ -1,6 +1,7 @@
 //! What the edge knows of keys: their ids and where they stand, never a byte of one. It writes into the log what the supervisor
 //! says became of them, and says whether any record needs one.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -23,6 +24,8 @@ const PAGE: usize = 500;
 pub struct Keys {
     keys: watch::Sender<Arc<Vec<KeyInfo>>>,
     progress: Mutex<Progress>,
+    /// Keys that no record needs, on their way to destruction: none is taken under them, also if the word of their end never comes.
+    released: Mutex<BTreeSet<u32>>,
     say: mpsc::UnboundedSender<FromEdge>,
     said: Mutex<Option<mpsc::UnboundedReceiver<FromEdge>>>,
 }
@@ -33,6 +36,7 @@ impl Default for Keys {
         Self {
             keys: watch::Sender::new(Arc::default()),
             progress: Mutex::default(),
+            released: Mutex::default(),
             say,
             said: Mutex::new(Some(said)),
         }
@@ -56,6 +60,20 @@ impl Keys {
         let of = |key: &KeyInfo| (key.order.purpose, key.order.tenant);
         let waits = |key: &KeyInfo| keys.iter().any(|o| o.state == KeyState::Pending && of(o) == of(key));
         keys.iter().filter(|key| key.state == KeyState::Active && !waits(key)).copied().collect()
+    }
+
+    /// Whether no record is taken under this key any more.
+    fn is_released(&self, id: u32) -> bool {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    fn set_released(&self, id: u32, released: bool) {
+        let mut all = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        if released {
+            all.insert(id);
+        } else {
+            all.remove(&id);
+        }
     }
 
     /// To wait for the next change.
@@ -105,7 +123,11 @@ fn watch_over(app: &App, keys: &[KeyInfo]) -> KeyWatch {
     let sealing = keys.iter().filter(|key| key.order.purpose == KeyPurpose::Data && has_sealed(key.state));
     KeyWatch {
         counted: emptying().map(of).collect(),
-        barred: keys.iter().filter(|key| key.state == KeyState::Destroyed).map(of).collect(),
+        barred: keys
+            .iter()
+            .filter(|key| is_gone(key) || app.keys.is_released(key.order.id))
+            .map(of)
+            .collect(),
         moving: moving.filter_map(|key| key.order.tenant).collect(),
         sealing: sealing.filter_map(|key| Some((key.order.tenant?, key.order.id))).collect(),
         terms: app.directory.erasure(),
@@ -123,6 +145,11 @@ const fn was_in_use(state: KeyState) -> bool {
         KeyState::Retired | KeyState::Compromised => true,
         KeyState::Pending | KeyState::Active | KeyState::Destroyed => false,
     }
+}
+
+/// Whether a key is destroyed.
+const fn is_gone(key: &KeyInfo) -> bool {
+    matches!(key.state, KeyState::Destroyed)
 }
 
 /// Whether a data key in this state may have sealed, and can open yet.
@@ -240,12 +267,20 @@ pub(super) async fn note_needed(app: &App, key: u32) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Takes no record under this key any more, and says how many there are.
+/// Takes no record under this key any more, and says how many there are; if any, it was not released.
 pub(super) async fn release(app: &App, key: u32) -> Result<u64, StoreError> {
     let keys = app.keys.all();
-    let mut watch = watch_over(app, &keys);
-    watch.barred.push(key);
-    app.store.watch_keys(watch);
+    app.keys.set_released(key, true);
+    watch(app, &keys);
+    let needed = count_released(app, &keys, key).await;
+    if !matches!(needed, Ok(0)) {
+        app.keys.set_released(key, false);
+        watch(app, &app.keys.all());
+    }
+    needed
+}
+
+async fn count_released(app: &App, keys: &[KeyInfo], key: u32) -> Result<u64, StoreError> {
     // What the writer took before it saw that is committed within one change of this node's own.
     app.store.commit(Change::default()).await.map_err(|_| StoreError::Unavailable("io"))?;
     let released: Vec<KeyInfo> = keys.iter().filter(|known| known.order.id == key).copied().collect();

@@ -3,9 +3,10 @@
 //!
 //! A pass goes over all records in their order. Those under a key that is being emptied go to the keeper in batches and come back
 //! sealed under the tenant's active key; new bytes, digests and the openings are committed together. Passes are made until one finds
-//! nothing and no record came in late (sealed before the key was retired, committed after).
+//! nothing and no record came in late (sealed before the key was retired, committed after). A record that does not open keeps the keys
+//! that it is under, and no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -29,7 +30,7 @@ use crate::wire::reseal::{RESEAL_MAX, Reseal};
 const PAGE: usize = 512;
 /// Batches on their way at once: one at the keeper, one at the store, one that waits.
 const BATCHES_AT_ONCE: usize = 3;
-/// After a failure.
+/// After a failure, and between two times that the supervisor is told the same.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks at whether the start is over.
 const RECOVERED_LOOK: Duration = Duration::from_millis(50);
@@ -72,12 +73,24 @@ enum Error {
 }
 
 /// What became of records.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Tally {
     done: u64,
     /// Changed by somebody else meanwhile.
     missed: u64,
     unreadable: u64,
+    /// The keys that what does not open is under.
+    stuck: BTreeSet<u32>,
+}
+
+/// What passes came to.
+enum Passed {
+    /// Other keys are to be emptied now.
+    Changed,
+    /// No record is left under these keys, when so many had come in late.
+    Empty(Vec<u32>, u64),
+    /// What does not open is left under some; of the others the supervisor was told.
+    Stuck,
 }
 
 /// Empties keys for as long as the edge runs.
@@ -87,16 +100,27 @@ pub(super) async fn run(app: App) {
         tokio::time::sleep(RECOVERED_LOOK).await;
     }
     let mut changes = app.keys.subscribe();
+    // What was found empty, and how many records had come in late by then.
+    let mut found: Option<(Vec<u32>, u64)> = None;
     loop {
         let emptying: Vec<KeyInfo> =
             changes.borrow_and_update().iter().filter(|k| k.emptying).copied().collect();
+        let ids: Vec<u32> = emptying.iter().map(|key| key.order.id).collect();
         let wait = if emptying.is_empty() {
             app.keys.progress().settle();
             None
+        } else if found == Some((ids.clone(), app.store.watched_seals())) {
+            // The supervisor could not note it, or its answer was lost.
+            app.keys.say_emptied(ids);
+            Some(AGAIN)
         } else {
             match empty(&app, &emptying).await {
-                Ok(true) => None,
-                Ok(false) => Some(STUCK),
+                Ok(Passed::Changed) => None,
+                Ok(Passed::Empty(ids, late)) => {
+                    found = Some((ids, late));
+                    Some(AGAIN)
+                }
+                Ok(Passed::Stuck) => Some(STUCK),
                 Err(error) => {
                     tracing::warn!(code = "reseal", reason = %error, "cards could not be sealed again; it goes on in a moment");
                     Some(AGAIN)
@@ -115,8 +139,8 @@ pub(super) async fn run(app: App) {
     }
 }
 
-/// Passes until nothing is left; false if something is that cannot be sealed again.
-async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
+/// Passes until nothing is left but what cannot be sealed again.
+async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<Passed, Error> {
     let ids: Vec<u32> = emptying.iter().map(|key| key.order.id).collect();
     // Nothing is on its way now: what a batch before opened and did not tell, it will tell no more.
     account_for_reseals(app).await?;
@@ -131,30 +155,42 @@ async fn empty(app: &App, emptying: &[KeyInfo]) -> Result<bool, Error> {
             if !app.keys.all().iter().any(|key| key.emptying) {
                 app.keys.progress().settle();
             }
-            return Ok(true);
+            return Ok(Passed::Changed);
         }
         app.keys.progress().unreadable = tally.unreadable;
-        if tally.unreadable > 0 && tally.missed == 0 && tally.done == 0 && app.store.watched_seals() == late {
+        if tally.done + tally.missed == 0 && app.store.watched_seals() == late {
+            let (stuck, empty): (Vec<KeyInfo>, Vec<KeyInfo>) =
+                emptying.iter().partition(|key| tally.stuck.contains(&key.order.id));
+            let empty = note(app, &empty).await?;
+            if stuck.is_empty() {
+                app.keys.progress().settle();
+                tracing::info!(
+                    keys = ids.len(),
+                    records = total,
+                    "nothing is left under the keys that were to be emptied"
+                );
+                return Ok(Passed::Empty(empty, late));
+            }
             tracing::error!(
                 code = "reseal",
+                records = tally.unreadable,
                 "records that do not open stay under a key that is to be emptied"
             );
-            return Ok(false);
-        }
-        if tally.done + tally.missed + tally.unreadable == 0 && app.store.watched_seals() == late {
-            // Of an edge that died a batch may have been at work until after this one had asked what was opened.
-            account_for_reseals(app).await?;
-            keys::note_emptied(app, emptying).await?;
-            app.keys.progress().settle();
-            tracing::info!(
-                keys = ids.len(),
-                records = total,
-                "nothing is left under the keys that were to be emptied"
-            );
-            app.keys.say_emptied(ids);
-            return Ok(true);
+            return Ok(Passed::Stuck);
         }
     }
+}
+
+/// No record is left under these keys: the log says so, and the supervisor is told.
+async fn note(app: &App, empty: &[KeyInfo]) -> Result<Vec<u32>, Error> {
+    let ids: Vec<u32> = empty.iter().map(|key| key.order.id).collect();
+    if !ids.is_empty() {
+        // Of an edge that died a batch may have been at work until after this one had asked what was opened.
+        account_for_reseals(app).await?;
+        keys::note_emptied(app, empty).await?;
+        app.keys.say_emptied(ids.clone());
+    }
+    Ok(ids)
 }
 
 /// Goes over all records once.
@@ -220,6 +256,7 @@ async fn join(
             tally.done += done.done;
             tally.missed += done.missed;
             tally.unreadable += done.unreadable;
+            tally.stuck.extend(done.stuck);
             app.keys.progress().done += done.done;
         }
         Some(Ok(Err(error))) => *fault = Some(error),
@@ -257,6 +294,9 @@ async fn reseal(app: &App, tenant: TenantId, records: Vec<SealedRecord>) -> Resu
     for (record, now) in records.into_iter().zip(answer.cards) {
         let Some(now) = now else {
             tally.unreadable += 1;
+            let all = app.keys.all();
+            let under = all.iter().filter(|key| keys::needs(&record, std::slice::from_ref(key)));
+            tally.stuck.extend(under.map(|key| key.order.id));
             continue;
         };
         old_keys.extend(record.sealed.key_ids());

@@ -4,6 +4,7 @@
 //! of it, before the next: what was approved when the supervisor died is carried out at the next start, and every verb knows by the
 //! request's id, or by how things stand, what it has done already. What has ended is kept for a while, so that people see what came of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ const PENDING_MAX: usize = 100;
 const ENDED_MAX: usize = 1_000;
 /// Ids of requests that were carried out at once and whose end is still to come.
 const USED_MAX: usize = 10_000;
+/// How often an approved request is begun before it counts as failed.
+const BEGUN_MAX: u8 = 10;
 
 /// Why a request was not taken or decided; each sentence says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -150,6 +153,8 @@ struct File {
 pub struct Approvals {
     path: PathBuf,
     file: File,
+    /// How often each approved one was begun, and it is not known what came of it.
+    begun: BTreeMap<ApprovalId, u8>,
 }
 
 impl Approvals {
@@ -174,7 +179,7 @@ impl Approvals {
         if file.format != FORMAT || file.environment != environment {
             return Err(ApprovalError::Malformed(path));
         }
-        Ok(Self { path, file })
+        Ok(Self { path, file, begun: BTreeMap::new() })
     }
 
     /// All that are kept, oldest first.
@@ -309,6 +314,13 @@ impl Approvals {
         self.change(|file| file.untold.push(told))
     }
 
+    /// An approved request was begun, and who had to do it did not answer: whether it is begun once more.
+    pub fn begins_again(&mut self, id: ApprovalId) -> bool {
+        let begun = self.begun.entry(id).or_default();
+        *begun = begun.saturating_add(1);
+        *begun < BEGUN_MAX
+    }
+
     /// What is approved and was not carried out.
     pub fn approved(&self) -> Vec<ApprovalId> {
         let waits = self.file.approvals.iter().filter(|approval| approval.state == State::Approved);
@@ -365,9 +377,12 @@ impl Approvals {
         change(&mut file);
         let ended = file.approvals.iter().filter(|approval| approval.state.has_ended()).count();
         let mut surplus = ended.saturating_sub(ENDED_MAX);
+        let used = &mut file.used;
         file.approvals.retain(|approval| {
             let goes = surplus > 0 && approval.state.has_ended();
             surplus -= usize::from(goes);
+            // Its signature could be shown once more until it is void.
+            used.extend(approval.request().ok().filter(|_| goes).map(|asked| (asked.id, asked.expires_at)));
             !goes
         });
         durable::write(&self.path, &serde_json::to_vec_pretty(&file).unwrap_or_default())

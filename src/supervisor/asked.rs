@@ -161,13 +161,14 @@ impl Vault {
         }
     }
 
-    /// Carries out an approved request. A supervisor that dies before the end is on disk does it once more: each verb knows by the id,
-    /// or by how things stand, what it has done already.
+    /// Carries out an approved request. A supervisor that dies before the end is on disk does it once more, and so does one whose question
+    /// an edge or a keeper left unanswered: each verb knows by the id, or by how things stand, what it has done already.
     async fn execute(&mut self, id: ApprovalId) -> Result<AdminAnswer, String> {
         let approval = self.approvals.get(id).map_err(|error| error.to_string())?;
         let asked = two_person::approved(&self.people, &self.rules(), approval);
         let asked = asked.map_err(|refusal| refusal.to_string());
         let actor = approval.asked.person.to_string();
+        let unanswered = self.unanswered;
         let came = match asked {
             Ok(asked) => self.perform_now(&asked, &actor, id).await,
             Err(sentence) => Err(sentence),
@@ -179,6 +180,15 @@ impl Vault {
             Ok(AdminAnswer::Credential { principal, .. }) => Ok(principal.clone()),
             Ok(AdminAnswer::Refused(sentence)) | Err(sentence) => Err(sentence.clone()),
         };
+        if let Err(sentence) = &kept
+            && self.unanswered != unanswered
+            && self.approvals.begins_again(id)
+        {
+            return Err(format!(
+                "{id} is approved, and it is not known yet what came of it ({sentence}): the vault goes on with it by itself; see \
+                 `cardvault approvals show {id}`"
+            ));
+        }
         self.approvals.end(id, kept.clone()).map_err(|error| error.to_string())?;
         self.tell_of_approvals().await?;
         match kept {

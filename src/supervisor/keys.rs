@@ -3,11 +3,13 @@
 //! Each step is durable in the key store before the keeper goes by it, and the key store keeps what the log is to be told until the
 //! edge has committed it ([`Vault::tell_of_keys`]): a supervisor that dies between two steps goes on with the next.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::confine::Role;
 use super::key_store::{Making, StoredKey};
-use super::vault::Vault;
+use super::vault::{READY_WITHIN, Vault};
 use crate::card::id::ApprovalId;
 use crate::card::tenant::TenantId;
 use crate::clock::{Clock, SystemClock, Time};
@@ -19,6 +21,8 @@ use crate::wire::keys::{KeyOrder, KeyPurpose, KeyState, WrappedKey};
 
 /// Before the end of its cryptoperiod a key is told of for so long.
 const WARN_SECONDS: i64 = 30 * 86_400;
+/// How long the edge may take to go over all records before a key is destroyed: tens of millions.
+const COUNTED_WITHIN: Duration = Duration::from_mins(5);
 
 /// What an administrator may ask about keys.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -88,7 +92,8 @@ impl Vault {
     pub(super) async fn tend_keys(&mut self) -> Result<(), String> {
         let now = SystemClock.now();
         self.destroy_old_kek(now).await?;
-        if self.key_store.tend(now).map_err(|error| error.to_string())? {
+        // Also one that is destroyed, and that the keeper could not be told of.
+        if self.key_store.tend(now).map_err(|error| error.to_string())? || self.owes_keys {
             self.hand_keys().await?;
         }
         self.count_seals().await?;
@@ -116,10 +121,13 @@ impl Vault {
 
     /// Has the edge carry out a command and waits for its answer.
     pub(super) async fn ask_edge(&mut self, command: AdminCommand) -> Result<AdminAnswer, String> {
+        // All records are gone over before a key is released.
+        let limit =
+            if matches!(command, AdminCommand::ReleaseKey { .. }) { COUNTED_WITHIN } else { READY_WITHIN };
         let own = self.number_own_command();
         self.command_edge(own, command)?;
         let answer = self
-            .await_from(Role::Edge, |said| {
+            .await_within(limit, Role::Edge, |said| {
                 let Some(FromEdge::Admin(number, answer)) = said.edge() else { return None };
                 (*number == own).then(|| answer.clone())
             })
@@ -154,9 +162,12 @@ impl Vault {
 
     /// Hands the keeper all keys as they stand.
     async fn hand_keys(&mut self) -> Result<(), String> {
+        self.owes_keys = true;
         let held = self.key_store.handed(&self.policy, SystemClock.now());
         self.tell_keeper(&ToKeeperControl::UseKeys(held))?;
-        self.await_keeper_ready().await
+        self.await_keeper_ready().await?;
+        self.owes_keys = false;
+        Ok(())
     }
 
     /// Takes over what data keys have sealed since the keeper was asked last.

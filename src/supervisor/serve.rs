@@ -199,6 +199,8 @@ async fn serve_opened(vault: &mut Vault, desk: &mut Desk) -> bool {
                 if let Err(role) = vault.heed(word) {
                     restarts.pause(role).await;
                     start_again(vault, role).await;
+                    // What this role left unanswered.
+                    tend_approvals(vault).await;
                 }
                 vault.mend();
                 take_due_steps(vault).await;

@@ -36,7 +36,7 @@ const RANGES_PART_BYTES: usize = RangeRecord::BYTES << 16;
 /// Commands of administrators are numbered from 1, the supervisor's own from here.
 const OWN_COMMANDS: u64 = 1 << 63;
 /// How long a role may take to say that it is ready.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// The vault's processes, as the supervisor holds them.
 pub(super) struct Vault {
@@ -82,6 +82,10 @@ pub(super) struct Vault {
     own_commands: u64,
     /// Steps towards the end of data keys that the edge has asked for.
     pub(super) due: Vec<(u32, KeyStep)>,
+    /// Whether keys changed, and the keeper may not have been handed them as they stand.
+    pub(super) owes_keys: bool,
+    /// Counts what a role was told and did not answer: whether it was done is not known.
+    pub(super) unanswered: u64,
 }
 
 impl Vault {
@@ -140,6 +144,8 @@ impl Vault {
             accepts,
             own_commands: 0,
             due: Vec::new(),
+            owes_keys: false,
+            unanswered: 0,
         })
     }
 
@@ -621,6 +627,16 @@ impl Vault {
         role: Role,
         pick: impl Fn(&Said) -> Option<T>,
     ) -> Result<T, String> {
+        self.await_within(READY_WITHIN, role, pick).await
+    }
+
+    /// The same, for as long as this.
+    pub(super) async fn await_within<T>(
+        &mut self,
+        limit: Duration,
+        role: Role,
+        pick: impl Fn(&Said) -> Option<T>,
+    ) -> Result<T, String> {
         let waiting = async {
             while let Some(word) = self.next_word().await {
                 if word.role == role {
@@ -645,9 +661,12 @@ impl Vault {
             }
             Err("the supervisor is ending".to_owned())
         };
-        tokio::time::timeout(READY_WITHIN, waiting)
-            .await
-            .unwrap_or_else(|_| Err(format!("the {} did not answer in time", role.name())))
+        let awaited = tokio::time::timeout(limit, waiting).await;
+        let awaited = awaited.unwrap_or_else(|_| Err(format!("the {} did not answer in time", role.name())));
+        if awaited.is_err() {
+            self.unanswered += 1;
+        }
+        awaited
     }
 
     fn say_gone_again(&self, role: Role) {

@@ -115,6 +115,48 @@ async fn a_data_key_takes_over_and_the_one_before_can_be_destroyed() {
 }
 
 #[tokio::test]
+async fn a_record_that_does_not_open_keeps_its_key_and_no_other() {
+    let mut vault = Vault::start();
+    for tenant in ["acme", "other"] {
+        vault.tenant(tenant, Mode::Test);
+        let client = vault.application(&format!("billing-{tenant}"), tenant, &BILLING);
+        store(&client, "k", &card(&numbers::volume(1), "c")).await;
+    }
+    // One bit of the envelope of one number.
+    let database = vault.database();
+    let (id, mut bytes): (i64, Vec<u8>) = database
+        .query_row(
+            "select s.id, s.sealed from cards c join sealed s on s.id = c.sealed where c.tenant = 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    let mut sealed: cardvault::card::sealed::SealedCard = postcard::from_bytes(&bytes).unwrap();
+    *sealed.pan.envelope.last_mut().unwrap() ^= 1;
+    bytes = postcard::to_stdvec(&sealed).unwrap();
+    assert_eq!(database.execute("update sealed set sealed = ?2 where id = ?1", (id, bytes)).unwrap(), 1);
+    for tenant in ["acme", "other"] {
+        let (code, said) = keys(&vault, &["rotate", "data", "--tenant", tenant]);
+        assert_eq!(code, 0, "{said}");
+    }
+    let old = |tenant: &str| {
+        let is_it =
+            |line: &&Vec<String>| line[1..3] == ["data", tenant] && line.contains(&"retired".to_owned());
+        list(&vault).iter().find(is_it).cloned().unwrap()
+    };
+    wait_for("the other key", || (!old("other").join(" ").contains("being emptied")).then_some(()));
+    let (code, said) = keys(&vault, &["destroy", &old("other")[0]]);
+    assert_eq!(code, 0, "{said}");
+    assert!(old("acme").join(" ").contains("being emptied"));
+    wait_for("what is stuck", || {
+        keys(&vault, &["progress"]).1.contains("1 records do not open").then_some(())
+    });
+    let (code, said) = keys(&vault, &["destroy", &old("acme")[0]]);
+    assert!(code != 0 && said.contains('1'), "{said}");
+    vault.stop();
+}
+
+#[tokio::test]
 async fn a_kek_takes_over_at_once_and_the_one_before_opens_nothing() {
     let mut vault = Vault::start();
     vault.tenant("acme", Mode::Test);

@@ -101,6 +101,7 @@ async fn what_is_dangerous_needs_two_persons() {
     does(&vault, &as_person(&bob, &["approvals", "reject", &id]));
     assert_eq!(status(&vault).await, 200);
     let key = destroy_by_two(&mut vault, (&alice, &bob, &carol));
+    destroy_while_the_keeper_dies(&vault, (&alice, &bob, &carol));
     widen_by_two(&vault, &credential, (&alice, &bob)).await;
     // A charge that is settled by hand: here one that there is not, and what may be a card number is not kept.
     let resolve = |reason: &'static str| {
@@ -205,6 +206,37 @@ fn destroy_by_two(vault: &mut Vault, (alice, bob, carol): (&Path, &Path, &Path))
     key
 }
 
+/// Two persons destroy a key, and the keeper dies before it says that it has forgotten it: the key is destroyed, and so the request
+/// has not failed.
+fn destroy_while_the_keeper_dies(vault: &Vault, (alice, bob, carol): (&Path, &Path, &Path)) {
+    does(vault, &as_person(carol, &["keys", "rotate", "pseudonym", "--tenant", "acme"]));
+    let listed = does(vault, &["keys", "list"]);
+    let key = listed.lines().rfind(|line| line.contains("pseudonym") && line.contains("retired")).unwrap();
+    let key = key.split_whitespace().next().unwrap().to_owned();
+    let id = waiting(&does(vault, &as_person(alice, &["keys", "destroy", &key])));
+    let keeper = vault.process("keeper");
+    signal(keeper, Signal::STOP);
+    std::thread::scope(|scope| {
+        let approving = scope.spawn(|| command(vault, &as_person(bob, &["approvals", "approve", &id])));
+        wait_for("the key's end", || {
+            let store = std::fs::read(vault.path("keys/keystore.json")).unwrap();
+            let store: Value = serde_json::from_slice(&store).unwrap();
+            let is_it =
+                |of: &&Value| of["id"] == json!(key.parse::<u32>().unwrap()) && of["state"] == "destroyed";
+            store["keys"].as_array().unwrap().iter().find(is_it).map(drop)
+        });
+        signal(keeper, Signal::KILL);
+        let (code, said) = approving.join().unwrap();
+        assert!(code != 0 && said.contains("is not known yet what came of it"), "{said}");
+    });
+    wait_for("the request's end", || {
+        let listed = does(vault, &["approvals", "list"]);
+        let line = listed.lines().find(|line| line.contains(&id)).unwrap();
+        assert!(!line.contains("failed"), "{line}");
+        line.contains("executed").then_some(())
+    });
+}
+
 /// Changes a request in the file of a vault that does not run.
 fn edit_approval(vault: &Vault, id: &str, edit: impl FnOnce(&mut Value, &[Value])) {
     let read =
@@ -283,10 +315,10 @@ async fn look_at_log(vault: &Vault, key: &str) {
     let events = events(&vault.client(&vault.principal(reader))).await;
     for (action, count) in [
         ("person.create", 3),
-        ("approval.request", 9),
-        ("approval.approve", 6),
+        ("approval.request", 10),
+        ("approval.approve", 7),
         ("approval.reject", 1),
-        ("approval.execute", 9),
+        ("approval.execute", 10),
     ] {
         assert_eq!(count_of(&events, action), count, "{action}");
     }
