@@ -425,8 +425,10 @@ impl Config {
     fn section_faults(&self) -> Vec<String> {
         let mut faults = self.charging().err().unwrap_or_default();
         faults.extend(self.webhooks.faults());
-        faults.extend(self.retention.iter().filter_map(|(tenant, policy)| policy.fault(tenant)));
-        faults.extend(self.erasure.faults(self.environment == Environment::Production));
+        let in_production = self.environment == Environment::Production;
+        faults
+            .extend(self.retention.iter().flat_map(|(tenant, policy)| policy.faults(tenant, in_production)));
+        faults.extend(self.erasure.faults(in_production));
         for (name, forward) in &self.forward {
             let of_it = forward.faults(self.environment);
             faults.extend(of_it.into_iter().map(|fault| format!("forward.{name}.{fault}")));

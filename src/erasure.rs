@@ -70,14 +70,32 @@ pub struct RetentionConfig {
     /// A card is kept while an agreement lives, and for so many days after the latest of: the end of its last agreement, its last use
     /// that worked, its creation.
     pub days_after_last_agreement: u32,
+    /// A charge is kept for so many days after its last change, and an agreement with its consent for so many days after it ended and its
+    /// card was erased; for ever, if that was not declared, which development alone takes.
+    #[serde(default)]
+    pub charges_days: Option<u32>,
 }
 
 impl RetentionConfig {
-    /// What is wrong with the policy of this tenant, and what to do.
-    pub fn fault(self, tenant: &str) -> Option<String> {
-        let fits = (1..=RETENTION_DAYS_MAX).contains(&self.days_after_last_agreement);
-        (!fits)
-            .then(|| format!("retention.{tenant}.days_after_last_agreement: use 1 to {RETENTION_DAYS_MAX}"))
+    /// What is wrong with the policy of this tenant, each with what to do.
+    pub fn faults(self, tenant: &str, in_production: bool) -> Vec<String> {
+        let fits = |days: &u32| (1..=RETENTION_DAYS_MAX).contains(days);
+        let mut faults = Vec::new();
+        if !fits(&self.days_after_last_agreement) {
+            faults
+                .push(format!("retention.{tenant}.days_after_last_agreement: use 1 to {RETENTION_DAYS_MAX}"));
+        }
+        match self.charges_days {
+            Some(days) if !fits(&days) => {
+                faults.push(format!("retention.{tenant}.charges_days: use 1 to {RETENTION_DAYS_MAX}"));
+            }
+            None if in_production => faults.push(format!(
+                "retention.{tenant}.charges_days: say for how many days charges, agreements and consent are kept, longer than refunds and \
+                 disputes take"
+            )),
+            Some(_) | None => {}
+        }
+        faults
     }
 
     /// From this instant back a card that is idle is past its limit.
@@ -85,9 +103,16 @@ impl RetentionConfig {
         now.plus_seconds(-i64::from(self.days_after_last_agreement) * DAY_SECONDS)
     }
 
+    /// From this instant back a charge that did not change is past its limit; none if it has no limit.
+    pub fn charges_limit(self, now: Time) -> Option<Time> {
+        self.charges_days.map(|days| now.plus_seconds(-i64::from(days) * DAY_SECONDS))
+    }
+
     /// As an event says it.
     pub fn words(self) -> Vec<String> {
-        vec![format!("days_after_last_agreement={}", self.days_after_last_agreement)]
+        let cards = format!("days_after_last_agreement={}", self.days_after_last_agreement);
+        let charges = self.charges_days.map(|days| format!("charges_days={days}"));
+        std::iter::once(cards).chain(charges).collect()
     }
 }
 
@@ -186,6 +211,25 @@ mod tests {
             (30, None, true, "erasure.key_backups_kept_days:"),
         ] {
             let faults = faults(destroy, kept, production);
+            assert!(faults.len() == 1 && faults[0].starts_with(setting), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn production_says_how_long_charges_are_kept() {
+        let faults = |cards, charges, production| {
+            let policy = RetentionConfig { days_after_last_agreement: cards, charges_days: charges };
+            policy.faults("acme", production)
+        };
+        assert_eq!(faults(30, None, false), Vec::<String>::new());
+        assert_eq!(faults(30, Some(540), true), Vec::<String>::new());
+        for (cards, charges, production, setting) in [
+            (0, Some(540), true, "retention.acme.days_after_last_agreement:"),
+            (30, None, true, "retention.acme.charges_days: say"),
+            (30, Some(0), false, "retention.acme.charges_days: use"),
+            (30, Some(RETENTION_DAYS_MAX + 1), true, "retention.acme.charges_days: use"),
+        ] {
+            let faults = faults(cards, charges, production);
             assert!(faults.len() == 1 && faults[0].starts_with(setting), "{faults:?}");
         }
     }

@@ -28,6 +28,9 @@ mod keys;
 #[path = "store/log.rs"]
 mod log;
 #[cfg(test)]
+#[path = "store/outlived.rs"]
+mod outlived;
+#[cfg(test)]
 #[path = "store/records.rs"]
 mod records;
 #[cfg(test)]
@@ -119,6 +122,10 @@ mod contract {
             a_card_is_idle_since_the_latest_of_creation_use_and_agreement,
             a_card_that_a_retry_is_to_use_is_not_idle,
             what_is_idle_no_more_is_not_erased,
+        ],
+        outlived: [
+            what_is_older_than_it_is_kept_is_found,
+            an_invoice_that_was_charged_stays_taken,
         ],
         forwards: [
             a_forward_counts_its_revisions_and_is_the_tenants_own,

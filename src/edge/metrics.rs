@@ -79,6 +79,8 @@ pub struct Metrics {
     retention_overdue: Gauge,
     retention_held: Gauge,
     retention_erased: Counter,
+    retention_records_overdue: Gauge,
+    retention_records_erased: Counter,
     retention_last_run: Gauge,
     credentials_refused: Family<At, Counter>,
     processor_webhooks: Family<Told, Counter>,
@@ -134,6 +136,8 @@ impl Metrics {
             retention_overdue: Gauge::default(),
             retention_held: Gauge::default(),
             retention_erased: Counter::default(),
+            retention_records_overdue: Gauge::default(),
+            retention_records_erased: Counter::default(),
             retention_last_run: Gauge::default(),
             credentials_refused: Family::default(),
             webhooks: Family::default(),
@@ -192,6 +196,10 @@ impl Metrics {
         let help = "Cards past the limit of their tenant's retention that a legal hold keeps";
         r.register("retention_held", help, self.retention_held.clone());
         r.register("retention_erased", "Cards that retention has erased", self.retention_erased.clone());
+        let help = "Charges and agreements past the limit of their tenant's retention that could not be erased; must be 0";
+        r.register("retention_records_overdue", help, self.retention_records_overdue.clone());
+        let help = "Charges, agreements and answers about them that retention has erased";
+        r.register("retention_records_erased", help, self.retention_records_erased.clone());
         let help = "When retention last looked through all cards, in seconds since 1970; 0 if not since the edge started";
         r.register("retention_last_run_seconds", help, self.retention_last_run.clone());
         let help = "Times that a processor refused the operator's credentials and the other ones took over, by destination";
@@ -290,6 +298,8 @@ impl Metrics {
         self.retention_overdue.set(signed(report.overdue));
         self.retention_held.set(signed(report.held));
         self.retention_erased.inc_by(report.erased);
+        self.retention_records_overdue.set(signed(report.records.overdue));
+        self.retention_records_erased.inc_by(report.records.erased);
         self.retention_last_run.set(report.ended_at.map_or(0, Time::seconds));
     }
 

@@ -42,6 +42,7 @@ pub mod http;
 pub mod keeper;
 pub mod keys;
 pub mod metrics;
+mod outlived;
 mod process;
 pub mod reseal;
 mod retention;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::App;
 use super::audit::catalogue;
 use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
+use super::outlived::{self, Forgotten};
 use super::store::{Change, CommitError, IdleCard, RowChange, StoreError};
 use crate::card::id::EventId;
 use crate::card::tenant::TenantId;
@@ -18,15 +19,17 @@ use crate::random::NoRandomness;
 use crate::wire::control::AdminAnswer;
 
 /// Cards of one step.
-const PAGE: usize = 256;
+pub(super) const PAGE: usize = 256;
 /// Between two steps, so that whoever waits for the store does not notice.
-const PAGE_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const PAGE_PAUSE: Duration = Duration::from_millis(10);
 /// Between two looks at whether the start is over.
 const RECOVERED_LOOK: Duration = Duration::from_millis(50);
 /// How often it is looked whether a look is due.
 const EVERY: Duration = Duration::from_mins(1);
 /// From one look through all cards to the next.
 const LOOK_SECONDS: i64 = 86_400;
+/// Who does it, in events.
+pub(super) const ACTOR: &str = "retention";
 /// Why an agreement ended that waited for its customer.
 const ENDED_REASON: &str = "erased";
 
@@ -41,6 +44,8 @@ pub(super) struct Report {
     pub held: u64,
     /// Cards past their limit that could not be erased.
     pub overdue: u64,
+    /// What became of charges, agreements and answers.
+    pub records: Forgotten,
     /// When it ended; none before the first.
     pub ended_at: Option<Time>,
 }
@@ -82,21 +87,24 @@ pub(super) async fn run(app: App) {
 pub(super) async fn look(app: &App) -> Result<(), StoreError> {
     let (now, policies) = (app.clock.now(), app.directory.retention());
     let tenants = app.directory.tenants();
-    let policy = |tenant: &TenantId| tenants.get(tenant).and_then(|info| policies.get(&info.name)).copied();
+    let policies: BTreeMap<TenantId, RetentionConfig> = tenants
+        .iter()
+        .filter_map(|(tenant, info)| Some((*tenant, policies.get(&info.name).copied()?)))
+        .collect();
     let limits: BTreeMap<TenantId, Time> =
-        tenants.keys().filter_map(|tenant| Some((*tenant, policy(tenant)?.limit(now)))).collect();
+        policies.iter().map(|(tenant, policy)| (*tenant, policy.limit(now))).collect();
     let (mut report, mut after) = (Report { tenants: limits.len(), ..Report::default() }, None);
     loop {
         let page = app.store.idle_cards(&limits, after, PAGE).await?;
         for card in page.cards {
-            let (Some(policy), Some(limit)) = (policy(&card.tenant), limits.get(&card.tenant)) else {
+            let (Some(policy), Some(limit)) = (policies.get(&card.tenant), limits.get(&card.tenant)) else {
                 continue;
             };
             if card.held {
                 report.held += 1;
                 continue;
             }
-            match erase(app, &card, policy, *limit).await {
+            match erase(app, &card, *policy, *limit).await {
                 Ok(()) => report.erased += 1,
                 // It was used, held or erased meanwhile.
                 Err(Error::Commit(CommitError::Conflict | CommitError::NotFound)) => {}
@@ -112,6 +120,7 @@ pub(super) async fn look(app: &App) -> Result<(), StoreError> {
         }
         tokio::time::sleep(PAGE_PAUSE).await;
     }
+    report.records = outlived::look(app, &policies, now).await?;
     report.ended_at = Some(app.clock.now());
     app.metrics.retention(&report);
     *app.retained.lock().unwrap_or_else(PoisonError::into_inner) = report;
@@ -129,7 +138,7 @@ async fn erase(app: &App, card: &IdleCard, policy: RetentionConfig, limit: Time)
         idempotency: None,
     };
     if let Some(erased) = change.events.first_mut() {
-        erased.facts.note = Some("retention".to_owned());
+        erased.facts.note = Some(ACTOR.to_owned());
         erased.facts.fields = policy.words();
     }
     // None lives, but one may wait for its customer to pay with another number.
@@ -155,7 +164,7 @@ fn event(
     Ok(EventDraft {
         id: EventId::make(app.clock.now())?,
         tenant: Some(card.tenant),
-        actor: Actor::System("retention".to_owned()),
+        actor: Actor::System(ACTOR.to_owned()),
         origin: Origin::default(),
         action,
         outcome: EventOutcome::Ok,
@@ -168,7 +177,17 @@ fn event(
 /// What came of the last look.
 pub(super) fn report(app: &App) -> AdminAnswer {
     let report = *app.retained.lock().unwrap_or_else(PoisonError::into_inner);
-    let head = ["last run", "tenants", "erased", "held", "overdue", "keys overdue"];
+    let head = [
+        "last run",
+        "tenants",
+        "erased",
+        "held",
+        "overdue",
+        "keys overdue",
+        "records erased",
+        "records held",
+        "records overdue",
+    ];
     let line = vec![
         report.ended_at.map_or_else(String::new, |at| at.to_string()),
         report.tenants.to_string(),
@@ -176,6 +195,9 @@ pub(super) fn report(app: &App) -> AdminAnswer {
         report.held.to_string(),
         report.overdue.to_string(),
         app.metrics.erased_keys_overdue_now().to_string(),
+        report.records.erased.to_string(),
+        report.records.held.to_string(),
+        report.records.overdue.to_string(),
     ];
     AdminAnswer::Table(vec![head.map(str::to_owned).to_vec(), line])
 }

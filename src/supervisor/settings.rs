@@ -386,7 +386,7 @@ pub(super) fn retention<'a>(
     match lacks.filter(|_| config.environment == Environment::Production) {
         Some(name) => Err(format!(
             "retention.{name}: production keeps no tenant's cards without a policy; write [retention.{name}] with \
-             days_after_last_agreement"
+             days_after_last_agreement and charges_days"
         )),
         None => Ok(config.retention.clone()),
     }
@@ -481,7 +481,7 @@ mod tests {
         let text = include_str!("../../deploy/cardvault.example.toml");
         let mut config = Config::parse(text, "example").unwrap();
         let mut with = config.clone();
-        let policy = erasure::RetentionConfig { days_after_last_agreement: 9 };
+        let policy = erasure::RetentionConfig { days_after_last_agreement: 9, charges_days: Some(540) };
         with.retention.insert("acme".to_owned(), policy);
         // Development may do without; what is in force stays, of a tenant that there is.
         assert!(retention(&config, ["acme"]).is_ok());

@@ -104,7 +104,8 @@ fn look_at_retention(config_path: &Path) -> Result<Vec<Finding>, String> {
         Some(AdminAnswer::Table(rows)) => rows,
         Some(_) | None => Vec::new(),
     };
-    let Some([last, tenants, erased, held, overdue, keys]) = rows.get(1).map(Vec::as_slice) else {
+    let Some([last, tenants, erased, held, overdue, keys, records @ ..]) = rows.get(1).map(Vec::as_slice)
+    else {
         return Err("the vault did not say what retention did".to_owned());
     };
     let keys_in_time = Finding {
@@ -120,7 +121,15 @@ fn look_at_retention(config_path: &Path) -> Result<Vec<Finding>, String> {
         "retention: {overdue} cards of {tenants} tenants are past their limit and not erased; looked {when}, erased {erased}, {held} are \
          held"
     );
-    Ok(vec![keys_in_time, Finding { holds: overdue == "0" && !last.is_empty(), what }])
+    let mut findings = vec![keys_in_time, Finding { holds: overdue == "0" && !last.is_empty(), what }];
+    if let [erased, held, overdue] = records {
+        let what = format!(
+            "retention: {overdue} charges and agreements are past their limit and not erased; erased {erased} with the answers about them, \
+             {held} are held"
+        );
+        findings.push(Finding { holds: overdue == "0", what });
+    }
+    Ok(findings)
 }
 
 /// Whether this kernel knows all of Landlock that the confinement asks for: it must take the ruleset as a hard requirement.

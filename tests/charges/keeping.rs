@@ -320,3 +320,41 @@ async fn what_a_connector_requires_is_asked_for_before_anything_is_sent() {
     let (code, said) = desk.vault.verify();
     assert_eq!(code, 0, "{said}");
 }
+
+#[tokio::test]
+async fn a_charge_past_its_period_is_forgotten_and_never_made_again() {
+    const POLICY: &str = "\n[retention.acme]\ndays_after_last_agreement = 3000\ncharges_days = 540\n";
+    let mut desk = Desk::at(Vault::start_with(|config| config + POLICY));
+    let token = desk.token("k-1", VISA).await;
+    let body = sale(&token, "i-1");
+    let first = desk.charge("c-1", &body).await;
+    assert_eq!(first.status, 201);
+    desk.vault.stop();
+    // As if it had been two years ago: the vault's own clock cannot be moved.
+    let aged = "update charges set created = created - 63072000000000, \
+                doc = json_set(doc, '$.created_at', created - 63072000000000, '$.updated_at', created - 63072000000000)";
+    assert_eq!(desk.vault.database().execute(aged, []).unwrap(), 1);
+    desk.vault.serve();
+    desk.reconnect();
+    let path = format!("/v1/charges/{}", word(&first.json(), "id"));
+    let mut gone = false;
+    for _ in 0..200 {
+        gone = desk.client.get(&path).await.unwrap().status == 404;
+        if gone {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(gone);
+    // The answer goes a moment after the charge.
+    let mut replayed = desk.charge("c-1", &body).await;
+    for _ in 0..200 {
+        if replayed.status != 201 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        replayed = desk.charge("c-1", &body).await;
+    }
+    assert_eq!(refusal(&replayed), (410, "record_forgotten".to_owned()));
+    assert_eq!(refusal(&desk.charge("c-2", &body).await), (409, "invoice_taken".to_owned()));
+}

@@ -26,7 +26,7 @@ async fn idle(store: &dyn Store, before: Time) -> Vec<IdleCard> {
     }
 }
 
-fn agreement(card: &CardRow) -> AgreementRow {
+pub(crate) fn agreement(card: &CardRow) -> AgreementRow {
     AgreementRow {
         id: AgreementId::make(NOW).unwrap(),
         tenant: card.tenant,
@@ -45,8 +45,20 @@ fn agreement(card: &CardRow) -> AgreementRow {
     }
 }
 
-async fn put_agreement(store: &dyn Store, row: &AgreementRow) {
+pub(crate) async fn put_agreement(store: &dyn Store, row: &AgreementRow) {
     store.commit(change(RowChange::PutAgreement(Box::new(row.clone())))).await.unwrap();
+}
+
+pub(crate) fn hold(card: &CardRow) -> RowChange {
+    RowChange::SetLegalHold {
+        tenant: card.tenant,
+        token: card.token,
+        held: true,
+        reference: "case-1".to_owned(),
+        others_seen: false,
+        status_seen: CardStatus::Active,
+        erase_asked_seen: false,
+    }
 }
 
 pub(crate) async fn a_card_is_idle_since_the_latest_of_creation_use_and_agreement(harness: Harness) {
@@ -115,16 +127,7 @@ pub(crate) async fn what_is_idle_no_more_is_not_erased(harness: Harness) {
     // Used, agreed to, or held between the look and the erasure.
     store.commit(put(&make_charge(&cards[0], "i-1", ChargeStatus::Approved))).await.unwrap();
     put_agreement(&*store, &agreement(&cards[1])).await;
-    let hold = RowChange::SetLegalHold {
-        tenant: ONE,
-        token: cards[2].token,
-        held: true,
-        reference: "case-1".to_owned(),
-        others_seen: false,
-        status_seen: CardStatus::Active,
-        erase_asked_seen: false,
-    };
-    store.commit(change(hold)).await.unwrap();
+    store.commit(change(hold(&cards[2]))).await.unwrap();
     for card in &cards[..3] {
         assert!(matches!(erase_idle(card).await, Err(CommitError::Conflict)));
         assert_eq!(store.card(ONE, card.token).await.unwrap().unwrap().status, CardStatus::Active);

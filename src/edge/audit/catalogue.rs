@@ -27,6 +27,7 @@ macro_rules! actions {
 actions! {
     AGREEMENT_CREATE "agreement.create" [1] "A stored-credential agreement was made.";
     AGREEMENT_END "agreement.end" [1] "A stored-credential agreement ended.";
+    AGREEMENT_FORGET "agreement.forget" [1, 7] "An agreement that ended, of a card that is erased, is older than its tenant keeps it, and gone; `fields` has the policy.";
     AGREEMENT_RENEW "agreement.renew" [1] "An agreement that a change of the number had ended is live again: its customer paid or verified with the new one.";
     APPROVAL_APPROVE "approval.approve" [2] "Another person approved a request; `fields` has the verb, who asked, who approved and through which local user, `note` the digest of what was signed.";
     APPROVAL_EXECUTE "approval.execute" [2] "An approved request was carried out; the outcome says whether it could be.";
@@ -54,6 +55,7 @@ actions! {
     CHARGE_CAPTURE "charge.capture" [1] "A capture of an authorization was sent, or is about to be.";
     CHARGE_CREATE "charge.create" [1] "A charge was taken, to be sent later.";
     CHARGE_DISPUTE "charge.dispute" [1] "A processor told of a dispute of a charge; `note` says how far it went. The charge stands as before.";
+    CHARGE_FORGET "charge.forget" [1, 7] "A charge is older than its tenant keeps it, and gone; `fields` has the policy. Its invoice stays taken.";
     CHARGE_LIST "charge.list" [1] "Charges were listed; `count` says how many.";
     CHARGE_OUTCOME "charge.outcome" [1] "What became of a charge, or of one of its attempts.";
     CHARGE_READ "charge.read" [1] "A charge was read.";

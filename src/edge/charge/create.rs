@@ -350,7 +350,7 @@ pub(super) async fn replay(app: &App, claim: &Claim, stored: StoredIdempotency) 
             Ok(Answered { status, location, body, replayed: true, upstream_us: None, processor_us: None })
         }
         StoredAnswer::Reserved { subject } => {
-            let charge = app.store.charge(claim.tenant, &subject).await?.ok_or(Error::ChargeUnknown)?;
+            let charge = app.store.charge(claim.tenant, &subject).await?.ok_or(Error::Forgotten)?;
             let operation = ChargeId::parse(&subject).is_none().then_some(subject);
             let claim = Claim { operation, ..claim.clone() };
             let mut answered =
@@ -363,6 +363,7 @@ pub(super) async fn replay(app: &App, claim: &Claim, stored: StoredIdempotency) 
             }
             Ok(answered)
         }
+        StoredAnswer::Forgotten => Err(Error::Forgotten),
         StoredAnswer::Card { .. } => Err(Error::KeyReused),
     }
 }

@@ -141,6 +141,9 @@ pub enum Error {
     /// No such charge, or another tenant's.
     #[error("there is no such charge")]
     ChargeUnknown,
+    /// It was, and is older than the tenant keeps it.
+    #[error("it is older than it is kept")]
+    Forgotten,
     /// No such forward, or another tenant's.
     #[error("there is no such forward")]
     ForwardUnknown,

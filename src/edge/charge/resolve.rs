@@ -513,6 +513,7 @@ pub(super) fn is_passing(error: &Error) -> bool {
         | Error::NetworkForbids(_)
         | Error::OperationRequired
         | Error::ChargeUnknown
+        | Error::Forgotten
         | Error::ForwardUnknown
         | Error::AlreadyCharged(_)
         | Error::InFlight(_)

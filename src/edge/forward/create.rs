@@ -142,7 +142,9 @@ async fn replay(app: &App, claim: &Claim, stored: StoredIdempotency) -> Result<M
             let row = app.store.forward(claim.tenant, id).await?.ok_or(Error::ForwardUnknown)?;
             Ok(Made::Forward { row: Box::new(row), replayed: true })
         }
-        StoredAnswer::Frozen { .. } | StoredAnswer::Card { .. } => Err(Error::KeyReused),
+        StoredAnswer::Frozen { .. } | StoredAnswer::Card { .. } | StoredAnswer::Forgotten => {
+            Err(Error::KeyReused)
+        }
     }
 }
 

@@ -98,6 +98,7 @@ codes! {
     AgreementNotFound "agreement_not_found" 404 never, "There is no such agreement on this card.", "List the card's agreements.";
     // charges
     ChargeNotFound "charge_not_found" 404 never, "There is no such charge.", "It may belong to another tenant; both look the same.";
+    RecordForgotten "record_forgotten" 410 never, "What this request was answered with is older than it is kept.", "It was carried out, and is not carried out again.";
     RequestInProgress "request_in_progress" 409 soon, "A request with this Idempotency-Key is being worked on.", "Ask again with the same key.";
     InvoiceTaken "invoice_taken" 409 never, "The invoice and period belong to another charge.", "subject names it.";
     AlreadyCharged "already_charged" 409 never, "The invoice and period are charged already.", "subject names the charge.";

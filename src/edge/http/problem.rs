@@ -308,6 +308,7 @@ impl From<vault::Error> for Problem {
             vault::Error::TokenErasing => Self::of(Code::TokenErasing),
             vault::Error::HeldForErase => Self::of(Code::LegalHold),
             vault::Error::AgreementUnknown => Self::of(Code::AgreementNotFound),
+            vault::Error::Forgotten => Self::of(Code::RecordForgotten),
             vault::Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
             vault::Error::LogLagging => Self::of(Code::LogLagging),
         }
@@ -345,6 +346,7 @@ impl From<charge::Error> for Problem {
             }
             Error::OperationRequired => Self::about(Code::MissingField, "operation"),
             Error::ChargeUnknown => Self::of(Code::ChargeNotFound),
+            Error::Forgotten => Self::of(Code::RecordForgotten),
             Error::ForwardUnknown => Self::of(Code::ForwardNotFound),
             Error::AlreadyCharged(charge) => Self::of(Code::AlreadyCharged).subject(charge.to_string()),
             Error::InFlight(charge) => Self::of(Code::InFlight).subject(charge.to_string()),

@@ -20,6 +20,7 @@ use crate::clock::Time;
 use crate::edge::audit::event::EventDraft;
 
 mod invoice_runs;
+mod outlived;
 mod plan;
 mod records;
 mod rows;
@@ -32,6 +33,7 @@ pub use self::webhooks::{
 pub use invoice_runs::{
     LineDone, LineFault, OfRun, RunLine, RunLineRow, RunOptions, RunOrder, RunRow, RunState, Verdict,
 };
+pub use outlived::{KeptBy, Outlived, OutlivedPage, OutlivedPlace};
 pub use plan::{Bar, DeclineRow, NetworkRule, Plan, Retries, RetryState, RouteLeft};
 pub use records::{
     ErasedKey, Erasure, IdleCard, IdlePage, KeyMark, KeyWatch, LegalHold, RecordPlace, Resealed, SealedRecord,
@@ -133,6 +135,15 @@ pub enum RowChange {
     EraseIdle {
         /// Which.
         card: IdleCard,
+        /// The instant.
+        before: Time,
+    },
+    /// Forgets what is older than its tenant keeps it. The invoice of a charge stays taken, and a replay of what was answered about it is
+    /// [`StoredAnswer::Forgotten`]. [`CommitError::Conflict`] if it is not so old, or something keeps it;
+    /// [`CommitError::NotFound`] if there is none.
+    Forget {
+        /// Which.
+        record: Outlived,
         /// The instant.
         before: Time,
     },
@@ -256,6 +267,8 @@ pub enum StoredAnswer {
         #[serde(with = "serde_bytes")]
         body: Vec<u8>,
     },
+    /// What was answered is older than it is kept.
+    Forgotten,
 }
 
 /// An idempotency record that is already there.
@@ -577,6 +590,15 @@ pub trait Store: Send + Sync + 'static {
         after: Option<Token>,
         limit: usize,
     ) -> Reply<'a, Result<IdlePage, StoreError>>;
+
+    /// Charges, agreements and answers that are older than the instant of their tenant, from this place on, out of the next `limit`: a
+    /// bounded step.
+    fn outlived<'a>(
+        &'a self,
+        before: &'a BTreeMap<TenantId, Time>,
+        after: OutlivedPlace,
+        limit: usize,
+    ) -> Reply<'a, Result<OutlivedPage, StoreError>>;
 
     /// The data keys that may have sealed what is erased, those included that are destroyed by now.
     fn erased_keys(&self) -> Reply<'_, Result<Vec<ErasedKey>, StoreError>>;

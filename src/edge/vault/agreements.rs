@@ -232,6 +232,7 @@ fn replay_frozen(stored: StoredIdempotency, digests: &Digested) -> Result<Replay
             StoredAnswer::Frozen { status, location: _, body } => {
                 Ok(Replayable { status, body, replayed: true })
             }
+            StoredAnswer::Forgotten => Err(Error::Forgotten),
             StoredAnswer::Card { .. } | StoredAnswer::Reserved { .. } => Err(Error::KeyReused),
         },
     }

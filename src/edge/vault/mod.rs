@@ -69,6 +69,9 @@ pub enum Error {
     /// No such agreement on this card.
     #[error("there is no such agreement")]
     AgreementUnknown,
+    /// It was, and is older than the tenant keeps it.
+    #[error("it is older than it is kept")]
+    Forgotten,
     /// The idempotency key was used for another body.
     #[error("the idempotency key was used for another body")]
     KeyReused,

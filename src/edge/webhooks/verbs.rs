@@ -383,9 +383,10 @@ impl Claim {
                 let body = serde_json::from_slice(&body).unwrap_or_default();
                 Ok(Shown { status, body, replayed: true })
             }
-            StoredAnswer::Frozen { .. } | StoredAnswer::Card { .. } | StoredAnswer::Reserved { .. } => {
-                Err(Error::KeyReused)
-            }
+            StoredAnswer::Frozen { .. }
+            | StoredAnswer::Card { .. }
+            | StoredAnswer::Reserved { .. }
+            | StoredAnswer::Forgotten => Err(Error::KeyReused),
         }
     }
 

@@ -14,9 +14,9 @@ use crate::edge::charge::machine;
 use crate::edge::store::{
     AgreementRow, AttemptState, CardRow, Change, ChargeFilter, ChargeRow, ChargeStatus, CommitError,
     Committed, DeclineRow, Delivery, DeliveryState, Due, DueRetry, EndpointRow, ErasedKey, Erasure,
-    ForwardRow, IdlePage, Installation, KeyWatch, LegalHold, NoticeRow, Operation, OperationKind, Page,
-    PrincipalRow, RecordPlace, Reply, RowChange, RunLineRow, RunRow, SealedRecord, Store, StoreError,
-    StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
+    ForwardRow, IdlePage, Installation, KeyWatch, LegalHold, NoticeRow, Operation, OperationKind,
+    OutlivedPage, OutlivedPlace, Page, PrincipalRow, RecordPlace, Reply, RowChange, RunLineRow, RunRow,
+    SealedRecord, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
 };
 
 /// When a process dies: at which durable step of a case, and whether that step is still done.
@@ -355,6 +355,15 @@ impl Store for Mortal {
         limit: usize,
     ) -> Reply<'a, Result<IdlePage, StoreError>> {
         self.inner.idle_cards(before, after, limit)
+    }
+
+    fn outlived<'a>(
+        &'a self,
+        before: &'a BTreeMap<TenantId, Time>,
+        after: OutlivedPlace,
+        limit: usize,
+    ) -> Reply<'a, Result<OutlivedPage, StoreError>> {
+        self.inner.outlived(before, after, limit)
     }
 
     fn erased_keys(&self) -> Reply<'_, Result<Vec<ErasedKey>, StoreError>> {

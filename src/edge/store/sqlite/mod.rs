@@ -21,8 +21,9 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use super::{
     AgreementRow, CardRow, Change, ChargeFilter, ChargeRow, CommitError, Committed, DeclineRow, Delivery,
     DeliveryState, Due, DueRetry, EndpointRow, ErasedKey, Erasure, ForwardRow, IdlePage, Installation,
-    KeyWatch, LegalHold, NoticeRow, Page, PrincipalRow, RecordPlace, Reply, RunLineRow, RunRow, SealedRecord,
-    Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency, TenantRow,
+    KeyWatch, LegalHold, NoticeRow, OutlivedPage, OutlivedPlace, Page, PrincipalRow, RecordPlace, Reply,
+    RunLineRow, RunRow, SealedRecord, Store, StoreError, StoreHealth, StoredEvent, StoredIdempotency,
+    TenantRow,
 };
 use crate::card::id::{ChargeId, EndpointId, EventId, FingerprintId, ForwardId, NoticeId, RunId, Token};
 use crate::card::tenant::TenantId;
@@ -43,6 +44,7 @@ mod item;
 mod keys;
 mod log;
 mod offline;
+mod outlived;
 mod read;
 mod records;
 mod retention;
@@ -360,6 +362,15 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Reply<'a, Result<IdlePage, StoreError>> {
         ready(self.readers.idle_cards(before, after, limit))
+    }
+
+    fn outlived<'a>(
+        &'a self,
+        before: &'a BTreeMap<TenantId, Time>,
+        after: OutlivedPlace,
+        limit: usize,
+    ) -> Reply<'a, Result<OutlivedPage, StoreError>> {
+        ready(self.readers.outlived(before, after, limit))
     }
 
     fn erased_keys(&self) -> Reply<'_, Result<Vec<ErasedKey>, StoreError>> {

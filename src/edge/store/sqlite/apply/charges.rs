@@ -151,7 +151,7 @@ pub(in crate::edge::store::sqlite) fn status_of_word(word: &str) -> Option<Charg
 }
 
 /// The index entries of a charge as it stands.
-fn entries(charge: &ChargeRow) -> BTreeMap<Key, Vec<u8>> {
+pub(super) fn entries(charge: &ChargeRow) -> BTreeMap<Key, Vec<u8>> {
     let (tenant, id) = (charge.tenant, charge.id);
     let mut out = BTreeMap::new();
     let mut lead = |key: Key| out.insert(key, Vec::new());
@@ -191,6 +191,12 @@ fn entries(charge: &ChargeRow) -> BTreeMap<Key, Vec<u8>> {
 /// Whether the charge needs its version of the card: an unresolved attempt, or an open authorization.
 fn pins(charge: &ChargeRow) -> bool {
     charge.status == ChargeStatus::Authorized || unresolved(charge)
+}
+
+/// Whether nobody and nothing waits for it any more.
+pub(in crate::edge::store::sqlite) fn is_over(charge: &ChargeRow) -> bool {
+    let is_settled = charge.status != ChargeStatus::Manual;
+    is_settled && !pins(charge) && !is_open(charge) && charge.retry_due().is_none()
 }
 
 /// Whether a charge with this status says that the card worked.

@@ -24,11 +24,12 @@ mod erasures;
 mod forwards;
 mod holds;
 mod invoice_runs;
+mod outlived;
 mod records;
 mod retention;
 mod webhooks;
 
-pub(super) use charges::{load_charge, needs_card_yet, read_charge, status_of_word, status_word};
+pub(super) use charges::{is_over, load_charge, needs_card_yet, read_charge, status_of_word, status_word};
 pub(super) use customers::Salt;
 pub(super) use declines::declines_of;
 pub(super) use erasures::event_of;
@@ -117,6 +118,7 @@ impl Applying<'_> {
                     self.erase_card(*tenant, *token, *held_seen)?;
                 }
                 RowChange::EraseIdle { card, before } => self.erase_idle(card, *before)?,
+                RowChange::Forget { record, before } => self.forget(*record, *before)?,
                 RowChange::PutCharge(charge) => self.put_charge(charge)?,
                 RowChange::PutForward(row) => self.put_forward(row)?,
                 RowChange::PutPrincipal(row) => self.put_principal(row)?,
@@ -178,7 +180,7 @@ impl Applying<'_> {
                 AnswerPlace::Card { token: *token, version: *version, status: *status }
             }
             StoredAnswer::Reserved { subject } => AnswerPlace::Reserved { subject: subject.clone() },
-            StoredAnswer::Frozen { .. } => {
+            StoredAnswer::Frozen { .. } | StoredAnswer::Forgotten => {
                 self.conn
                     .prepare_cached(include_str!("../sql/answer_insert.sql"))?
                     .execute((codec::encode_answer(&claim.answer),))?;
@@ -286,7 +288,7 @@ impl Applying<'_> {
 fn made_by(claim: &Idempotency, inserted: Token) -> bool {
     let answered = match &claim.answer {
         StoredAnswer::Card { token, .. } => *token == inserted,
-        StoredAnswer::Reserved { .. } | StoredAnswer::Frozen { .. } => false,
+        StoredAnswer::Reserved { .. } | StoredAnswer::Frozen { .. } | StoredAnswer::Forgotten => false,
     };
     answered && claim.subject_token == Some(inserted)
 }

@@ -1,0 +1,1 @@
+delete from agreements where token = ?1 and id = ?2

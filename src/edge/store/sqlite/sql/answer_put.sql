@@ -1,0 +1,1 @@
+update answers set answer = ?2 where id = ?1

@@ -1,0 +1,1 @@
+select doc from agreements where (token, id) > (?1, ?2) order by token, id limit ?3

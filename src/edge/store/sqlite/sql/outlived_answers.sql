@@ -1,0 +1,1 @@
+select id, answer from answers where id > ?1 order by id limit ?2
