@@ -228,11 +228,9 @@ async fn a_run_stands_still_goes_on_and_ends_when_told() {
     let token = desk.token("t-1", VISA).await;
     let lines: Vec<_> = (0..60).map(|n| line(&token, &format!("i-{n}"), 10)).collect();
     let made = run(&desk, "r-1", "&concurrency=1&rate=20", &lines).await;
-    let verb = async |name: &str| {
-        let path = format!("/v1/invoice_runs/{}/{name}", word(&made, "id"));
-        desk.post(&path, name, &json!({})).await
-    };
-    let paused = verb("pause").await;
+    let path = |name: &str| format!("/v1/invoice_runs/{}/{name}", word(&made, "id"));
+    let verb = async |name: &str, key: &str| desk.post(&path(name), key, &json!({})).await;
+    let paused = verb("pause", "p-1").await;
     assert_eq!((paused.status, word(&paused.json(), "state")), (200, "paused"));
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = desk.ledger().len();
@@ -243,15 +241,28 @@ async fn a_run_stands_still_goes_on_and_ends_when_told() {
     assert_eq!(word(&single.json(), "subject"), word(&made, "id"));
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(desk.ledger().len(), before);
-    assert_eq!(verb("resume").await.json()["state"], "running");
+    assert_eq!(verb("resume", "p-1").await.json()["state"], "running", "a key is a verb's own");
+    // What comes again, late, is answered as it was and does nothing.
+    let again = verb("pause", "p-1").await;
+    assert_eq!(
+        (again.status, &again.body, again.header("idempotent-replayed")),
+        (200, &paused.body, Some("true"))
+    );
+    let reader = desk.get(&format!("/v1/invoice_runs/{}", word(&made, "id"))).await;
+    assert_eq!(reader["state"], "running");
+    let as_it_stands = verb("resume", "p-2").await;
+    assert_eq!(verb("resume", "p-2").await.body, as_it_stands.body);
+    let headers = [("Idempotency-Key", "p-2"), ("Content-Type", "application/json")];
+    let other = desk.client.request("POST", &path("resume"), &headers, Payload::Bytes(b" {}")).await.unwrap();
+    assert_eq!(refusal(&other), (422, "idempotency_key_reused".to_owned()));
     let began = Instant::now();
     while desk.ledger().len() <= before + 2 {
         assert!(began.elapsed() < OVER_MAX);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(verb("cancel").await.json()["state"], "cancelled");
+    assert_eq!(verb("cancel", "p-1").await.json()["state"], "cancelled");
     for name in ["pause", "resume"] {
-        assert_eq!(refusal(&verb(name).await), (409, "run_state".to_owned()));
+        assert_eq!(refusal(&verb(name, "p-9").await), (409, "run_state".to_owned()));
     }
     // What was not on its way is free again, and nothing is charged any more.
     let began = Instant::now();

@@ -54,7 +54,7 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    fn with(&self, answer: StoredAnswer) -> Idempotency {
+    pub(super) fn with(&self, answer: StoredAnswer) -> Idempotency {
         Idempotency {
             tenant: self.tenant,
             route: self.route,

@@ -110,11 +110,12 @@ pub(super) fn verb(verb: runs::Verb) -> MethodRouter<App> {
     let tell = move |State(app): State<App>,
                      caller: Caller,
                      path: PathIds,
-                     _: IdempotencyKey,
+                     IdempotencyKey(key): IdempotencyKey,
                      body: OptionalBody| async move {
         nothing(&body)?;
-        let run = runs::tell(&app, &caller, id_of(&path)?, verb).await?;
-        Ok::<_, Problem>(reply::json(StatusCode::OK, &RunAnswer::of(&app, &run)))
+        let told = runs::tell(&app, &caller, (id_of(&path)?, verb), (&key, &body.0)).await?;
+        let response = reply::written(StatusCode::OK, told.body);
+        Ok::<_, Problem>(if told.replayed { reply::replayed(response) } else { response })
     };
     on(MethodFilter::POST, tell)
 }

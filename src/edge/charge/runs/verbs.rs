@@ -4,14 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::send::By;
-use super::super::{Error, lock};
+use super::super::send::{By, Claim};
+use super::super::{Answered, Error, create, lock};
+use super::show::RunAnswer;
 use super::{Told, commit, event, maker, next, runner};
 use crate::card::id::RunId;
 use crate::edge::App;
 use crate::edge::audit::catalogue;
 use crate::edge::directory::Caller;
-use crate::edge::store::{Change, CommitError, RowChange, RunRow, RunState};
+use crate::edge::store::{Change, CommitError, Idempotency, RowChange, RunRow, RunState, StoredAnswer};
+use crate::edge::working::Working;
+use crate::wire::keeper::Digest;
 
 /// An upload that was cut may go on for so long; until then its invoices are claimed.
 const UPLOAD_SECONDS_MAX: i64 = 3_600;
@@ -33,6 +36,14 @@ pub enum Verb {
 }
 
 impl Verb {
+    const fn route(self) -> &'static str {
+        match self {
+            Self::Pause => "POST /v1/invoice_runs/{id}/pause",
+            Self::Resume => "POST /v1/invoice_runs/{id}/resume",
+            Self::Cancel => "POST /v1/invoice_runs/{id}/cancel",
+        }
+    }
+
     const fn action(self) -> &'static str {
         match self {
             Self::Pause => catalogue::RUN_PAUSED,
@@ -64,34 +75,72 @@ impl Verb {
     }
 }
 
-/// Does what a caller wants with a run; gives it as it is then.
-pub async fn tell(app: &App, caller: &Caller, id: RunId, verb: Verb) -> Result<RunRow, Error> {
-    let run = change(app, caller, id, verb).await?;
+/// Does what a caller wants with a run; answers with it as it is then, and again so when the same request comes again.
+pub async fn tell(
+    app: &App,
+    caller: &Caller,
+    (id, verb): (RunId, Verb),
+    (key, body): (&str, &[u8]),
+) -> Result<Answered, Error> {
+    let (tenant, route) = (caller.tenant_id(), verb.route());
+    let digest = Digest {
+        tenant,
+        route: route.replace("{id}", &id.to_string()),
+        idempotency_key: key.to_owned(),
+        body: body.to_vec(),
+    };
+    let digests = app.keeper.digest(digest).await?;
+    let _guard = Working::take(app, digests.key).ok_or(Error::InProgress)?;
+    let claim =
+        Claim { tenant, route, key: digests.key, body_mac: digests.body, token: None, operation: None };
+    if let Some(stored) = app.store.idempotency(tenant, route, &claim.key).await? {
+        return create::replay(app, &claim, stored).await;
+    }
+    let (run, body) = match change(app, caller, (id, verb), &claim).await {
+        Err(Error::Commit(CommitError::KeyTaken(stored))) => {
+            return create::replay(app, &claim, *stored).await;
+        }
+        changed => changed?,
+    };
     match verb {
         Verb::Pause => {}
         Verb::Resume => runner::spawn(app, run.clone()),
         Verb::Cancel if app.charges.runs.live(id).is_none() => spawn_release(app, &run),
         Verb::Cancel => {}
     }
-    Ok(run)
+    Ok(Answered { status: 200, location: None, body, replayed: false, upstream_us: None, processor_us: None })
 }
 
-async fn change(app: &App, caller: &Caller, id: RunId, verb: Verb) -> Result<RunRow, Error> {
+async fn change(
+    app: &App,
+    caller: &Caller,
+    (id, verb): (RunId, Verb),
+    claim: &Claim,
+) -> Result<(RunRow, Vec<u8>), Error> {
+    let answered = |body: &[u8]| -> Idempotency {
+        claim.with(StoredAnswer::Frozen { status: 200, location: None, body: body.to_vec() })
+    };
+    let write = |run: &RunRow| serde_json::to_vec(&RunAnswer::of(app, run)).unwrap_or_default();
     for _ in 0..TRIES_MAX {
         let run = app.store.invoice_run(caller.tenant_id(), id).await?.ok_or(Error::RunUnknown)?;
-        let Some(state) = verb.next(run.state)? else { return Ok(run) };
+        let Some(state) = verb.next(run.state)? else {
+            let body = write(&run);
+            app.store.commit(Change { idempotency: Some(answered(&body)), ..Change::default() }).await?;
+            return Ok((run, body));
+        };
         let mut run = next(app, &run);
         (run.state, run.reason) = (state, None);
         if state.is_over() {
             run.finished_at = Some(run.updated_at);
         }
         let by = By { actor: caller.actor(), origin: caller.origin() };
-        match commit(app, &run, Told { action: verb.action(), by, note: None, count: None }, None).await {
+        let (told, body) = (Told { action: verb.action(), by, note: None, count: None }, write(&run));
+        match commit(app, &run, told, Some(answered(&body))).await {
             Ok(()) => {
                 if let Some(live) = app.charges.runs.live(id) {
                     live.changed.notify_one();
                 }
-                return Ok(run);
+                return Ok((run, body));
             }
             Err(Error::Commit(CommitError::Conflict)) => {}
             Err(error) => return Err(error),
