@@ -13,6 +13,7 @@ use crate::card::tenant::Mode;
 use crate::charging::{self, Policy, RetriesConfig, RouteConfig};
 use crate::erasure::{ErasureConfig, Retention};
 use crate::forwarding::spec::{ForwardSpec, Place};
+use crate::roots::{Pkcs11Config, RootProvider};
 use crate::webhooks::WebhooksConfig;
 use crate::wire::control::Limits;
 
@@ -124,16 +125,8 @@ pub struct KeysConfig {
     pub key_store: PathBuf,
     /// What each key is for and how long it lives.
     pub inventory: Option<PathBuf>,
-}
-
-/// Where the root key comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum RootProvider {
-    /// A file beside the vault; development only.
-    File,
-    /// Custodians, of whom so many give their shares at every start of a keeper.
-    Shares,
+    /// For `pkcs11`: the token.
+    pub pkcs11: Option<Pkcs11Config>,
 }
 
 /// The local administration socket.
@@ -328,12 +321,9 @@ impl Config {
     }
 
     fn resolve(&mut self, base: &Path) {
-        let mut paths: Vec<&mut PathBuf> =
-            vec![&mut self.store.directory, &mut self.keys.key_store, &mut self.admin.socket];
+        let mut paths: Vec<&mut PathBuf> = vec![&mut self.store.directory, &mut self.admin.socket];
         paths.extend(self.listen.certificate.as_mut());
         paths.extend(self.listen.key.as_mut());
-        paths.extend(self.keys.root_key.as_mut());
-        paths.extend(self.keys.inventory.as_mut());
         paths.extend(self.connectors.directory.as_mut());
         paths.extend(self.ranges.file.as_mut());
         paths.extend(self.webhooks.trust.as_mut());
@@ -346,6 +336,7 @@ impl Config {
             paths.extend(forward.trust.as_mut());
             paths.extend(forward.credentials.values_mut().map(|credential| &mut credential.file));
         }
+        paths.extend(self.keys.paths());
         for path in paths {
             if path.is_relative() {
                 *path = base.join(&*path);
@@ -385,10 +376,6 @@ impl Config {
             "listen: give certificate and key, the paths of two PEM files",
         );
         fault(
-            self.keys.provider == RootProvider::File && self.keys.root_key.is_none(),
-            "keys.root_key: the file provider needs the path of the root key",
-        );
-        fault(
             !(1..=APPROVAL_HOURS_MAX).contains(&self.admin.approval_hours),
             "admin.approval_hours: use 1 to 720",
         );
@@ -424,6 +411,7 @@ impl Config {
     /// The same of the sections that know themselves what is wrong with them.
     fn section_faults(&self) -> Vec<String> {
         let mut faults = self.charging().err().unwrap_or_default();
+        faults.extend(self.keys.root_faults());
         faults.extend(self.webhooks.faults());
         let in_production = self.environment == Environment::Production;
         faults
@@ -461,7 +449,7 @@ impl Config {
         };
         fault(
             self.keys.provider == RootProvider::File,
-            "keys.provider: production does not take the root key from a file; use a provider that keeps it elsewhere: \"shares\""
+            "keys.provider: production does not take the root key from a file; use a provider that keeps it elsewhere: \"pkcs11\" or \"shares\""
                 .to_owned(),
         );
         fault(

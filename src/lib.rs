@@ -70,6 +70,7 @@ pub mod keeper;
 pub mod object;
 pub mod person;
 pub mod random;
+pub mod roots;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tools;

@@ -11,6 +11,8 @@ pub enum PersonScope {
     KeysCompromise,
     /// Destroy a key.
     KeysDestroy,
+    /// Have another root provider wrap the KEK.
+    KeysMoveRoot,
     /// Make and switch off tenants.
     TenantsWrite,
     /// Make, switch off and rotate principals.
@@ -27,11 +29,12 @@ pub enum PersonScope {
 
 impl PersonScope {
     /// All of them, in the order of listings.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::KeysRotate,
         Self::KeysRetire,
         Self::KeysCompromise,
         Self::KeysDestroy,
+        Self::KeysMoveRoot,
         Self::TenantsWrite,
         Self::PrincipalsWrite,
         Self::PeopleWrite,
@@ -47,6 +50,7 @@ impl PersonScope {
             Self::KeysRetire => "keys:retire",
             Self::KeysCompromise => "keys:compromise",
             Self::KeysDestroy => "keys:destroy",
+            Self::KeysMoveRoot => "keys:move_root",
             Self::TenantsWrite => "tenants:write",
             Self::PrincipalsWrite => "principals:write",
             Self::PeopleWrite => "people:write",

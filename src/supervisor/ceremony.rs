@@ -15,7 +15,6 @@ use super::key_store::custody::{Acknowledged, Custodian, Custody, CustodyState};
 use super::vault::Vault;
 use crate::card::id::{EventId, PersonId};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Environment;
 use crate::person::request::{Request, Signed, Step, digest_of};
 use crate::random;
 use crate::wire::control::{AdminAnswer, Recorded};
@@ -78,8 +77,6 @@ pub enum CustodyRequest {
     },
     /// Shares that were given are forgotten.
     Cancel,
-    /// The KEK moves to the file provider.
-    MoveToFile,
 }
 
 /// What is under way with custodians.
@@ -134,7 +131,6 @@ impl Vault {
                 self.give_share(request, &sealed).await
             }
             CustodyRequest::Cancel => Ok(self.cancel_gathering()),
-            CustodyRequest::MoveToFile => self.move_to_file().await,
         };
         // What was done is in the key store, durably; a sealed vault has no log yet and tells it later.
         if self.sealed.is_none() {
@@ -153,16 +149,6 @@ impl Vault {
             self.gather(Purpose::Open).await?;
         }
         Ok(self.custody_facts().to_string())
-    }
-
-    async fn move_to_file(&mut self) -> Result<String, String> {
-        if self.config.environment == Environment::Production {
-            return Err("production does not take the root key from a file".to_owned());
-        }
-        match self.key_store.kek().and_then(|kek| kek.provider.as_deref()) {
-            Some("shares") => self.gather(Purpose::MoveToFile).await,
-            _ => Err("the KEK is wrapped by the file of root keys already".to_owned()),
-        }
     }
 
     /// Who signed this request for this verb, and what it is told; one of another installation, or that is void, is refused.

@@ -78,6 +78,7 @@ impl Running {
         let child = command
             .env_clear()
             .env(role::ALLOCATOR.0, role::ALLOCATOR.1)
+            .envs(confinement.environment.iter().cloned())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())

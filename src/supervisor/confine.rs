@@ -6,9 +6,9 @@
 //! | keeper | nothing | nothing | its own domain only |
 //! | forwarder | the resolver's files, reading | connects to declared ports; binds nowhere | its own domain only |
 //! | courier | the resolver's files, reading | connects to the ports of its hosts; binds nowhere | its own domain only |
-//! | unsealer | what it was handed open | nothing | its own domain only |
+//! | unsealer | what it was handed open; for a token its library and where that keeps tokens | nothing | its own domain only |
 //!
-//! All of them: no_new_privs, not dumpable, no core file, killed with the supervisor; started as root, a uid of its own.
+//! All of them: no_new_privs, not dumpable, no core file, killed with the supervisor (where a vendor's library runs, soon after it); started as root, a uid of its own.
 //! Landlock is per thread and inherited, so it is entered before any thread is started.
 
 use std::path::{Path, PathBuf};
@@ -67,31 +67,48 @@ impl Role {
 pub struct Confinement {
     /// The role.
     pub role: Role,
-    /// A directory that it may read and write.
+    /// Directories and files that it may read and write.
     #[arg(long)]
-    pub directory: Option<PathBuf>,
+    pub directory: Vec<PathBuf>,
     /// Files and directories that it may read.
     #[arg(long)]
     pub read: Vec<PathBuf>,
     /// TCP ports that it may connect to.
     #[arg(long)]
     pub port: Vec<u16>,
+    /// It is not killed with the supervisor, but finishes what it does and ends.
+    #[arg(long)]
+    pub finishes: bool,
+    /// Environment variables that it is started with.
+    #[arg(skip)]
+    pub environment: Vec<(String, String)>,
 }
 
 impl Confinement {
     /// What the edge keeps.
-    pub const fn edge(directory: PathBuf) -> Self {
-        Self { role: Role::Edge, directory: Some(directory), read: Vec::new(), port: Vec::new() }
+    pub fn edge(directory: PathBuf) -> Self {
+        Self { directory: vec![directory], ..Self::nothing(Role::Edge) }
+    }
+
+    const fn nothing(role: Role) -> Self {
+        Self {
+            role,
+            directory: Vec::new(),
+            read: Vec::new(),
+            port: Vec::new(),
+            finishes: false,
+            environment: Vec::new(),
+        }
     }
 
     /// What an edge keeps that has nothing to serve: the listeners that it is handed.
     pub const fn sealed_edge() -> Self {
-        Self { role: Role::Edge, directory: None, read: Vec::new(), port: Vec::new() }
+        Self::nothing(Role::Edge)
     }
 
     /// What the keeper keeps: nothing.
     pub const fn keeper() -> Self {
-        Self { role: Role::Keeper, directory: None, read: Vec::new(), port: Vec::new() }
+        Self::nothing(Role::Keeper)
     }
 
     /// What the forwarder keeps: what the resolver reads, and the ports of its destinations.
@@ -106,14 +123,30 @@ impl Confinement {
 
     /// What the unsealer keeps: nothing but what it is handed open.
     pub const fn unsealer() -> Self {
-        Self { role: Role::Unsealer, directory: None, read: Vec::new(), port: Vec::new() }
+        Self::nothing(Role::Unsealer)
+    }
+
+    /// The same with what a root provider's library needs: to be loaded, its own files, and its environment.
+    pub fn with_library(
+        mut self,
+        module: &Path,
+        paths: &[PathBuf],
+        environment: Vec<(String, String)>,
+    ) -> Self {
+        let libraries = LIBRARY_FILES.iter().map(PathBuf::from).chain([module.to_owned()]);
+        self.read.extend(libraries.filter(|path| path.exists()));
+        self.directory.extend(paths.iter().filter(|path| path.exists()).cloned());
+        self.environment.extend(environment);
+        // SoftHSM, for one, rewrites a token at each login, in place: killed then, it loses the token.
+        self.finishes = true;
+        self
     }
 
     fn dialing(role: Role, mut ports: Vec<u16>) -> Self {
         ports.sort_unstable();
         ports.dedup();
         let read = RESOLVER_FILES.iter().map(PathBuf::from).filter(|path| path.exists()).collect();
-        Self { role, directory: None, read, port: ports }
+        Self { read, port: ports, ..Self::nothing(role) }
     }
 
     /// The arguments that say this on a command line.
@@ -123,6 +156,7 @@ impl Confinement {
         self.directory.iter().for_each(|path| add("--directory", path.into()));
         self.read.iter().for_each(|path| add("--read", path.into()));
         self.port.iter().for_each(|port| add("--port", port.to_string().into()));
+        args.extend(self.finishes.then(|| "--finishes".into()));
         args
     }
 }
@@ -138,6 +172,10 @@ const RESOLVER_FILES: [&str; 8] = [
     "/etc/ld.so.cache",
     "/lib",
 ];
+
+/// What a vendor's library is loaded from, with the libraries that it needs itself.
+const LIBRARY_FILES: [&str; 6] =
+    ["/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/etc/ssl/openssl.cnf", "/dev/urandom"];
 
 /// What the kernel granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,9 +205,11 @@ pub fn enter(what: &Confinement) -> Result<Confined, ConfineError> {
     let own_uid = take_own_uid(what.role)?;
     rustix::thread::set_no_new_privs(true)
         .map_err(|error| ConfineError::Call("no_new_privs", error.into()))?;
-    // After the uid: a change of uid forgets it.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| ConfineError::Call("pdeathsig", error.into()))?;
+    if !what.finishes {
+        // After the uid: a change of uid forgets it.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|error| ConfineError::Call("pdeathsig", error.into()))?;
+    }
     let landlock_full = restrict(what)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| ConfineError::Call("dumpable", error.into()))?;

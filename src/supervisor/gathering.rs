@@ -12,6 +12,7 @@ use super::key_store::custody::{Custodian, Custody, CustodyState};
 use super::vault::Vault;
 use crate::card::id::PersonId;
 use crate::clock::{Clock, SystemClock, Time};
+use crate::roots::RootProvider;
 use crate::wire::keys::KeyState;
 use crate::wire::unsealer::{
     FromUnsealer, KekSource, Obtained, ProviderFault, ProviderSettings, SharesSettings, ToUnsealer,
@@ -33,8 +34,8 @@ pub enum Purpose {
     RotateKek(KeyState),
     /// To make another secret and other shares.
     Replace,
-    /// To move the KEK to the file provider, in development.
-    MoveToFile,
+    /// To move the KEK to another root provider.
+    MoveRoot(RootProvider),
     /// To see that the shares of a rehearsal work.
     Rehearse,
 }
@@ -46,7 +47,7 @@ impl Purpose {
             Self::Open => "open",
             Self::RotateKek(_) => "rotate_kek",
             Self::Replace => "replace",
-            Self::MoveToFile => "move_root",
+            Self::MoveRoot(_) => "move_root",
             Self::Rehearse => "rehearse",
         }
     }
@@ -81,7 +82,7 @@ impl Vault {
     fn custody_of(&self, purpose: Purpose) -> Option<&Custody> {
         match purpose {
             Purpose::Rehearse => self.custody.rehearsal.as_ref().filter(|custody| custody.is_confirmed()),
-            Purpose::Open | Purpose::RotateKek(_) | Purpose::Replace | Purpose::MoveToFile => {
+            Purpose::Open | Purpose::RotateKek(_) | Purpose::Replace | Purpose::MoveRoot(_) => {
                 self.key_store.custody(CustodyState::Active)
             }
         }
@@ -148,7 +149,7 @@ impl Vault {
                 UnsealOrder { from: KekSource::Make, wrap }
             }
             Purpose::Replace => UnsealOrder { from, wrap: Some((self.new_shares()?, binding)) },
-            Purpose::MoveToFile => UnsealOrder { from, wrap: Some((ProviderSettings::File, binding)) },
+            Purpose::MoveRoot(to) => UnsealOrder { from, wrap: Some((self.configured(to)?, binding)) },
         })
     }
 
@@ -275,22 +276,13 @@ impl Vault {
                 self.rotate_to(key, (&obtained, "shares"), old, actor).await
             }
             Purpose::Replace => self.keep_issued(obtained, false, actor),
-            Purpose::MoveToFile => self.keep_moved(&obtained, actor),
+            Purpose::MoveRoot(to) => self.keep_moved(&obtained, to, actor).await,
             Purpose::Open | Purpose::Rehearse => {
                 Ok("the shares of the rehearsal give its secret; nothing real was touched".to_owned())
             }
         };
         self.cancel_gathering();
         done
-    }
-
-    fn keep_moved(&mut self, obtained: &Obtained, actor: &str) -> Result<String, String> {
-        let id = self.key_store.kek().ok_or("there is no KEK")?.id;
-        let event = told("root.move", actor.to_owned(), self.ceremony_id(Purpose::MoveToFile))?;
-        self.key_store
-            .end_custody((id, &obtained.wrapped, "file"), event)
-            .map_err(|error| error.to_string())?;
-        Ok("the KEK is wrapped by the file of root keys now; set keys.provider = \"file\"".to_owned())
     }
 
     /// What a custodian's terminal has to know to seal and sign a share.

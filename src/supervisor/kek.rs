@@ -4,18 +4,17 @@
 //! it; the one before is destroyed, there and at its provider, only when the key store, on disk, holds every key under the new one and a
 //! keeper goes by it. Whatever dies before, the next start finds a KEK that fits.
 
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::children::Said;
-use super::confine::{Confinement, Role};
+use super::confine::Role;
 use super::gathering::Purpose;
 use super::key_store::StoredKey;
 use super::key_store::custody::CustodyState;
 use super::vault::Vault;
 use crate::clock::{Clock, SystemClock, Time};
-use crate::config::RootProvider;
+use crate::roots::RootProvider;
 use crate::wire::control::ToKeeperControl;
 use crate::wire::keys::{KeyPurpose, KeyState};
 use crate::wire::unsealer::{
@@ -34,7 +33,7 @@ pub(super) struct Sealed {
 }
 
 impl Sealed {
-    fn new(fault: ProviderFault, sentence: impl Into<String>) -> Self {
+    pub(super) fn new(fault: ProviderFault, sentence: impl Into<String>) -> Self {
         Self { fault, sentence: sentence.into() }
     }
 }
@@ -79,7 +78,6 @@ impl Vault {
 
     async fn obtain_first_kek(&mut self) -> Result<Noting, Sealed> {
         let binding = self.binding(self.key_store.next_key_id());
-        let provider = ProviderSettings::File;
         // A key store of the first format has keys, and no record of the KEK that stands in the file.
         if !self.key_store.keys().is_empty() {
             let from = KekSource::InFile { key: binding.key, version: 1, check_value: None };
@@ -89,6 +87,7 @@ impl Vault {
         if self.config.keys.provider == RootProvider::Shares {
             return Err(self.waits_for_custodians());
         }
+        let provider = self.configured(self.config.keys.provider)?;
         let name = provider.name();
         let order = UnsealOrder { from: KekSource::Make, wrap: Some((provider, binding)) };
         let made = self.unseal(order).await?;
@@ -142,27 +141,40 @@ impl Vault {
                 })?;
                 Ok(ProviderSettings::Shares(custody.settings()))
             }
-            Some(_) => Err(Sealed::new(
-                ProviderFault::Refused,
-                "the KEK is wrapped by a root provider that this version does not know; use the version that wrapped it",
-            )),
+            Some(name) => match RootProvider::from_name(name) {
+                Some(provider) => self.configured(provider),
+                None => Err(Sealed::new(
+                    ProviderFault::Refused,
+                    "the KEK is wrapped by a root provider that this version does not know; use the version that wrapped it",
+                )),
+            },
         }
+    }
+
+    /// A provider that needs nobody, as it is configured.
+    pub(super) fn configured(&self, provider: RootProvider) -> Result<ProviderSettings, Sealed> {
+        let settings = self.config.keys.settings_of(provider);
+        settings.map_err(|sentence| Sealed::new(ProviderFault::Refused, sentence))
     }
 
     /// Starts an unsealer and waits until it has the KEK; it keeps it until it is told what to do with it, or another one is started.
     pub(super) async fn unseal(&mut self, order: UnsealOrder) -> Result<Obtained, Sealed> {
+        let needed = order.needed();
         self.begin_unseal(order).await?;
-        self.await_obtained().await
+        let obtained = self.await_obtained().await;
+        self.note_refusal(&needed, &obtained);
+        obtained
     }
 
     /// Starts an unsealer; whatever another one had is gone.
     pub(super) async fn begin_unseal(&mut self, order: UnsealOrder) -> Result<(), Sealed> {
         let unavailable = |sentence: &str| Sealed::new(ProviderFault::Unavailable, sentence);
-        let file = self.open_root_file(&order)?;
+        let needed = order.needed().into_iter();
+        let files = needed.map(|needed| self.open_needed(needed, &order)).collect::<Result<Vec<_>, _>>()?;
         let unsealer = self
-            .spawn(&Confinement::unsealer())
+            .spawn(&self.confined_for(&order))
             .map_err(|sentence| Sealed::new(ProviderFault::Unavailable, sentence))?;
-        let fds: Vec<_> = file.iter().map(|file| file.as_fd()).collect();
+        let fds: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
         unsealer
             .tell(&ToUnsealer::Begin(Box::new(order)), &fds)
             .map_err(|_| unavailable("the unsealer does not listen"))?;
@@ -185,35 +197,16 @@ impl Vault {
         .await
     }
 
-    /// Opens the file of root keys, if the order is about it; for writing only where something is to be written.
-    fn open_root_file(&self, order: &UnsealOrder) -> Result<Option<File>, Sealed> {
-        let source = match &order.from {
-            KekSource::Make => false,
-            KekSource::Unwrap { provider, .. } => matches!(provider, ProviderSettings::File),
-            KekSource::InFile { .. } => true,
-        };
-        let wraps = matches!(&order.wrap, Some((ProviderSettings::File, _)));
-        if !source && !wraps {
-            return Ok(None);
-        }
-        let path = self.config.keys.root_key.as_deref().ok_or_else(|| {
-            Sealed::new(
-                ProviderFault::Refused,
-                "keys.root_key: the file provider needs the path of the root key",
-            )
-        })?;
-        let writes = wraps || self.old_keks().next().is_some();
-        File::options().read(true).write(writes).open(path).map(Some).map_err(|error| {
-            let sentence = format!("keys.root_key cannot be opened: {}", error.kind());
-            Sealed::new(ProviderFault::Unavailable, sentence)
-        })
-    }
-
     /// Has the unsealer destroy, at the provider that has the KEK, what wrapped others.
     async fn destroy_others(&mut self) -> Result<(), Sealed> {
+        self.destroy(&ToUnsealer::DestroyOthers).await
+    }
+
+    /// Has the unsealer destroy something at a provider.
+    pub(super) async fn destroy(&mut self, what: &ToUnsealer) -> Result<(), Sealed> {
         let gone = || Sealed::new(ProviderFault::Unavailable, "the unsealer is gone");
         let unsealer = self.unsealer.as_ref().ok_or_else(gone)?;
-        unsealer.tell(&ToUnsealer::DestroyOthers, &[]).map_err(|_| gone())?;
+        unsealer.tell(what, &[]).map_err(|_| gone())?;
         self.await_unsealer(|said| matches!(said, FromUnsealer::Destroyed).then_some(())).await
     }
 
@@ -259,12 +252,15 @@ impl Vault {
     /// A new KEK: all keys are wrapped under it in one write of the key store, the old one becomes `old` (retired or compromised),
     /// and then it is destroyed, at its provider as well. Where custodians' shares wrap it, they are asked for first.
     pub(super) async fn rotate_kek(&mut self, old: KeyState, actor: &str) -> Result<String, String> {
-        let record = self.key_store.kek().ok_or("there is no KEK to take over from")?;
-        let provider = self.provider_of(record)?;
+        let record = self.key_store.kek().cloned().ok_or("there is no KEK to take over from")?;
+        let provider = self.provider_of(&record)?;
         if matches!(provider, ProviderSettings::Shares(_)) {
             return self.gather(Purpose::RotateKek(old)).await;
         }
         self.destroy_old_kek(SystemClock.now()).await?;
+        // A provider that does not have the old root key could not destroy it either: it is another one.
+        let from = self.source(&record)?;
+        self.unseal(UnsealOrder { from, wrap: None }).await?;
         let id = self.key_store.reserve_key_id().map_err(|error| error.to_string())?;
         let (name, binding) = (provider.name(), self.binding(id));
         let order = UnsealOrder { from: KekSource::Make, wrap: Some((provider, binding)) };
@@ -309,7 +305,7 @@ impl Vault {
         ))
     }
 
-    fn old_keks(&self) -> impl Iterator<Item = u32> {
+    pub(super) fn old_keks(&self) -> impl Iterator<Item = u32> {
         let is_old = |key: &&StoredKey| {
             key.purpose == KeyPurpose::Kek && matches!(key.state, KeyState::Retired | KeyState::Compromised)
         };

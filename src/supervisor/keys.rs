@@ -14,6 +14,7 @@ use crate::card::id::ApprovalId;
 use crate::card::tenant::TenantId;
 use crate::clock::{Clock, SystemClock, Time};
 use crate::erasure::ErasureTerms;
+use crate::roots::RootProvider;
 use crate::wire::control::{
     AdminAnswer, AdminCommand, FromEdge, FromKeeperControl, KeyStep, ToKeeperControl,
 };
@@ -47,6 +48,8 @@ pub enum KeyRequest {
     Destroy(u32),
     /// How far the records are that are sealed again.
     Progress,
+    /// Another root provider wraps the KEK.
+    MoveRoot(RootProvider),
 }
 
 impl Vault {
@@ -69,6 +72,7 @@ impl Vault {
             KeyRequest::Rotate { purpose, tenant } => {
                 self.rotate_key(*purpose, tenant.as_deref(), actor).await
             }
+            KeyRequest::MoveRoot(to) => self.move_root(*to, actor, id.is_some()).await,
             KeyRequest::Retire(key) => self.retire_key(*key, actor).await,
             KeyRequest::Compromise(key) => self.compromise_key(*key, actor).await,
             // What two persons approved may have been done before the supervisor could say so.

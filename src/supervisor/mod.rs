@@ -7,7 +7,7 @@
 //! - [`reach`]: what the configuration lets out, and what of it is wider than what was approved.
 //! - [`settings`]: configuration and files, turned into what each role is told.
 //! - `ranges`: the operator's table of issuer ranges.
-//! - [`vault`]: the running roles and their pairs; `kek`: the unsealer's tasks; `sealed`: a vault without its KEK.
+//! - [`vault`]: the running roles and their pairs; `kek`: the unsealer's tasks; `roots`: the KEK moves to another root provider; `sealed`: a vault without its KEK.
 //! - [`ceremony`]: a secret shared among custodians; [`gathering`]: how they give their shares.
 //! - [`admin`]: the local socket and the commands that come over it.
 //! - [`setup`]: `cardvault init`.
@@ -29,6 +29,7 @@ pub mod people;
 mod ranges;
 pub mod reach;
 pub mod role;
+mod roots;
 mod sealed;
 pub mod serve;
 pub mod settings;

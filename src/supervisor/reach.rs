@@ -53,6 +53,9 @@ impl Reach {
         for (tenant, policy) in &config.retention {
             reach.parts.insert(format!("retention of tenant {tenant}"), digest_of(policy));
         }
+        for (name, part) in config.keys.root_parts() {
+            reach.parts.insert(name, digest_of(&part));
+        }
         reach.parts.insert("times of erasure".to_owned(), digest_of(&config.erasure.terms()));
         // A policy prints all of itself.
         reach.parts.insert("retries and routes".to_owned(), digest_of(&format!("{:?}", config.charging())));

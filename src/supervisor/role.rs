@@ -46,7 +46,12 @@ pub fn run(args: &RoleArgs) -> Result<(), String> {
             crate::telemetry::start("info");
             forwarder::courier::run(control)
         }
-        Role::Unsealer => unsealer::run(control),
+        Role::Unsealer => {
+            if args.confinement.finishes {
+                unsealer::end_soon_after_parent();
+            }
+            unsealer::run(control)
+        }
     }
 }
 

@@ -12,8 +12,9 @@ use rcgen::{
 use super::admin::{self, AdminRequest};
 use super::confine::Role;
 use super::key_store::KeyStore;
-use crate::config::{Config, RootProvider};
+use crate::config::Config;
 use crate::random;
+use crate::roots::RootProvider;
 use crate::wire::control::{AdminAnswer, PrincipalOrder};
 
 /// How long the development certificates are good: short, so that nobody runs on them.
@@ -27,7 +28,7 @@ pub struct InitArgs {
     /// The name of the installation.
     #[arg(long, default_value = "dev")]
     installation: String,
-    /// What wraps the KEK: a file beside the vault, or custodians, who make it at their ceremony
+    /// What wraps the KEK: a file beside the vault, custodians, who make it at their ceremony, or a key in a token
     #[arg(long, value_enum, default_value_t = RootProvider::File)]
     provider: RootProvider,
     /// Where the API listens.
@@ -82,7 +83,8 @@ pub fn init(args: &InitArgs) -> Result<Made, String> {
     let loaded = Config::load(&config).map_err(|error| error.to_string())?;
     KeyStore::create(&loaded.keys.key_store, &loaded.installation, &loaded.node)
         .map_err(|error| error.to_string())?;
-    if args.provider == RootProvider::Shares {
+    // Custodians make the KEK at their ceremony; others have to be configured first.
+    if args.provider != RootProvider::File {
         return Ok(Made { config, credential: None });
     }
     let administrator = PrincipalOrder {
@@ -147,10 +149,21 @@ pub(super) fn check_reach(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
+/// Where a token's settings are to be filled in.
+const PKCS11: &str = "# The token: its vendor's library, its label, and a file (chmod 600) with the PIN of its user.\n\
+    [keys.pkcs11]\nmodule = \"/usr/lib/softhsm/libsofthsm2.so\"\ntoken = \"cardvault\"\npin = \"keys/token.pin\"\n\
+    # What the library reads and writes; it runs as uid 61845 where the vault is started as root.\n\
+    paths = [\"/var/lib/softhsm\", \"/etc/softhsm\"]\n\n";
+
 fn configuration(args: &InitArgs) -> String {
     let provider = match args.provider {
         RootProvider::File => "provider = \"file\"\nroot_key = \"keys/root.key\"\n",
         RootProvider::Shares => "provider = \"shares\"\n",
+        RootProvider::Pkcs11 => "provider = \"pkcs11\"\n",
+    };
+    let section = match args.provider {
+        RootProvider::File | RootProvider::Shares => "",
+        RootProvider::Pkcs11 => PKCS11,
     };
     format!(
         "# Made by `cardvault init`; deploy/cardvault.example.toml shows every setting there is.\n\
@@ -158,7 +171,7 @@ fn configuration(args: &InitArgs) -> String {
          [listen]\napi = \"{}\"\nmetrics = \"{}\"\ncertificate = \"tls/server.pem\"\nkey = \"tls/server.key\"\n\n\
          [store]\ndirectory = \"data\"\n\n\
          [keys]\n{provider}key_store = \"keys/keystore.json\"\n\
-         inventory = \"keys/inventory.toml\"\n\n\
+         inventory = \"keys/inventory.toml\"\n\n{section}\
          [admin]\nsocket = \"admin.sock\"\n\n\
          [destination.sandbox]\nconnector = \"sandbox\"\nmode = \"test\"\nendpoint = \"https://{}\"\n\
          trust = \"tls/ca.pem\"\ncredentials.secret_key = \"credentials/sandbox_secret_key\"\n\n\

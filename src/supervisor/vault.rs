@@ -18,6 +18,7 @@ use super::key_store::KeyStore;
 use super::line::Line;
 use super::people::People;
 use super::reach::Reach;
+use super::roots::FileSeen;
 use super::serve;
 use super::settings::{self, Loaded};
 use crate::card::range::RangeRecord;
@@ -62,6 +63,8 @@ pub(super) struct Vault {
     courier: Option<Running>,
     /// The one that has the KEK at hand, for as long as it is needed.
     pub(super) unsealer: Option<Running>,
+    /// The file of a PIN that a token said no to.
+    pub(super) refused_pin: Option<FileSeen>,
     /// What is under way with custodians.
     pub(super) custody: CustodyDesk,
     /// Why there is no KEK, while there is none: nothing is served then.
@@ -104,10 +107,11 @@ impl Vault {
         let approvals =
             Approvals::open(&config.keys.key_store, key_store.environment()).map_err(|e| e.to_string())?;
         settings::retention(&config, key_store.tenants().iter().map(|tenant| tenant.name.as_str()))?;
-        let is_file = key_store.kek().is_some_and(|kek| kek.provider.as_deref() != Some("shares"));
+        let is_file =
+            key_store.kek().is_some_and(|kek| matches!(kek.provider.as_deref(), Some("file") | None));
         if is_file && config.environment == Environment::Production {
-            return Err("the KEK is wrapped by the file of root keys, which production refuses: in development, have custodians take it \
-                        over with `cardvault keys ceremony`, then `cardvault keys rotate kek`"
+            return Err("the KEK is wrapped by the file of root keys, which production refuses: in development, have another provider \
+                        take it over with `cardvault keys move-root` or `cardvault keys ceremony`, then `cardvault keys rotate kek`"
                 .to_owned());
         }
         let destinations = settings::load_destinations(&config)?;
@@ -135,6 +139,7 @@ impl Vault {
             courier: None,
             unsealer: None,
             custody: CustodyDesk::default(),
+            refused_pin: None,
             sealed: None,
             public_key: None,
             answers: Vec::new(),

@@ -1,7 +1,7 @@
 //! The verbs of the administration socket: which scope each needs of a person, which need a second person, and what each says in
 //! plain words to who approves it.
 //!
-//! A dangerous verb of a later part (root provider, restore, a control switched off) is added here: a variant
+//! A dangerous verb of a later part (restore, a control switched off) is added here: a variant
 //! of [`DangerousVerb`], its scope in [`scope_of`], its words, and a branch in [`admin`](super::admin) that does it once however often
 //! it is told the same request id.
 
@@ -24,6 +24,8 @@ pub enum DangerousVerb {
     AdminGrant,
     /// A key is destroyed.
     KeysDestroy,
+    /// Another root provider wraps the KEK.
+    RootMove,
     /// A destination, connector, policy, forward, webhook host or exemption is new or other, rule data is other, or a limit is wider.
     ConfigWiden,
     /// A charge is settled by hand.
@@ -34,11 +36,12 @@ pub enum DangerousVerb {
 
 impl DangerousVerb {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::PeopleFound,
         Self::PeopleChange,
         Self::AdminGrant,
         Self::KeysDestroy,
+        Self::RootMove,
         Self::ConfigWiden,
         Self::ChargeResolve,
         Self::HoldRelease,
@@ -49,6 +52,7 @@ impl DangerousVerb {
         match self {
             Self::PeopleFound | Self::PeopleChange | Self::ConfigWiden => "supervisor",
             Self::KeysDestroy => "supervisor, keeper",
+            Self::RootMove => "supervisor, unsealer",
             Self::AdminGrant | Self::ChargeResolve | Self::HoldRelease => "edge",
         }
     }
@@ -58,6 +62,7 @@ impl DangerousVerb {
         match self {
             Self::PeopleFound | Self::PeopleChange => "whoever is registered signs for others from then on",
             Self::AdminGrant => "it lets somebody administer",
+            Self::RootMove => "whoever has the root key opens every copy of the key store",
             Self::KeysDestroy => "what is sealed under the key is gone",
             Self::HoldRelease => "what a court or the law wants kept may be erased then",
             Self::ChargeResolve => "it says without the processor whether money moved",
@@ -76,6 +81,7 @@ impl DangerousVerb {
                 grants_admin(order).then_some(Self::AdminGrant)
             }
             AdminRequest::Key(KeyRequest::Destroy(_)) => Some(Self::KeysDestroy),
+            AdminRequest::Key(KeyRequest::MoveRoot(_)) => Some(Self::RootMove),
             AdminRequest::ReloadTo { .. } => Some(Self::ConfigWiden),
             AdminRequest::ChargeResolve(_) => Some(Self::ChargeResolve),
             AdminRequest::HoldRelease(_) => Some(Self::HoldRelease),
@@ -134,6 +140,7 @@ pub fn scope_of(request: &AdminRequest) -> Option<PersonScope> {
             KeyRequest::Retire(_) => Some(PersonScope::KeysRetire),
             KeyRequest::Compromise(_) => Some(PersonScope::KeysCompromise),
             KeyRequest::Destroy(_) => Some(PersonScope::KeysDestroy),
+            KeyRequest::MoveRoot(_) => Some(PersonScope::KeysMoveRoot),
             KeyRequest::List | KeyRequest::Show(_) | KeyRequest::Progress => None,
         },
         AdminRequest::Person(request) => match request {
@@ -188,6 +195,7 @@ pub fn words(request: &AdminRequest) -> String {
             }
             KeyRequest::Retire(key) => format!("have key {key} protect nothing more"),
             KeyRequest::Compromise(key) => format!("say that key {key} is known to others"),
+            KeyRequest::MoveRoot(to) => format!("have the root provider {} wrap the KEK", to.name()),
             KeyRequest::Destroy(key) => {
                 format!(
                     "destroy key {key}: what is sealed under it opens no more, in backups neither, unless a copy of the key store from before is kept"

@@ -6,7 +6,8 @@ use std::path::Path;
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 
 use super::terminal::say;
-use crate::config::{Config, RootProvider};
+use crate::config::Config;
+use crate::roots::RootProvider;
 use crate::supervisor::admin::{self, AdminRequest};
 use crate::supervisor::keys::KeyRequest;
 use crate::supervisor::people::PersonRequest;

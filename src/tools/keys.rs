@@ -10,8 +10,8 @@ use super::administer::report;
 use super::custody::{self, CeremonyCommand, UnsealArgs};
 use super::signing;
 use super::terminal::say;
+use crate::roots::RootProvider;
 use crate::supervisor::admin::{self, AdminRequest};
-use crate::supervisor::ceremony::CustodyRequest;
 use crate::supervisor::keys::KeyRequest;
 use crate::wire::control::AdminAnswer;
 use crate::wire::keys::KeyPurpose;
@@ -63,9 +63,9 @@ pub enum KeysCommand {
     Unseal(UnsealArgs),
     /// Have another root provider wrap the KEK; custodians take it over with `ceremony`
     MoveRoot {
-        /// The provider
-        #[arg(long, value_parser = ["file"])]
-        to: String,
+        /// The provider, which is configured beside the one in use
+        #[arg(long)]
+        to: RootProvider,
     },
     /// Show how far the cards are that are sealed again
     Progress {
@@ -80,7 +80,7 @@ pub fn run(config: &Path, signer: Option<&Path>, command: KeysCommand) -> Result
     let (request, watches) = match command {
         KeysCommand::Ceremony(command) => return custody::ceremony(config, command),
         KeysCommand::Unseal(args) => return custody::unseal(config, &args),
-        KeysCommand::MoveRoot { to: _ } => (AdminRequest::Custody(CustodyRequest::MoveToFile), false),
+        KeysCommand::MoveRoot { to } => (AdminRequest::Key(KeyRequest::MoveRoot(to)), false),
         KeysCommand::List => (AdminRequest::Key(KeyRequest::List), false),
         KeysCommand::Show { key } => (AdminRequest::Key(KeyRequest::Show(key)), false),
         KeysCommand::Rotate { purpose, tenant, watch } => {

@@ -127,14 +127,14 @@ impl RootProvider for FileProvider {
         unwrap_under(&root, wrapped, binding).ok_or_else(another)
     }
 
-    fn destroy_others(&mut self, binding: &KekBinding) -> Result<(), ProviderError> {
+    /// One file is one installation's.
+    fn destroy_all_but(&mut self, _: [u8; 16], keep: Option<u32>) -> Result<(), ProviderError> {
         let (_, lines) = self.lines()?;
-        let keep = Holds::Root(binding.key);
         // A file without the root key in use would be the end of every card.
-        if !lines.iter().any(|line| line.holds == keep) {
-            return Err(missing(binding.key));
+        if let Some(key) = keep.filter(|key| !lines.iter().any(|line| line.holds == Holds::Root(*key))) {
+            return Err(missing(key));
         }
-        for line in lines.into_iter().filter(|line| line.holds != keep) {
+        for line in lines.into_iter().filter(|line| keep.map(Holds::Root) != Some(line.holds)) {
             self.write_at(line.at.start, &vec![b' '; line.at.len()])?;
         }
         Ok(())
@@ -204,7 +204,7 @@ mod tests {
         // Until it is durable elsewhere both are there.
         assert!(file.kek_itself(9, 1).is_ok());
         assert_eq!(open(&path).unwrap(&wrapped, &PLACE).unwrap().as_slice(), [7; 32]);
-        file.destroy_others(&PLACE).unwrap();
+        file.destroy_all_but(PLACE.environment, Some(PLACE.key)).unwrap();
         assert!(file.kek_itself(9, 1).is_err());
         assert!(!std::fs::read_to_string(&path).unwrap().contains(&BASE64.encode(&[7; 32])));
         assert_eq!(open(&path).unwrap(&wrapped, &PLACE).unwrap().as_slice(), [7; 32]);
@@ -218,7 +218,7 @@ mod tests {
         let mut file = open(&path);
         let old = file.wrap(&[7; 32], &PLACE).unwrap();
         let next = KekBinding { key: 12, ..PLACE };
-        assert!(file.destroy_others(&next).is_err(), "there is no key 12 yet");
+        assert!(file.destroy_all_but(next.environment, Some(next.key)).is_err(), "there is no key 12 yet");
         assert!(file.unwrap(&old, &PLACE).is_ok());
         let new = file.wrap(&[8; 32], &next).unwrap();
         // A write that was cut off in the middle.
@@ -227,7 +227,7 @@ mod tests {
         let third = KekBinding { key: 13, ..PLACE };
         let cut = open(&path).wrap(&[9; 32], &third).unwrap();
         assert_eq!(open(&path).unwrap(&cut, &third).unwrap().as_slice(), [9; 32]);
-        file.destroy_others(&next).unwrap();
+        file.destroy_all_but(next.environment, Some(next.key)).unwrap();
         assert_eq!(file.unwrap(&new, &next).unwrap().as_slice(), [8; 32]);
         for (wrapped, place) in [(&old, &PLACE), (&cut, &third)] {
             assert_eq!(file.unwrap(wrapped, place).unwrap_err().fault, ProviderFault::WrongKey);

@@ -3,9 +3,11 @@
 //!
 //! - [`provider`]: what a root provider is.
 //! - [`file`]: the file provider, for development.
+//! - [`pkcs11`]: a key in a token that does not give it away.
 //! - [`shares`]: custodians' shares; [`shamir`]: the arithmetic of them.
 
 pub mod file;
+pub mod pkcs11;
 pub mod provider;
 pub mod shamir;
 pub mod shares;
@@ -15,10 +17,12 @@ mod tests;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use self::file::FileProvider;
+use self::pkcs11::Pkcs11Provider;
 use self::provider::{ClearKek, ProviderError, RootProvider};
 use self::shamir::Bytes;
 use self::shares::SharesProvider;
@@ -26,9 +30,14 @@ use crate::keeper::keys::Mac;
 use crate::random;
 use crate::wire::pair;
 use crate::wire::unsealer::{
-    FromUnsealer, Kek, KekBinding, KekSource, Obtained, ProviderFault, ProviderSettings, ToUnsealer,
+    FromUnsealer, Kek, KekBinding, KekSource, Needed, Obtained, ProviderFault, ProviderSettings, ToUnsealer,
     UnsealOrder,
 };
+
+/// How often it is looked whether the supervisor lives.
+const PARENT_LOOK: Duration = Duration::from_millis(500);
+/// What a library does is done in less, or never.
+const FINISH_WITHIN: Duration = Duration::from_secs(20);
 
 /// Runs one task until the supervisor's line ends.
 pub fn run(control: UnixStream) -> Result<(), String> {
@@ -47,6 +56,7 @@ pub fn run(control: UnixStream) -> Result<(), String> {
         let done = match message {
             ToUnsealer::Deliver => task.deliver(fds).map(|()| FromUnsealer::Delivered),
             ToUnsealer::DestroyOthers => task.destroy_others().map(|()| FromUnsealer::Destroyed),
+            ToUnsealer::DestroySource => task.destroy_source().map(|()| FromUnsealer::Destroyed),
             ToUnsealer::Share { place, .. } => Ok(FromUnsealer::ShareRefused {
                 sentence: format!("share {place}: enough are there already"),
             }),
@@ -55,6 +65,19 @@ pub fn run(control: UnixStream) -> Result<(), String> {
         tell(&control, &done.unwrap_or_else(failed));
     }
     Ok(())
+}
+
+/// Ends this process a while after the supervisor did, if what it is about has not ended by then: a provider's library is not killed in the
+/// middle of what it writes, and does not hold a KEK for long.
+pub fn end_soon_after_parent() {
+    let parent = rustix::process::getppid();
+    std::thread::spawn(move || {
+        while rustix::process::getppid() == parent {
+            std::thread::sleep(PARENT_LOOK);
+        }
+        std::thread::sleep(FINISH_WITHIN);
+        std::process::exit(1);
+    });
 }
 
 /// If the supervisor is gone, so is this process.
@@ -72,27 +95,32 @@ struct Task {
     obtained: Obtained,
     /// The provider that the KEK lies with from now on, and for which key.
     keeping: Option<(Box<dyn RootProvider>, KekBinding)>,
+    /// The one that it came from, where it is kept with another.
+    source: Option<(Box<dyn RootProvider>, KekBinding)>,
 }
 
 impl Task {
     fn begin(control: &UnixStream, order: UnsealOrder, fds: Vec<OwnedFd>) -> Result<Self, ProviderError> {
         let shares = order.shares().map(|settings| shares::gather(control, settings)).transpose()?;
-        let mut given = Given { file: fds.into_iter().next().map(File::from), shares };
-        let (kek, known, source) = obtain(order.from, &mut given)?;
+        let files = order.needed().into_iter().zip(fds.into_iter().map(File::from)).collect();
+        let mut given = Given { files, shares };
+        let (kek, known, mut source) = obtain(order.from, &mut given)?;
         let check_value = Mac::new(kek.as_slice()).check_value();
         if known.is_some_and(|known| known != check_value) {
             return Err(file::another());
         }
         let mut issued = None;
-        let (wrapped, keeping) = match (order.wrap, source) {
-            (Some((settings, binding)), _) => {
+        let (wrapped, keeping) = match order.wrap {
+            Some((settings, binding)) => {
                 let mut provider: Box<dyn RootProvider> = match &settings {
                     ProviderSettings::NewShares(new) => {
                         let (provider, made) = SharesProvider::make(new)?;
                         issued = Some(made);
                         Box::new(provider)
                     }
-                    ProviderSettings::File | ProviderSettings::Shares(_) => given.provider(&settings)?,
+                    ProviderSettings::File | ProviderSettings::Shares(_) | ProviderSettings::Pkcs11(_) => {
+                        given.provider(&settings)?
+                    }
                 };
                 let wrapped = provider.wrap(&kek, &binding)?;
                 // What cannot be unwrapped again must not become the only one there is.
@@ -103,9 +131,9 @@ impl Task {
                 }
                 (wrapped, Some((provider, binding)))
             }
-            (None, source) => (Vec::new(), source),
+            None => (Vec::new(), source.take()),
         };
-        Ok(Self { kek, obtained: Obtained { check_value, wrapped, issued }, keeping })
+        Ok(Self { kek, obtained: Obtained { check_value, wrapped, issued }, keeping, source })
     }
 
     fn deliver(&self, fds: Vec<OwnedFd>) -> Result<(), ProviderError> {
@@ -115,13 +143,19 @@ impl Task {
     }
 
     fn destroy_others(&mut self) -> Result<(), ProviderError> {
-        self.keeping.as_mut().map_or(Ok(()), |(provider, binding)| provider.destroy_others(binding))
+        let Some((provider, binding)) = &mut self.keeping else { return Ok(()) };
+        provider.destroy_all_but(binding.environment, Some(binding.key))
+    }
+
+    fn destroy_source(&mut self) -> Result<(), ProviderError> {
+        let Some((provider, binding)) = &mut self.source else { return Ok(()) };
+        provider.destroy_all_but(binding.environment, None)
     }
 }
 
 /// What the supervisor handed over to reach providers with.
 struct Given {
-    file: Option<File>,
+    files: Vec<(Needed, File)>,
     /// The secret that shares gave.
     shares: Option<Bytes>,
 }
@@ -136,14 +170,21 @@ impl Given {
                 })?;
                 Ok(Box::new(SharesProvider::new(secret)))
             }
+            ProviderSettings::Pkcs11(settings) => {
+                Ok(Box::new(Pkcs11Provider::open(settings, self.given(Needed::Pin)?)?))
+            }
         }
     }
 
-    fn file(&mut self) -> Result<FileProvider, ProviderError> {
-        let given = self.file.as_ref().and_then(|file| file.try_clone().ok());
-        FileProvider::new(given.ok_or_else(|| {
-            ProviderError::new(ProviderFault::Unavailable, "keys.root_key: the file provider needs it")
-        })?)
+    fn file(&self) -> Result<FileProvider, ProviderError> {
+        FileProvider::new(self.given(Needed::RootKey)?)
+    }
+
+    fn given(&self, needed: Needed) -> Result<File, ProviderError> {
+        let file = self.files.iter().find(|(what, _)| *what == needed);
+        file.and_then(|(_, file)| file.try_clone().ok()).ok_or_else(|| {
+            ProviderError::new(ProviderFault::Unavailable, "a file that the root provider needs is not there")
+        })
     }
 }
 

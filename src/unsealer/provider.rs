@@ -43,8 +43,9 @@ pub trait RootProvider {
     /// Unwraps what [`wrap`](Self::wrap) gave for the same place.
     fn unwrap(&mut self, wrapped: &[u8], binding: &KekBinding) -> Result<ClearKek, ProviderError>;
 
-    /// Destroys what wrapped other KEKs than that of this place, if that can be done here. It is called once the wrapped KEK is durable.
-    fn destroy_others(&mut self, binding: &KekBinding) -> Result<(), ProviderError>;
+    /// Destroys what wraps KEKs of this environment, all but the one of this id, if that can be done here. It is called once what
+    /// comes after is durable.
+    fn destroy_all_but(&mut self, environment: [u8; 16], keep: Option<u32>) -> Result<(), ProviderError>;
 }
 
 /// Wraps a KEK under 32 bytes of root key: `nonce(12) ‖ ciphertext(32) ‖ tag(16)`, AES-256-GCM, the binding as AAD.

@@ -75,7 +75,7 @@ impl RootProvider for SharesProvider {
         })
     }
 
-    fn destroy_others(&mut self, _: &KekBinding) -> Result<(), ProviderError> {
+    fn destroy_all_but(&mut self, _: [u8; 16], _: Option<u32>) -> Result<(), ProviderError> {
         // A secret in people's hands is the same for all: it dies with the ceremony that replaces it.
         Ok(())
     }

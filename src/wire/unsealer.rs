@@ -28,6 +28,26 @@ pub enum ProviderSettings {
     Shares(SharesSettings),
     /// Shares that are made, of a new secret.
     NewShares(NewSharesSettings),
+    /// A PKCS #11 token; its PIN travels as a descriptor.
+    Pkcs11(Pkcs11Settings),
+}
+
+/// A PKCS #11 token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pkcs11Settings {
+    /// The path of the vendor's library.
+    pub module: String,
+    /// The token's label.
+    pub token: String,
+}
+
+/// A file that a provider reads, handed over open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// The file of root keys.
+    RootKey,
+    /// The PIN of a token's user.
+    Pin,
 }
 
 /// Of which ceremony the shares have to be, and how they are known.
@@ -62,6 +82,16 @@ impl ProviderSettings {
         match self {
             Self::File => "file",
             Self::Shares(_) | Self::NewShares(_) => "shares",
+            Self::Pkcs11(_) => "pkcs11",
+        }
+    }
+
+    /// The files that it reads, in the order in which they are handed over.
+    pub const fn needed(&self) -> &'static [Needed] {
+        match self {
+            Self::File => &[Needed::RootKey],
+            Self::Shares(_) | Self::NewShares(_) => &[],
+            Self::Pkcs11(_) => &[Needed::Pin],
         }
     }
 }
@@ -104,17 +134,33 @@ pub struct UnsealOrder {
 }
 
 impl UnsealOrder {
-    /// The shares that have to be given before it can be carried out.
-    pub fn shares(&self) -> Option<&SharesSettings> {
+    /// The providers that it is about, the one that has the KEK first.
+    pub fn providers(&self) -> impl Iterator<Item = &ProviderSettings> {
         let from = match &self.from {
             KekSource::Unwrap { provider, .. } => Some(provider),
-            KekSource::Make | KekSource::InFile { .. } => None,
+            KekSource::InFile { .. } => Some(&ProviderSettings::File),
+            KekSource::Make => None,
         };
-        let providers = from.into_iter().chain(self.wrap.as_ref().map(|(provider, _)| provider));
-        providers
+        from.into_iter().chain(self.wrap.as_ref().map(|(provider, _)| provider))
+    }
+
+    /// The files that travel with it, each once, in this order.
+    pub fn needed(&self) -> Vec<Needed> {
+        let mut all = Vec::new();
+        for needed in self.providers().flat_map(ProviderSettings::needed) {
+            if !all.contains(needed) {
+                all.push(*needed);
+            }
+        }
+        all
+    }
+
+    /// The shares that have to be given before it can be carried out.
+    pub fn shares(&self) -> Option<&SharesSettings> {
+        self.providers()
             .filter_map(|provider| match provider {
                 ProviderSettings::Shares(settings) => Some(settings),
-                ProviderSettings::File | ProviderSettings::NewShares(_) => None,
+                ProviderSettings::File | ProviderSettings::NewShares(_) | ProviderSettings::Pkcs11(_) => None,
             })
             .next()
     }
@@ -123,7 +169,7 @@ impl UnsealOrder {
 /// To the unsealer.
 #[derive(Serialize, Deserialize)]
 pub enum ToUnsealer {
-    /// Obtain a KEK, and wrap it. Carries the file of root keys where one is needed.
+    /// Obtain a KEK, and wrap it. Carries the files of [`UnsealOrder::needed`].
     Begin(Box<UnsealOrder>),
     /// A custodian's share, sealed to the key of [`FromUnsealer::Gathering`].
     Share {
@@ -137,6 +183,8 @@ pub enum ToUnsealer {
     Deliver,
     /// The wrapped KEK is durable: destroy, at its provider, what wrapped others, where the provider can.
     DestroyOthers,
+    /// The KEK has moved, durably: destroy what wrapped it where it came from, where that provider can.
+    DestroySource,
 }
 
 /// From the unsealer.

@@ -15,6 +15,7 @@ mod principals;
 mod processes;
 mod ranges;
 mod refusals;
+mod roots;
 mod sealed;
 mod tampering;
 mod terminal;

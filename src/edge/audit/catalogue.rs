@@ -91,7 +91,7 @@ actions! {
     PRINCIPAL_ROTATE "principal.rotate" [2, 5] "A principal was given another credential; `row_sha256` is that of the row.";
     REFUND_OUTCOME "refund.outcome" [1] "What became of a refund.";
     REFUND_SEND "refund.send" [1] "A refund is about to be sent; carries an `opening` if the processor needs the card.";
-    ROOT_MOVE "root.move" [2, 5] "The KEK was moved from custodians to another root provider.";
+    ROOT_MOVE "root.move" [2, 5] "The KEK was moved to another root provider; `fields` says from which and to which.";
     RUN_CANCELLED "run.cancelled" [1] "An invoice run was cancelled: what was not on its way is not charged.";
     RUN_CREATED "run.created" [1] "An invoice run was begun; `count` says how many lines were declared.";
     RUN_EXPIRED "run.expired" [1] "The upload of an invoice run was cut and not taken up again in time; nothing was charged.";

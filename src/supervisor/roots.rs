@@ -1,0 +1,150 @@
+//! The KEK moves from one root provider to another while the vault serves. The old one has to open it; the new one wraps the same KEK,
+//! and has given it back once, before the key store says so in one write; then the old one destroys what it wrapped it with, where it
+//! can. No card is sealed again, and no key is wrapped anew: for copies of the key store from before, rotate the KEK afterwards.
+//!
+//! And what the unsealer of an order is handed, and may reach.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+
+use super::ceremony::told;
+use super::confine::Confinement;
+use super::gathering::Purpose;
+use super::kek::Sealed;
+use super::key_store::custody::CustodyState;
+use super::vault::Vault;
+use crate::config::Environment;
+use crate::roots::RootProvider;
+use crate::wire::unsealer::{Needed, Obtained, ProviderFault, ProviderSettings, ToUnsealer, UnsealOrder};
+
+impl Vault {
+    /// Moves the KEK to a provider that needs nobody; where custodians' shares wrap it, they are asked for first. What two persons approved
+    /// may have been done before the supervisor could say so.
+    pub(super) async fn move_root(
+        &mut self,
+        to: RootProvider,
+        actor: &str,
+        is_approved: bool,
+    ) -> Result<String, String> {
+        if to == RootProvider::File && self.config.environment == Environment::Production {
+            return Err("production does not take the root key from a file".to_owned());
+        }
+        let settings = self.configured(to)?;
+        let record = self.key_store.kek().cloned().ok_or("there is no KEK yet")?;
+        match record.provider.as_deref() {
+            Some(name) if name == to.name() && is_approved => return Ok(moved_to(to)),
+            Some(name) if name == to.name() => return Err(format!("the KEK is wrapped by {name} already")),
+            Some("shares") => return self.gather(Purpose::MoveRoot(to)).await,
+            Some(_) | None => {}
+        }
+        let order =
+            UnsealOrder { from: self.source(&record)?, wrap: Some((settings, self.binding(record.id))) };
+        let obtained = self.unseal(order).await?;
+        let moved = self.keep_moved(&obtained, to, actor).await;
+        self.unsealer = None;
+        moved
+    }
+
+    /// The new provider has wrapped the KEK, and the unsealer has both at hand.
+    pub(super) async fn keep_moved(
+        &mut self,
+        obtained: &Obtained,
+        to: RootProvider,
+        actor: &str,
+    ) -> Result<String, String> {
+        let record = self.key_store.kek().ok_or("there is no KEK")?;
+        let (id, from) = (record.id, record.provider.clone().unwrap_or_default());
+        let ceremony = self.key_store.custody(CustodyState::Active).map(|custody| custody.ceremony.clone());
+        let mut event = told("root.move", actor.to_owned(), ceremony.unwrap_or_default())?;
+        event.fields = vec![format!("from={from}"), format!("to={}", to.name())];
+        self.key_store
+            .end_custody((id, &obtained.wrapped, to.name()), event)
+            .map_err(|error| error.to_string())?;
+        if let Err(left) = self.destroy(&ToUnsealer::DestroySource).await {
+            return Ok(format!(
+                "{}; what wrapped it at {from} is still there ({}): destroy it by hand",
+                moved_to(to),
+                left.sentence
+            ));
+        }
+        Ok(moved_to(to))
+    }
+}
+
+impl Vault {
+    /// What the unsealer of an order may reach.
+    pub(super) fn confined_for(&self, order: &UnsealOrder) -> Confinement {
+        let token =
+            self.config.keys.pkcs11.as_ref().filter(|_| {
+                order.providers().any(|provider| matches!(provider, ProviderSettings::Pkcs11(_)))
+            });
+        let confinement = Confinement::unsealer();
+        match token {
+            Some(token) => confinement.with_library(
+                &token.module,
+                &token.paths,
+                token.environment.clone().into_iter().collect(),
+            ),
+            None => confinement,
+        }
+    }
+
+    /// Opens a file that a provider reads; for writing only where something is to be written.
+    pub(super) fn open_needed(&self, needed: Needed, order: &UnsealOrder) -> Result<File, Sealed> {
+        let keys = &self.config.keys;
+        let (name, path, writes) = match needed {
+            Needed::RootKey => {
+                let wraps = matches!(&order.wrap, Some((ProviderSettings::File, _)));
+                let leaves = order.wrap.is_some() || self.old_keks().next().is_some();
+                ("keys.root_key", keys.root_key.as_deref(), wraps || leaves)
+            }
+            Needed::Pin => ("keys.pkcs11.pin", keys.pkcs11.as_ref().map(|token| token.pin.as_path()), false),
+        };
+        let path = path.ok_or_else(|| {
+            let sentence = format!("{name}: the root provider needs the path of this file");
+            Sealed::new(ProviderFault::Refused, sentence)
+        })?;
+        let opened = File::options().read(true).write(writes).open(path).map_err(|error| {
+            let sentence = format!("{name} cannot be opened: {}", error.kind());
+            Sealed::new(ProviderFault::Unavailable, sentence)
+        })?;
+        if needed == Needed::Pin && self.refused_pin.is_some() && self.refused_pin == seen(&opened) {
+            let sentence = "keys.pkcs11.pin: the token said no to what is in this file; it is tried again once the file has changed, as a \
+                            token locks after a few wrong PINs";
+            return Err(Sealed::new(ProviderFault::Refused, sentence));
+        }
+        Ok(opened)
+    }
+
+    /// Keeps in mind which PIN a token said no to.
+    pub(super) fn note_refusal(&mut self, needed: &[Needed], came: &Result<Obtained, Sealed>) {
+        if !needed.contains(&Needed::Pin) {
+            return;
+        }
+        let is_refused = came.as_ref().is_err_and(|sealed| sealed.fault == ProviderFault::Refused);
+        let pin = self.config.keys.pkcs11.as_ref().map(|token| token.pin.as_path()).filter(|_| is_refused);
+        self.refused_pin = pin.and_then(|path| seen(&File::open(path).ok()?));
+    }
+}
+
+/// A file as it is now: another content, or other rights, and it is another.
+fn seen(file: &File) -> Option<FileSeen> {
+    let meta = file.metadata().ok()?;
+    Some(FileSeen { inode: meta.ino(), changed: (meta.ctime(), meta.ctime_nsec()), bytes: meta.len() })
+}
+
+/// What is remembered of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileSeen {
+    inode: u64,
+    changed: (i64, i64),
+    bytes: u64,
+}
+
+fn moved_to(to: RootProvider) -> String {
+    let name = to.name();
+    format!(
+        "the KEK is wrapped by {name} now; set keys.provider = \"{name}\", and rotate the KEK: copies of the key store from before open \
+         as they did until then"
+    )
+}
