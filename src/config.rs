@@ -13,7 +13,7 @@ use crate::card::tenant::Mode;
 use crate::charging::{self, Policy, RetriesConfig, RouteConfig};
 use crate::erasure::{ErasureConfig, Retention};
 use crate::forwarding::spec::{ForwardSpec, Place};
-use crate::roots::{Pkcs11Config, RootProvider};
+use crate::roots::{AwsKmsConfig, Pkcs11Config, RootProvider, TransitConfig};
 use crate::webhooks::WebhooksConfig;
 use crate::wire::control::Limits;
 
@@ -127,6 +127,10 @@ pub struct KeysConfig {
     pub inventory: Option<PathBuf>,
     /// For `pkcs11`: the token.
     pub pkcs11: Option<Pkcs11Config>,
+    /// For `transit`: the engine.
+    pub transit: Option<TransitConfig>,
+    /// For `aws_kms`: the key.
+    pub aws_kms: Option<AwsKmsConfig>,
 }
 
 /// The local administration socket.
@@ -449,7 +453,7 @@ impl Config {
         };
         fault(
             self.keys.provider == RootProvider::File,
-            "keys.provider: production does not take the root key from a file; use a provider that keeps it elsewhere: \"pkcs11\" or \"shares\""
+            "keys.provider: production does not take the root key from a file; use a provider that keeps it elsewhere: \"pkcs11\", \"transit\", \"aws-kms\" or \"shares\""
                 .to_owned(),
         );
         fault(

@@ -6,7 +6,7 @@
 //! | keeper | nothing | nothing | its own domain only |
 //! | forwarder | the resolver's files, reading | connects to declared ports; binds nowhere | its own domain only |
 //! | courier | the resolver's files, reading | connects to the ports of its hosts; binds nowhere | its own domain only |
-//! | unsealer | what it was handed open; for a token its library and where that keeps tokens | nothing | its own domain only |
+//! | unsealer | what it was handed open; for a token its library and where that keeps tokens, for a host the resolver's files | connects to the port of its provider's host; binds nowhere | its own domain only |
 //!
 //! All of them: no_new_privs, not dumpable, no core file, killed with the supervisor (where a vendor's library runs, soon after it); started as root, a uid of its own.
 //! Landlock is per thread and inherited, so it is entered before any thread is started.
@@ -124,6 +124,14 @@ impl Confinement {
     /// What the unsealer keeps: nothing but what it is handed open.
     pub const fn unsealer() -> Self {
         Self::nothing(Role::Unsealer)
+    }
+
+    /// The same with the way to a root provider's host.
+    pub fn with_host(mut self, port: u16) -> Self {
+        let dialing = Self::dialing(self.role, vec![port]);
+        self.read.extend(dialing.read);
+        self.port.extend(dialing.port);
+        self
     }
 
     /// The same with what a root provider's library needs: to be loaded, its own files, and its environment.

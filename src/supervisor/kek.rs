@@ -298,11 +298,16 @@ impl Vault {
         self.tell_keeper(&ToKeeperControl::UseKek)?;
         self.await_keeper_ready().await?;
         self.destroy_old_kek(now).await?;
-        Ok(format!(
-            "{} keys are wrapped under key {} now; the KEK before it is destroyed",
-            again.len(),
-            next.id
-        ))
+        let destroys = RootProvider::from_name(made.1).is_some_and(RootProvider::destroys);
+        let before = if destroys {
+            "the KEK before it is destroyed".to_owned()
+        } else {
+            format!(
+                "the KEK before it is out of use, and what {} wrapped of it elsewhere opens as it did",
+                made.1
+            )
+        };
+        Ok(format!("{} keys are wrapped under key {} now; {before}", again.len(), next.id))
     }
 
     pub(super) fn old_keks(&self) -> impl Iterator<Item = u32> {

@@ -12,9 +12,10 @@ use super::confine::Confinement;
 use super::gathering::Purpose;
 use super::kek::Sealed;
 use super::key_store::custody::CustodyState;
+use super::settings;
 use super::vault::Vault;
 use crate::config::Environment;
-use crate::roots::RootProvider;
+use crate::roots::{RootProvider, https_port};
 use crate::wire::unsealer::{Needed, Obtained, ProviderFault, ProviderSettings, ToUnsealer, UnsealOrder};
 
 impl Vault {
@@ -74,19 +75,27 @@ impl Vault {
 impl Vault {
     /// What the unsealer of an order may reach.
     pub(super) fn confined_for(&self, order: &UnsealOrder) -> Confinement {
-        let token =
-            self.config.keys.pkcs11.as_ref().filter(|_| {
-                order.providers().any(|provider| matches!(provider, ProviderSettings::Pkcs11(_)))
-            });
-        let confinement = Confinement::unsealer();
-        match token {
-            Some(token) => confinement.with_library(
-                &token.module,
-                &token.paths,
-                token.environment.clone().into_iter().collect(),
-            ),
-            None => confinement,
+        let keys = &self.config.keys;
+        let mut confinement = Confinement::unsealer();
+        for provider in order.providers() {
+            match provider {
+                ProviderSettings::Pkcs11(_) => {
+                    if let Some(token) = &keys.pkcs11 {
+                        let environment = token.environment.clone().into_iter().collect();
+                        confinement = confinement.with_library(&token.module, &token.paths, environment);
+                    }
+                }
+                ProviderSettings::Transit(engine) => {
+                    confinement = confinement.with_host(https_port(&engine.url).unwrap_or(443));
+                }
+                ProviderSettings::AwsKms(kms) => {
+                    let port = kms.endpoint.as_deref().map_or(Some(443), https_port);
+                    confinement = confinement.with_host(port.unwrap_or(443));
+                }
+                ProviderSettings::File | ProviderSettings::Shares(_) | ProviderSettings::NewShares(_) => {}
+            }
         }
+        confinement
     }
 
     /// Opens a file that a provider reads; for writing only where something is to be written.
@@ -99,6 +108,22 @@ impl Vault {
                 ("keys.root_key", keys.root_key.as_deref(), wraps || leaves)
             }
             Needed::Pin => ("keys.pkcs11.pin", keys.pkcs11.as_ref().map(|token| token.pin.as_path()), false),
+            Needed::TransitToken => {
+                ("keys.transit.token", keys.transit.as_ref().map(|engine| engine.token.as_path()), false)
+            }
+            Needed::TransitTrust => {
+                let own = keys.transit.as_ref().and_then(|engine| engine.trust.as_deref());
+                ("keys.transit.trust", own.or_else(settings::machine_trust), false)
+            }
+            Needed::AwsCredentials => (
+                "keys.aws_kms.credentials",
+                keys.aws_kms.as_ref().map(|kms| kms.credentials.as_path()),
+                false,
+            ),
+            Needed::AwsTrust => {
+                let own = keys.aws_kms.as_ref().and_then(|kms| kms.trust.as_deref());
+                ("keys.aws_kms.trust", own.or_else(settings::machine_trust), false)
+            }
         };
         let path = path.ok_or_else(|| {
             let sentence = format!("{name}: the root provider needs the path of this file");

@@ -236,8 +236,13 @@ fn checked_endpoint(config: &Config, endpoint: String) -> Result<String, String>
     Ok(endpoint)
 }
 
+/// This machine's trusted certificates.
+pub(super) fn machine_trust<'a>() -> Option<&'a Path> {
+    MACHINE_TRUST.iter().map(Path::new).find(|path| path.exists())
+}
+
 fn trust(config: &Config, own: Option<&Path>) -> Result<String, String> {
-    let path = own.or_else(|| MACHINE_TRUST.iter().map(Path::new).find(|path| path.exists()));
+    let path = own.or_else(machine_trust);
     let path =
         path.ok_or_else(|| "trust: this machine has no certificates of its own; give a PEM file".to_owned())?;
     let text = read(path)?;

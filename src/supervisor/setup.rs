@@ -155,15 +155,27 @@ const PKCS11: &str = "# The token: its vendor's library, its label, and a file (
     # What the library reads and writes; it runs as uid 61845 where the vault is started as root.\n\
     paths = [\"/var/lib/softhsm\", \"/etc/softhsm\"]\n\n";
 
+/// The same of an engine.
+const TRANSIT: &str = "# The engine: its server, a file (chmod 600) with a token whose policy deploy/openbao-policy.hcl shows.\n\
+    [keys.transit]\nurl = \"https://bao.example:8200\"\ntoken = \"keys/transit.token\"\ntrust = \"keys/transit-ca.pem\"\n\n";
+
+/// The same of KMS.
+const AWS_KMS: &str = "# The key, and a file (chmod 600) with credentials that may encrypt and decrypt with it.\n\
+    [keys.aws_kms]\nregion = \"eu-central-1\"\nkey = \"alias/cardvault\"\ncredentials = \"keys/aws.credentials\"\n\n";
+
 fn configuration(args: &InitArgs) -> String {
     let provider = match args.provider {
         RootProvider::File => "provider = \"file\"\nroot_key = \"keys/root.key\"\n",
         RootProvider::Shares => "provider = \"shares\"\n",
         RootProvider::Pkcs11 => "provider = \"pkcs11\"\n",
+        RootProvider::Transit => "provider = \"transit\"\n",
+        RootProvider::AwsKms => "provider = \"aws-kms\"\n",
     };
     let section = match args.provider {
         RootProvider::File | RootProvider::Shares => "",
         RootProvider::Pkcs11 => PKCS11,
+        RootProvider::Transit => TRANSIT,
+        RootProvider::AwsKms => AWS_KMS,
     };
     format!(
         "# Made by `cardvault init`; deploy/cardvault.example.toml shows every setting there is.\n\

@@ -4,15 +4,20 @@
 //! - [`provider`]: what a root provider is.
 //! - [`file`]: the file provider, for development.
 //! - [`pkcs11`]: a key in a token that does not give it away.
+//! - [`transit`]: OpenBao or HashiCorp Vault; [`aws_kms`]: AWS, with [`sigv4`]; [`https`]: the way to either.
 //! - [`shares`]: custodians' shares; [`shamir`]: the arithmetic of them.
 
+pub mod aws_kms;
 pub mod file;
+pub mod https;
 pub mod pkcs11;
 pub mod provider;
 pub mod shamir;
 pub mod shares;
+pub mod sigv4;
 #[cfg(test)]
 mod tests;
+pub mod transit;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -21,11 +26,13 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use self::aws_kms::AwsKmsProvider;
 use self::file::FileProvider;
 use self::pkcs11::Pkcs11Provider;
 use self::provider::{ClearKek, ProviderError, RootProvider};
 use self::shamir::Bytes;
 use self::shares::SharesProvider;
+use self::transit::TransitProvider;
 use crate::keeper::keys::Mac;
 use crate::random;
 use crate::wire::pair;
@@ -118,9 +125,11 @@ impl Task {
                         issued = Some(made);
                         Box::new(provider)
                     }
-                    ProviderSettings::File | ProviderSettings::Shares(_) | ProviderSettings::Pkcs11(_) => {
-                        given.provider(&settings)?
-                    }
+                    ProviderSettings::File
+                    | ProviderSettings::Shares(_)
+                    | ProviderSettings::Pkcs11(_)
+                    | ProviderSettings::Transit(_)
+                    | ProviderSettings::AwsKms(_) => given.provider(&settings)?,
                 };
                 let wrapped = provider.wrap(&kek, &binding)?;
                 // What cannot be unwrapped again must not become the only one there is.
@@ -172,6 +181,15 @@ impl Given {
             }
             ProviderSettings::Pkcs11(settings) => {
                 Ok(Box::new(Pkcs11Provider::open(settings, self.given(Needed::Pin)?)?))
+            }
+            ProviderSettings::Transit(settings) => {
+                let (token, trust) = (self.given(Needed::TransitToken)?, self.given(Needed::TransitTrust)?);
+                Ok(Box::new(TransitProvider::open(settings, token, trust)?))
+            }
+            ProviderSettings::AwsKms(settings) => {
+                let (credentials, trust) =
+                    (self.given(Needed::AwsCredentials)?, self.given(Needed::AwsTrust)?);
+                Ok(Box::new(AwsKmsProvider::open(settings, credentials, trust)?))
             }
         }
     }

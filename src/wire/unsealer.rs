@@ -30,6 +30,34 @@ pub enum ProviderSettings {
     NewShares(NewSharesSettings),
     /// A PKCS #11 token; its PIN travels as a descriptor.
     Pkcs11(Pkcs11Settings),
+    /// A transit engine; its token and what it is trusted by travel as descriptors.
+    Transit(TransitSettings),
+    /// A key of AWS KMS; credentials and what it is trusted by travel as descriptors.
+    AwsKms(AwsKmsSettings),
+}
+
+/// The transit engine of an OpenBao or HashiCorp Vault server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransitSettings {
+    /// `https://host:port`.
+    pub url: String,
+    /// Where the engine is mounted.
+    pub mount: String,
+    /// The namespace that the mount is in.
+    pub namespace: Option<String>,
+    /// What the names of its keys begin with.
+    pub prefix: String,
+}
+
+/// A symmetric key of AWS KMS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwsKmsSettings {
+    /// The region.
+    pub region: String,
+    /// The key's id, ARN or alias.
+    pub key: String,
+    /// Another URL than the region's.
+    pub endpoint: Option<String>,
 }
 
 /// A PKCS #11 token.
@@ -48,6 +76,14 @@ pub enum Needed {
     RootKey,
     /// The PIN of a token's user.
     Pin,
+    /// The token for a transit engine.
+    TransitToken,
+    /// The certificates that a transit engine's server chains to.
+    TransitTrust,
+    /// Credentials for KMS.
+    AwsCredentials,
+    /// The certificates that KMS chains to.
+    AwsTrust,
 }
 
 /// Of which ceremony the shares have to be, and how they are known.
@@ -83,6 +119,8 @@ impl ProviderSettings {
             Self::File => "file",
             Self::Shares(_) | Self::NewShares(_) => "shares",
             Self::Pkcs11(_) => "pkcs11",
+            Self::Transit(_) => "transit",
+            Self::AwsKms(_) => "aws-kms",
         }
     }
 
@@ -92,6 +130,8 @@ impl ProviderSettings {
             Self::File => &[Needed::RootKey],
             Self::Shares(_) | Self::NewShares(_) => &[],
             Self::Pkcs11(_) => &[Needed::Pin],
+            Self::Transit(_) => &[Needed::TransitToken, Needed::TransitTrust],
+            Self::AwsKms(_) => &[Needed::AwsCredentials, Needed::AwsTrust],
         }
     }
 }
@@ -160,7 +200,11 @@ impl UnsealOrder {
         self.providers()
             .filter_map(|provider| match provider {
                 ProviderSettings::Shares(settings) => Some(settings),
-                ProviderSettings::File | ProviderSettings::NewShares(_) | ProviderSettings::Pkcs11(_) => None,
+                ProviderSettings::File
+                | ProviderSettings::NewShares(_)
+                | ProviderSettings::Pkcs11(_)
+                | ProviderSettings::Transit(_)
+                | ProviderSettings::AwsKms(_) => None,
             })
             .next()
     }

@@ -1,15 +1,13 @@
 //! A token of SoftHSM 2, as Debian has it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cardvault::supervisor::confine::{Confinement, Role};
 use cardvault::wire::unsealer::{Pkcs11Settings, ProviderSettings};
-use tempfile::TempDir;
 
-use super::Stand;
+use super::{Place, Stand};
 use crate::common::name;
 
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -18,14 +16,12 @@ const PIN: &str = "482915";
 
 /// A token in a directory of its own.
 pub(super) struct Token {
-    directory: TempDir,
+    place: Place,
 }
 
 impl Token {
     pub(super) fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("cardvault-test-").tempdir_in("/tmp").unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
-        let token = Self { directory };
+        let token = Self { place: Place::new() };
         token.write_pin(PIN);
         token.make("tokens");
         fs::write(
@@ -37,7 +33,7 @@ impl Token {
     }
 
     fn at(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.place.at(name)
     }
 
     fn configuration(&self) -> PathBuf {
@@ -45,8 +41,7 @@ impl Token {
     }
 
     fn write_pin(&self, pin: &str) {
-        fs::write(self.at("pin"), format!("{pin}\n")).unwrap();
-        fs::set_permissions(self.at("pin"), fs::Permissions::from_mode(0o600)).unwrap();
+        self.place.write_secret("pin", &format!("{pin}\n"));
     }
 
     /// A new token in this directory.
@@ -128,13 +123,11 @@ impl Stand for Token {
         }
     }
 
-    fn root_keys(&self) -> usize {
+    fn root_keys(&self) -> Option<usize> {
         let token = fs::read_dir(self.at("tokens")).unwrap().next().unwrap().unwrap().path();
         // SoftHSM keeps an object to a file, and the token's own beside them.
         let is_object = |name: &str| name.ends_with(".object") && name != "token.object";
-        fs::read_dir(token)
-            .unwrap()
-            .filter(|entry| is_object(entry.as_ref().unwrap().file_name().to_str().unwrap()))
-            .count()
+        let names = fs::read_dir(token).unwrap().map(|entry| entry.unwrap().file_name());
+        Some(names.filter(|name| is_object(name.to_str().unwrap())).count())
     }
 }

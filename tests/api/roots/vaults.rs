@@ -9,6 +9,8 @@ use cardvault::tools::client::Client;
 use cardvault::wire::control::AdminAnswer;
 
 use super::Stand;
+use super::bao::Bao;
+use super::kms::Kms;
 use super::softhsm::Token;
 use crate::common::{BILLING, Vault, card, name, numbers, order, run, signal, store, wait_for};
 use crate::custody::{Custody, write_certificate};
@@ -73,19 +75,23 @@ async fn the_vault_opens_without_people_and_says_what_is_wrong(mut stand: impl S
         vault.wait_until_ready();
         assert!(opens(&vault.client(&credential), &path).await);
     }
-    // A copy of the key store from before a rotation opens nothing any more.
+    // A copy of the key store from before a rotation opens nothing any more, where root keys are destroyed.
     let keystore = vault.path("keys/keystore.json");
     let before = fs::read(&keystore).unwrap();
-    done(&vault, &["rotate", "kek"]);
-    assert_eq!(stand.root_keys(), 1);
+    let said = done(&vault, &["rotate", "kek"]);
     vault.stop();
     let own = fs::read(&keystore).unwrap();
-    fs::write(&keystore, &before).unwrap();
-    vault.serve_sealed();
-    wait_for("refusal", || {
-        vault.plain("/readyz").contains("\"sealed\":\"root_key_is_another\"").then_some(())
-    });
-    vault.stop();
+    if let Some(keys) = stand.root_keys() {
+        assert!(keys == 1 && said.contains("the KEK before it is destroyed"), "{said}");
+        fs::write(&keystore, &before).unwrap();
+        vault.serve_sealed();
+        wait_for("refusal", || {
+            vault.plain("/readyz").contains("\"sealed\":\"root_key_is_another\"").then_some(())
+        });
+        vault.stop();
+    } else {
+        assert!(said.contains("opens as it did"), "{said}");
+    }
     fs::write(&keystore, &own).unwrap();
     vault.serve();
     assert!(opens(&vault.client(&credential), &path).await);
@@ -105,7 +111,7 @@ async fn the_kek_moves_there_and_back_while_cards_are_read(mut stand: impl Stand
     refused("shares", "`cardvault keys ceremony`");
     let there = stand.name();
     stand.away();
-    refused(there, &format!("keys.{there}"));
+    refused(there, &format!("keys.{}", there.replace('-', "_")));
     stand.back();
     let root = vault.path("keys/root.key");
     // Without the old root key nothing moves.
@@ -139,7 +145,7 @@ async fn the_kek_moves_there_and_back_while_cards_are_read(mut stand: impl Stand
         !String::from_utf8(fs::read(&root).unwrap()).unwrap().contains("root-"),
         "the file has let go of it"
     );
-    assert_eq!(stand.root_keys(), 1);
+    assert!(stand.root_keys().is_none_or(|keys| keys == 1));
     // It is the key store that says who wraps the KEK, until the configuration says so too.
     fs::remove_file(&root).unwrap();
     vault.kill();
@@ -222,22 +228,38 @@ fn production_starts_unattended_and_two_persons_move_the_kek(stand: impl Stand) 
     assert_eq!(custody.provider(), stand.name());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_opens_the_vault_without_people_and_says_what_is_wrong() {
-    the_vault_opens_without_people_and_says_what_is_wrong(Token::new()).await;
+/// Every case with every provider.
+macro_rules! every_provider {
+    ($($name:ident: $stand:expr),+ $(,)?) => {
+        $(mod $name {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn it_opens_the_vault_without_people_and_says_what_is_wrong() {
+                the_vault_opens_without_people_and_says_what_is_wrong($stand).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn the_kek_moves_there_and_back() {
+                the_kek_moves_there_and_back_while_cards_are_read($stand).await;
+            }
+
+            #[test]
+            fn production_starts_unattended() {
+                production_starts_unattended_and_two_persons_move_the_kek($stand);
+            }
+        })+
+    };
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_kek_moves_to_a_token_and_back_while_cards_are_read() {
-    the_kek_moves_there_and_back_while_cards_are_read(Token::new()).await;
-}
+every_provider!(pkcs11: Token::new(), transit: Bao::new(), aws_kms: Kms::new());
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_kek_is_not_lost_whatever_dies_while_it_moves_to_a_token() {
+async fn the_kek_is_not_lost_while_it_moves_to_a_token_and_back() {
     the_kek_is_not_lost_whatever_dies_while_it_moves(Token::new()).await;
 }
 
-#[test]
-fn production_starts_unattended_with_a_token() {
-    production_starts_unattended_and_two_persons_move_the_kek(Token::new());
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_kek_is_not_lost_while_it_moves_to_kms_and_back() {
+    the_kek_is_not_lost_whatever_dies_while_it_moves(Kms::new()).await;
 }
