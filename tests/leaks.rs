@@ -13,6 +13,8 @@ mod adyen;
 mod disk;
 #[path = "leaks/forwards.rs"]
 mod forwards;
+#[path = "leaks/keys.rs"]
+mod keys;
 #[path = "leaks/lines.rs"]
 mod lines;
 #[path = "leaks/processors.rs"]

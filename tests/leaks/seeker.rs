@@ -47,30 +47,40 @@ impl Seeker {
         }
     }
 
-    /// All memory of a process that can be written, so that something could have been left there.
     fn seek_memory(&self, role: &str, pid: u32, when: &str, found: &mut Found) {
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-        let mut memory = File::open(format!("/proc/{pid}/mem")).unwrap();
         let known = match role {
             "forwarder" => DESTINATION,
             "courier" => TRUST,
             _ => TENANT,
         };
         let mut is_known = false;
-        for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|p| p.starts_with("rw"))) {
-            let (range, name) =
-                (line.split(' ').next().unwrap(), line.split_whitespace().nth(5).unwrap_or(""));
-            let (start, end) = range.split_once('-').unwrap();
-            let [start, end] = [start, end].map(|n| u64::from_str_radix(n, 16).unwrap());
-            let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
-            memory.seek(SeekFrom::Start(start)).unwrap();
-            if memory.read_exact(&mut bytes).is_ok() {
-                is_known |= bytes.windows(known.len()).any(|part| part == known.as_bytes());
-                self.seek(&format!("memory of the {role} with {when} {name}"), &bytes, found);
-            }
+        for (name, bytes) in memory_of(pid) {
+            is_known |= bytes.windows(known.len()).any(|part| part == known.as_bytes());
+            self.seek(&format!("memory of the {role} with {when} {name}"), &bytes, found);
         }
         assert!(is_known, "the memory of the {role} was not read");
     }
+}
+
+/// All memory of a process that can be written, so that something could have been left there, a piece at a time.
+pub(crate) fn memory_of(pid: u32) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+    let writable = |line: &&str| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw"));
+    let pieces: Vec<(u64, u64, String)> = maps
+        .lines()
+        .filter(writable)
+        .map(|line| {
+            let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let [start, end] = [start, end].map(|n| u64::from_str_radix(n, 16).unwrap());
+            (start, end, line.split_whitespace().nth(5).unwrap_or("").to_owned())
+        })
+        .collect();
+    pieces.into_iter().filter_map(move |(start, end, name)| {
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        memory.seek(SeekFrom::Start(start)).unwrap();
+        memory.read_exact(&mut bytes).ok().map(|()| (name, bytes))
+    })
 }
 
 /// All memory of all processes of these roles, once: what is found is there.

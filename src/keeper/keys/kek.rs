@@ -9,18 +9,22 @@ use crate::wire::keys::{KeyOrder, WrappedKey};
 
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
+/// More than the making of a schedule takes.
+const STACK_BYTES: usize = 32 * 1024;
 
 /// A KEK and the environment that it serves.
 pub struct Kek {
-    cipher: Aes256Gcm,
+    /// In a place of its own, which is wiped at its end: each move of it would leave a copy.
+    cipher: Box<Aes256Gcm>,
     environment: [u8; 16],
 }
 
 impl Kek {
     /// From the 32 bytes that a root provider gave.
     pub fn new(key: &[u8], environment: [u8; 16]) -> Result<Self, KeyError> {
-        let cipher = Aes256Gcm::new_from_slice(key).map_err(|_| KeyError::DoesNotUnwrap)?;
-        Ok(Self { cipher, environment })
+        let cipher = schedule(key);
+        wipe_stack();
+        Ok(Self { cipher: cipher?, environment })
     }
 
     /// Makes a key for this order and wraps it: `nonce(12) ‖ ciphertext(32) ‖ tag(16)`, AAD = [`aad`](Self::aad).
@@ -81,6 +85,19 @@ impl Kek {
         ]
         .concat()
     }
+}
+
+/// The key schedule, which begins with the key itself. It is made on the stack, below whoever calls this.
+#[inline(never)]
+fn schedule(key: &[u8]) -> Result<Box<Aes256Gcm>, KeyError> {
+    Aes256Gcm::new_from_slice(key).map(Box::new).map_err(|_| KeyError::DoesNotUnwrap)
+}
+
+/// Overwrites what a function that has returned left below its caller.
+#[inline(never)]
+fn wipe_stack() {
+    let mut space = [0_u8; STACK_BYTES];
+    std::hint::black_box(&mut space);
 }
 
 #[cfg(test)]
