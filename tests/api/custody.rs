@@ -188,14 +188,25 @@ impl Custody {
         // The vault still goes by the file.
         assert_eq!(self.provider(), "file");
         let alice = self.key("alice");
-        let mut terminal = self.terminal(&["ceremony", "collect", "--key", name(&alice), "--show"]);
+        let config = self.vault.config();
+        let mut terminal = Terminal::run_in_session(&[
+            "keys",
+            "--config",
+            name(&config),
+            "ceremony",
+            "collect",
+            "--key",
+            name(&alice),
+            "--show",
+        ]);
         terminal.expect("never shown again: ");
         let shown = terminal.screen();
         let share: String = shown[shown.find("cvshare1").unwrap()..]
             .chars()
             .take_while(|c| c.is_ascii_alphanumeric())
             .collect();
-        terminal.type_line("");
+        // Ctrl-C and Ctrl-Z do not leave it on the screen.
+        terminal.type_line("\u{3}\u{1a}");
         terminal.expect("Type it from your paper");
         let before = terminal.screen();
         terminal.type_line(&share);

@@ -19,12 +19,22 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// The binary with these arguments, at a terminal of its own.
     pub(crate) fn run(args: &[&str]) -> Self {
+        Self::start(Command::new(CARDVAULT), args)
+    }
+
+    /// The same in a session of its own, where keys such as Ctrl-C send signals.
+    pub(crate) fn run_in_session(args: &[&str]) -> Self {
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait", CARDVAULT]);
+        Self::start(command, args)
+    }
+
+    fn start(mut command: Command, args: &[&str]) -> Self {
         let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&main).unwrap();
         unlockpt(&main).unwrap();
         let name = ptsname(&main, Vec::new()).unwrap().into_string().unwrap();
         let side = || File::options().read(true).write(true).open(&name).unwrap();
-        let mut command = Command::new(CARDVAULT);
         command.args(args).stdin(Stdio::from(side())).stdout(Stdio::from(side())).stderr(Stdio::from(side()));
         let child = command.spawn().unwrap();
         drop(command);
