@@ -144,8 +144,7 @@ fn main() -> ExitCode {
                 Some(credential) => {
                     say(&format!("first administrator's credential, shown once: {credential}"));
                 }
-                None => say("there is no KEK yet: start it with `cardvault serve`, register custodians with `cardvault person add`, and \
-                             make the KEK with them: `cardvault keys ceremony`; then make a principal"),
+                None => say(args.without_kek()),
             }
         })),
         Command::Serve { config, port_file, until_stdin_closes } => {

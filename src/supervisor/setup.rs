@@ -49,6 +49,20 @@ impl InitArgs {
         let (installation, provider) = ("dev".to_owned(), RootProvider::File);
         Self { directory, installation, provider, api: any, metrics: any, sandbox }
     }
+
+    /// What comes next where `init` could not make a KEK.
+    pub const fn without_kek(&self) -> &'static str {
+        match self.provider {
+            RootProvider::File | RootProvider::Shares => {
+                "there is no KEK yet: start it with `cardvault serve`, register custodians with `cardvault person add`, and make the KEK \
+                 with them: `cardvault keys ceremony`; then make a principal"
+            }
+            RootProvider::Pkcs11 | RootProvider::Transit | RootProvider::AwsKms => {
+                "there is no KEK yet: fill in the root provider's section of the configuration and the files that it names, and start it \
+                 with `cardvault serve`, which makes the KEK; then make a principal: `cardvault principal add`"
+            }
+        }
+    }
 }
 
 /// What `init` made.
