@@ -159,18 +159,17 @@ impl Vault {
 
     /// Starts an unsealer and waits until it has the KEK; it keeps it until it is told what to do with it, or another one is started.
     pub(super) async fn unseal(&mut self, order: UnsealOrder) -> Result<Obtained, Sealed> {
-        let needed = order.needed();
         self.begin_unseal(order).await?;
-        let obtained = self.await_obtained().await;
-        self.note_refusal(&needed, &obtained);
-        obtained
+        self.await_obtained().await
     }
 
     /// Starts an unsealer; whatever another one had is gone.
     pub(super) async fn begin_unseal(&mut self, order: UnsealOrder) -> Result<(), Sealed> {
         let unavailable = |sentence: &str| Sealed::new(ProviderFault::Unavailable, sentence);
-        let needed = order.needed().into_iter();
-        let files = needed.map(|needed| self.open_needed(needed, &order)).collect::<Result<Vec<_>, _>>()?;
+        let needed = order.needed();
+        let files =
+            needed.iter().map(|needed| self.open_needed(*needed, &order)).collect::<Result<Vec<_>, _>>()?;
+        self.note_pin(needed.into_iter().zip(&files));
         let unsealer = self
             .spawn(&self.confined_for(&order))
             .map_err(|sentence| Sealed::new(ProviderFault::Unavailable, sentence))?;
@@ -231,7 +230,8 @@ impl Vault {
                 Err(Sealed::new(ProviderFault::Unavailable, sentence))
             }
         };
-        if said.is_err() {
+        if let Err(sealed) = &said {
+            self.pins.note(sealed.fault);
             (self.unsealer, self.custody.gathering) = (None, None);
         }
         said

@@ -133,7 +133,7 @@ impl Vault {
             let sentence = format!("{name} cannot be opened: {}", error.kind());
             Sealed::new(ProviderFault::Unavailable, sentence)
         })?;
-        if needed == Needed::Pin && self.refused_pin.is_some() && self.refused_pin == seen(&opened) {
+        if needed == Needed::Pin && self.pins.refused.is_some() && self.pins.refused == seen(&opened) {
             let sentence = "keys.pkcs11.pin: the token said no to what is in this file; it is tried again once the file has changed, as a \
                             token locks after a few wrong PINs";
             return Err(Sealed::new(ProviderFault::Refused, sentence));
@@ -141,14 +141,28 @@ impl Vault {
         Ok(opened)
     }
 
-    /// Keeps in mind which PIN a token said no to.
-    pub(super) fn note_refusal(&mut self, needed: &[Needed], came: &Result<Obtained, Sealed>) {
-        if !needed.contains(&Needed::Pin) {
-            return;
+    /// Keeps in mind which PIN a token is given with these.
+    pub(super) fn note_pin<'a>(&mut self, mut files: impl Iterator<Item = (Needed, &'a File)>) {
+        let pin = files.find(|(needed, _)| *needed == Needed::Pin);
+        self.pins.given = pin.and_then(|(_, file)| seen(file));
+    }
+}
+
+/// What is remembered of PINs: of their files, not of what is in them.
+#[derive(Default)]
+pub(super) struct PinsSeen {
+    /// The one that the last unsealer was given.
+    given: Option<FileSeen>,
+    /// The one that a token said no to.
+    refused: Option<FileSeen>,
+}
+
+impl PinsSeen {
+    /// An unsealer ended with this fault. What another provider refused says nothing of the PIN.
+    pub(super) fn note(&mut self, fault: ProviderFault) {
+        if fault == ProviderFault::PinRefused {
+            self.refused = self.given.take();
         }
-        let is_refused = came.as_ref().is_err_and(|sealed| sealed.fault == ProviderFault::Refused);
-        let pin = self.config.keys.pkcs11.as_ref().map(|token| token.pin.as_path()).filter(|_| is_refused);
-        self.refused_pin = pin.and_then(|path| seen(&File::open(path).ok()?));
     }
 }
 
@@ -158,9 +172,9 @@ fn seen(file: &File) -> Option<FileSeen> {
     Some(FileSeen { inode: meta.ino(), changed: (meta.ctime(), meta.ctime_nsec()), bytes: meta.len() })
 }
 
-/// What is remembered of a file.
+/// A file, without what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileSeen {
+struct FileSeen {
     inode: u64,
     changed: (i64, i64),
     bytes: u64,

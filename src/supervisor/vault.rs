@@ -18,7 +18,7 @@ use super::key_store::KeyStore;
 use super::line::Line;
 use super::people::People;
 use super::reach::Reach;
-use super::roots::FileSeen;
+use super::roots::PinsSeen;
 use super::serve;
 use super::settings::{self, Loaded};
 use crate::card::range::RangeRecord;
@@ -63,8 +63,8 @@ pub(super) struct Vault {
     courier: Option<Running>,
     /// The one that has the KEK at hand, for as long as it is needed.
     pub(super) unsealer: Option<Running>,
-    /// The file of a PIN that a token said no to.
-    pub(super) refused_pin: Option<FileSeen>,
+    /// Which PIN a token was given, and said no to.
+    pub(super) pins: PinsSeen,
     /// What is under way with custodians.
     pub(super) custody: CustodyDesk,
     /// Why there is no KEK, while there is none: nothing is served then.
@@ -139,7 +139,7 @@ impl Vault {
             courier: None,
             unsealer: None,
             custody: CustodyDesk::default(),
-            refused_pin: None,
+            pins: PinsSeen::default(),
             sealed: None,
             public_key: None,
             answers: Vec::new(),

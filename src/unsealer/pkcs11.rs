@@ -243,20 +243,27 @@ fn fault_of(done: &str, error: &Error) -> ProviderError {
             "keys.pkcs11: the token could not be {done}: its library does not work as it should"
         ));
     };
-    let refused = matches!(
+    let refused_pin = matches!(
         code,
         RvError::PinIncorrect
             | RvError::PinInvalid
             | RvError::PinLenRange
             | RvError::PinExpired
             | RvError::PinLocked
-            | RvError::UserPinNotInitialized
+    );
+    let refused = matches!(
+        code,
+        RvError::UserPinNotInitialized
             | RvError::UserNotLoggedIn
             | RvError::ActionProhibited
             | RvError::MechanismInvalid
             | RvError::KeyFunctionNotPermitted
             | RvError::TokenWriteProtected
     );
-    let fault = if refused { ProviderFault::Refused } else { ProviderFault::Unavailable };
+    let fault = match (refused_pin, refused) {
+        (true, _) => ProviderFault::PinRefused,
+        (false, true) => ProviderFault::Refused,
+        (false, false) => ProviderFault::Unavailable,
+    };
     ProviderError::new(fault, format!("keys.pkcs11: the token could not be {done}: {code}"))
 }

@@ -301,6 +301,8 @@ pub enum ProviderFault {
     Unavailable,
     /// It says no.
     Refused,
+    /// A token says no to its PIN, and counts: the same PIN is not tried again.
+    PinRefused,
     /// It has another root key, or the wrapped KEK is of another place.
     WrongKey,
     /// What it holds or gave is not what it has to be.
@@ -316,7 +318,7 @@ impl ProviderFault {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unavailable => "root_provider_unavailable",
-            Self::Refused => "root_provider_refused",
+            Self::Refused | Self::PinRefused => "root_provider_refused",
             Self::WrongKey => "root_key_is_another",
             Self::Malformed => "root_key_malformed",
             Self::Waiting => "waiting_for_custodians",

@@ -1,6 +1,7 @@
 //! Vaults whose KEK a root provider wraps that needs nobody.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use cardvault::card::tenant::Mode;
@@ -262,4 +263,38 @@ async fn the_kek_is_not_lost_while_it_moves_to_a_token_and_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_kek_is_not_lost_while_it_moves_to_kms_and_back() {
     the_kek_is_not_lost_whatever_dies_while_it_moves(Kms::new()).await;
+}
+
+/// A token counts wrong PINs. So one that it refused is not tried again as it stands, and what something else refused is not laid at its
+/// door: the vault would stay closed with the right PIN.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_pin_that_the_token_refused_is_not_tried_again() {
+    let mut stand = Token::new();
+    let vault = Vault::start_with(|config| with_section(&config, &stand));
+    let (credential, path) = one_card(&vault).await;
+    let refused = |args: &[&str], word: &str| {
+        let (code, said) = keys(&vault, args);
+        assert!(code == 1 && said.contains(word), "{args:?}: {said}");
+    };
+    let (open, shut) = (fs::Permissions::from_mode(0o644), fs::Permissions::from_mode(0o600));
+    let root = vault.path("keys/root.key");
+    // The file says no, once as the provider that the KEK comes from and once as the one that it goes to.
+    fs::set_permissions(&root, open.clone()).unwrap();
+    refused(&["move-root", "--to", "pkcs11"], "keys.root_key: others may read this file");
+    fs::set_permissions(&root, shut.clone()).unwrap();
+    done(&vault, &["move-root", "--to", "pkcs11"]);
+    fs::set_permissions(&root, open).unwrap();
+    refused(&["move-root", "--to", "file"], "keys.root_key: others may read this file");
+    vault.kill_role("keeper");
+    assert!(opens(&vault.client(&credential), &path).await);
+    fs::set_permissions(&root, shut).unwrap();
+
+    // The token itself.
+    stand.refuse();
+    refused(&["rotate", "kek"], "could not be logged in to");
+    for _ in 0..2 {
+        refused(&["rotate", "kek"], "it is tried again once the file has changed");
+    }
+    stand.back();
+    done(&vault, &["rotate", "kek"]);
 }
