@@ -167,7 +167,8 @@ pub(super) fn check_reach(config: &Config) -> Result<(), String> {
 const PKCS11: &str = "# The token: its vendor's library, its label, and a file (chmod 600) with the PIN of its user.\n\
     [keys.pkcs11]\nmodule = \"/usr/lib/softhsm/libsofthsm2.so\"\ntoken = \"cardvault\"\npin = \"keys/token.pin\"\n\
     # What the library reads and writes; it runs as uid 61845 where the vault is started as root.\n\
-    paths = [\"/var/lib/softhsm\", \"/etc/softhsm\"]\n\n";
+    paths = [\"/var/lib/cardvault-tokens\", \"/etc/cardvault/softhsm2.conf\"]\n\
+    environment.SOFTHSM2_CONF = \"/etc/cardvault/softhsm2.conf\"\n\n";
 
 /// The same of an engine.
 const TRANSIT: &str = "# The engine: its server, a file (chmod 600) with a token whose policy deploy/openbao-policy.hcl shows.\n\

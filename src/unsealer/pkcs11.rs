@@ -236,7 +236,7 @@ fn another() -> ProviderError {
     ProviderError::new(ProviderFault::WrongKey, sentence)
 }
 
-/// What an error of the token means. Its number is the vendor's word; nothing else of it is told.
+/// What an error of the token means. Its code is the vendor's word; nothing else of it is told.
 fn fault_of(done: &str, error: &Error) -> ProviderError {
     let Error::Pkcs11(code, _) = error else {
         return unavailable(&format!(
@@ -265,5 +265,8 @@ fn fault_of(done: &str, error: &Error) -> ProviderError {
         (false, true) => ProviderFault::Refused,
         (false, false) => ProviderFault::Unavailable,
     };
-    ProviderError::new(fault, format!("keys.pkcs11: the token could not be {done}: {code}"))
+    ProviderError::new(
+        fault,
+        format!("keys.pkcs11: the token could not be {done}: its library says {code:?}"),
+    )
 }
