@@ -104,14 +104,16 @@ impl AwsKmsProvider {
         }
         let failure = serde_json::from_slice::<Failure>(&answer.body);
         Err(match failure {
-            Ok(failure) => self.fault_of(failure.kind.rsplit('#').next().unwrap_or_default()),
+            Ok(failure) => self.fault_of(&failure.kind),
             Err(_) if answer.status >= 500 => self.host.unavailable("it does not work as it should"),
             Err(_) => malformed(),
         })
     }
 
+    /// What a failure means; its kind comes as `namespace#Kind`, some with `:` and a URL behind it.
     fn fault_of(&self, kind: &str) -> ProviderError {
         let refused = |why: &str| ProviderError::new(ProviderFault::Refused, format!("{SETTING}: {why}"));
+        let kind = kind.rsplit('#').next().and_then(|kind| kind.split(':').next()).unwrap_or_default();
         match kind {
             "InvalidCiphertextException" | "IncorrectKeyException" => another(),
             "AccessDeniedException" => refused(
@@ -120,6 +122,10 @@ impl AwsKmsProvider {
             "UnrecognizedClientException"
             | "InvalidClientTokenId"
             | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "ExpiredToken"
             | "ExpiredTokenException"
             | "InvalidSignatureException"
             | "SignatureDoesNotMatch"
@@ -127,7 +133,16 @@ impl AwsKmsProvider {
             | "NotAuthorized" => {
                 refused("it does not take these credentials, or this machine's clock is wrong")
             }
-            "NotFoundException" => refused("there is no such key in this region"),
+            "NotFoundException" | "InvalidArnException" => refused("there is no such key in this region"),
+            // What is wrong with the request itself is so the next time.
+            "ValidationException" | "SerializationException" | "UnknownOperationException" => {
+                ProviderError::new(
+                    ProviderFault::Malformed,
+                    format!(
+                        "{SETTING}: it does not understand the request; the key's name is none, or the wrapped KEK was edited"
+                    ),
+                )
+            }
             "DisabledException" | "KMSInvalidStateException" | "InvalidKeyUsageException" => refused(
                 "the key is disabled, waits for its deletion, or is of another kind; a symmetric key is needed",
             ),
@@ -188,12 +203,13 @@ fn read_credentials(file: File) -> Result<Credentials, ProviderError> {
     }
     let mut text = Zeroizing::new(String::new());
     file.take(CREDENTIALS_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
+    let lines = first_profile(&text);
     let value = |name: &str| {
         let of = |line: &str| {
             let (key, value) = line.split_once('=')?;
             (key.trim() == name).then(|| Zeroizing::new(value.trim().to_owned()))
         };
-        text.lines().find_map(of)
+        lines.iter().copied().find_map(of)
     };
     let needed = |name: &str| value(name).ok_or_else(|| refused(format!("the file has no line {name} = …")));
     Ok(Credentials {
@@ -201,6 +217,14 @@ fn read_credentials(file: File) -> Result<Credentials, ProviderError> {
         secret: needed("aws_secret_access_key")?,
         session: value("aws_session_token"),
     })
+}
+
+/// The lines of the first profile: what stands under another one belongs to other credentials.
+fn first_profile(text: &str) -> Vec<&str> {
+    let begins = |line: &str| line.trim_start().starts_with('[');
+    let mut lines = text.lines().skip_while(|line| !begins(line) && !line.contains('='));
+    let first = lines.next();
+    first.into_iter().chain(lines.take_while(|line| !begins(line))).collect()
 }
 
 fn malformed() -> ProviderError {
@@ -213,4 +237,39 @@ fn malformed() -> ProviderError {
 fn another() -> ProviderError {
     let why = "another key, or another place, wrapped this KEK; restore the key store that belongs to the key, or name the right key";
     ProviderError::new(ProviderFault::WrongKey, format!("{SETTING}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Credentials, ProviderError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("credentials");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        read_credentials(File::open(&path).unwrap())
+    }
+
+    #[test]
+    fn the_first_profile_counts_and_no_other() {
+        let own = "aws_access_key_id = AKIDOWN\naws_secret_access_key=own/+=\n";
+        let other = "[other]\naws_access_key_id = ASIAOTHER\naws_secret_access_key = other\naws_session_token = lent\n";
+        for text in [
+            format!("# ours\n\n[default]\n{own}{other}"),
+            format!("{own}\n{other}"),
+            format!("[default]\nregion = x\n{own}"),
+        ] {
+            let read = read(&text).unwrap();
+            assert_eq!((read.access_key.as_str(), read.secret.as_str()), ("AKIDOWN", "own/+="));
+            assert!(read.session.is_none(), "the session is another profile's");
+        }
+        assert_eq!(read(other).unwrap().session.unwrap().as_str(), "lent");
+        let refused = read(&format!("[default]\naws_access_key_id = A\n{other}")).err().unwrap();
+        assert!(
+            refused.fault == ProviderFault::Refused && refused.sentence.contains("aws_secret_access_key")
+        );
+    }
 }

@@ -185,7 +185,13 @@ fn read_token(file: File) -> Result<Zeroizing<String>, ProviderError> {
     }
     let mut text = Zeroizing::new(String::new());
     file.take(TOKEN_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
-    Ok(Zeroizing::new(text.trim().to_owned()))
+    let token = text.trim();
+    // The server would blame the request for it, not the token.
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let sentence = format!("{SETTING}.token: the file has to hold a token, in one line");
+        return Err(ProviderError::new(ProviderFault::Refused, sentence));
+    }
+    Ok(Zeroizing::new(token.to_owned()))
 }
 
 fn read<T: for<'de> Deserialize<'de>>(answer: &Answer) -> Result<T, ProviderError> {

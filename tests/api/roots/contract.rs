@@ -18,7 +18,7 @@ use super::kms::Kms;
 use super::softhsm::Token;
 use crate::common::CARDVAULT;
 
-const PLACE: KekBinding = KekBinding { environment: [1; 16], key: 9 };
+pub(super) const PLACE: KekBinding = KekBinding { environment: [1; 16], key: 9 };
 
 /// An unsealer's process, which has begun.
 struct Unsealer {
@@ -68,8 +68,12 @@ impl Drop for Unsealer {
 
 /// Has a new KEK made and wrapped.
 fn make(stand: &dyn Stand, place: KekBinding) -> Obtained {
+    try_make(stand, place).unwrap()
+}
+
+pub(super) fn try_make(stand: &dyn Stand, place: KekBinding) -> Result<Obtained, ProviderFault> {
     let wrap = Some((stand.settings(), place));
-    Unsealer::begin(stand, UnsealOrder { from: KekSource::Make, wrap }).obtained().unwrap()
+    Unsealer::begin(stand, UnsealOrder { from: KekSource::Make, wrap }).obtained()
 }
 
 fn unwrap_order(stand: &dyn Stand, made: &Obtained, binding: KekBinding) -> UnsealOrder {
@@ -82,7 +86,7 @@ fn unwrap_order(stand: &dyn Stand, made: &Obtained, binding: KekBinding) -> Unse
     UnsealOrder { from, wrap: None }
 }
 
-fn unwrap(stand: &dyn Stand, made: &Obtained, binding: KekBinding) -> Result<(), ProviderFault> {
+pub(super) fn unwrap(stand: &dyn Stand, made: &Obtained, binding: KekBinding) -> Result<(), ProviderFault> {
     Unsealer::begin(stand, unwrap_order(stand, made, binding)).obtained().map(drop)
 }
 

@@ -1,10 +1,11 @@
 """A local AWS KMS, as much of it as Encrypt and Decrypt need: HTTPS, and each signature made again and compared (Signature Version 4,
 written from the AWS General Reference, apart from the product's). What is encrypted is kept here, under a random name.
 
-kms.py DIRECTORY PORT_FILE: certificate.pem, key.pem and state.json are in DIRECTORY, and the files `refuse` and `exchange` while it is to
-refuse, or to be another key."""
+kms.py DIRECTORY PORT_FILE PORT: certificate.pem, key.pem and state.json are in DIRECTORY, the file `fail` while it is to fail, with the kind
+of failure in it, and `exchange` while it is to be another key."""
 
 import base64
+import calendar
 import hashlib
 import hmac
 import http.server
@@ -13,9 +14,12 @@ import os
 import secrets
 import ssl
 import sys
+import time
 
 DIRECTORY, PORT_FILE, PORT = sys.argv[1], sys.argv[2], int(sys.argv[3])
-SECRETS = {"AKIDTEST": "wJalrXUtnFEMI/K7MDENG+test"}
+# By access key: the secret, and the session's token of credentials that are lent.
+SECRETS = {"AKIDTEST": ("wJalrXUtnFEMI/K7MDENG+test", None), "ASIATEST": ("wJalrXUtnFEMI/K7MDENG+lent", "lent/token+==")}
+SCOPE = ("eu-central-1", "kms", "aws4_request")
 KEY = "alias/cardvault-test"
 
 
@@ -36,17 +40,22 @@ def is_signed(method, target, headers, body):
     if len(words) != 4 or words[0] != "AWS4-HMAC-SHA256":
         return False
     parts = dict(word.split("=", 1) for word in words[1:])
-    access, day, region, service, _ = parts["Credential"].split("/")
+    access, day, *place = parts["Credential"].split("/")
     names = parts["SignedHeaders"].split(";")
-    if not {"host", "x-amz-date", "x-amz-target"} <= set(names) or access not in SECRETS:
+    secret, session = SECRETS.get(access, (None, None))
+    needed = {"host", "x-amz-date", "x-amz-target"} | ({"x-amz-security-token"} if session else set())
+    if secret is None or tuple(place) != SCOPE or not needed <= set(names) or names != sorted(names):
+        return False
+    at = headers["x-amz-date"]
+    age = time.time() - calendar.timegm(time.strptime(at, "%Y%m%dT%H%M%SZ"))
+    if not at.startswith(day + "T") or abs(age) > 300 or headers.get("x-amz-security-token") != session:
         return False
     canonical = "\n".join(
         [method, target, "", *[f"{name}:{headers[name].strip()}" for name in names], "", ";".join(names), sha256(body)]
     )
-    scope = f"{day}/{region}/{service}/aws4_request"
-    text = "\n".join(["AWS4-HMAC-SHA256", headers["x-amz-date"], scope, sha256(canonical.encode())])
-    key = ("AWS4" + SECRETS[access]).encode()
-    for part in [day, region, service, "aws4_request"]:
+    text = "\n".join(["AWS4-HMAC-SHA256", at, "/".join([day, *place]), sha256(canonical.encode())])
+    key = ("AWS4" + secret).encode()
+    for part in [day, *place]:
         key = mac(key, part)
     return hmac.compare_digest(hmac.new(key, text.encode(), hashlib.sha256).hexdigest(), parts["Signature"])
 
@@ -79,8 +88,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not is_signed("POST", self.path, headers, body):
             return self.fail("InvalidSignatureException")
         asked = json.loads(body)
-        if os.path.exists(path("refuse")):
-            return self.fail("AccessDeniedException")
+        if os.path.exists(path("fail")):
+            with open(path("fail")) as file:
+                kind = file.read()
+            return self.fail(kind, 500 if kind.startswith("KMSInternal") else 400)
         if asked["KeyId"] != KEY:
             return self.fail("NotFoundException")
         kept, action = state(), headers["x-amz-target"]

@@ -8,11 +8,14 @@ use cardvault::supervisor::confine::Confinement;
 use cardvault::wire::unsealer::{AwsKmsSettings, ProviderSettings};
 
 use super::{Place, Stand};
-use crate::common::{name, wait_for};
+use crate::common::{name, signal, wait_for};
 
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/roots/kms.py");
 const KEY: &str = "alias/cardvault-test";
 const REGION: &str = "eu-central-1";
+/// Of the vault, and some that are no business of its.
+pub(super) const CREDENTIALS: &str = "[default]\naws_access_key_id = AKIDTEST\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG+test\n\
+                                      [other]\naws_session_token = other\n";
 
 pub(super) struct Kms {
     place: Place,
@@ -24,10 +27,7 @@ impl Kms {
     pub(super) fn new() -> Self {
         let place = Place::new();
         place.write_certificate();
-        place.write_secret(
-            "credentials",
-            "[default]\naws_access_key_id = AKIDTEST\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG+test\n",
-        );
+        place.write_secret("credentials", CREDENTIALS);
         let mut kms = Self { place, port: 0, server: None };
         kms.serve();
         kms
@@ -41,6 +41,21 @@ impl Kms {
         let server = server.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         self.server = Some(server.expect("python3 is missing: apt-get install python3, or run tests/run"));
         self.port = wait_for("the local KMS", || fs::read_to_string(&port_file).ok()?.parse().ok());
+    }
+
+    /// It answers with this failure, until [`Stand::back`].
+    pub(super) fn fail(&self, kind: &str) {
+        fs::write(self.place.at("fail"), kind).unwrap();
+    }
+
+    /// The vault's credentials.
+    pub(super) fn give(&self, credentials: &str) {
+        self.place.write_secret("credentials", credentials);
+    }
+
+    /// The server stands still, and keeps its connections; [`Stand::back`] lets it go on.
+    pub(super) fn hang(&self) {
+        signal(self.server.as_ref().unwrap().id(), rustix::process::Signal::STOP);
     }
 
     fn stop(&mut self) {
@@ -66,7 +81,7 @@ impl Stand for Kms {
         ProviderSettings::AwsKms(AwsKmsSettings {
             region: REGION.to_owned(),
             key: KEY.to_owned(),
-            endpoint: Some(format!("https://127.0.0.1:{}", self.port)),
+            endpoint: Some(format!("https://localhost:{}", self.port)),
         })
     }
 
@@ -80,7 +95,7 @@ impl Stand for Kms {
 
     fn section(&self) -> String {
         format!(
-            "[keys.aws_kms]\nregion = \"{REGION}\"\nkey = \"{KEY}\"\ncredentials = \"{}\"\nendpoint = \"https://127.0.0.1:{}\"\n\
+            "[keys.aws_kms]\nregion = \"{REGION}\"\nkey = \"{KEY}\"\ncredentials = \"{}\"\nendpoint = \"https://localhost:{}\"\n\
              trust = \"{}\"\n",
             name(&self.place.at("credentials")),
             self.port,
@@ -93,7 +108,7 @@ impl Stand for Kms {
     }
 
     fn refuse(&mut self) {
-        fs::write(self.place.at("refuse"), "").unwrap();
+        self.fail("AccessDeniedException");
     }
 
     fn exchange(&mut self) {
@@ -101,11 +116,12 @@ impl Stand for Kms {
     }
 
     fn back(&mut self) {
-        for name in ["refuse", "exchange"] {
+        for name in ["fail", "exchange"] {
             let _ = fs::remove_file(self.place.at(name));
         }
-        if self.server.is_none() {
-            self.serve();
+        match &self.server {
+            Some(server) => signal(server.id(), rustix::process::Signal::CONT),
+            None => self.serve(),
         }
     }
 

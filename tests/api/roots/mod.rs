@@ -3,6 +3,7 @@
 
 mod bao;
 mod contract;
+mod faults;
 mod kms;
 mod softhsm;
 mod vaults;
@@ -58,9 +59,10 @@ impl Place {
         fs::set_permissions(self.at(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// A certificate for 127.0.0.1 that vouches for itself.
+    /// A certificate for this machine, by its number and by a name that has to be resolved, that vouches for itself.
     fn write_certificate(&self) {
-        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1", "localhost"].map(str::to_owned).to_vec())
+            .unwrap();
         fs::write(self.at("certificate.pem"), made.cert.pem()).unwrap();
         fs::write(self.at("key.pem"), made.signing_key.serialize_pem()).unwrap();
     }
