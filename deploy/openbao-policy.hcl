@@ -1,5 +1,5 @@
 # What the vault's token may do at an OpenBao or HashiCorp Vault server, for `keys.provider = "transit"` with the mount "transit" and
-# the prefix "cardvault". Give it a periodic token, which each start of a keeper renews:
+# the prefix "cardvault". Give it a periodic token, which each start of a keeper and each day renew:
 #
 #   bao secrets enable transit
 #   bao policy write cardvault deploy/openbao-policy.hcl

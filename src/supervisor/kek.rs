@@ -76,6 +76,27 @@ impl Vault {
         Ok(Noting::Wrapped(Some(key), obtained))
     }
 
+    /// Has the root provider open the KEK for nobody, where it needs none: what it asks for, such as a token that each use renews, must not
+    /// run out while no keeper has to begin, and who reads the log learns what is wrong before one has to.
+    pub(super) async fn try_root(&mut self) {
+        let record =
+            self.key_store.kek().filter(|kek| kek.provider.as_deref().is_some_and(|by| by != "shares"));
+        // One that is at something opens the KEK itself.
+        let Some(record) = record.filter(|_| self.unsealer.is_none()).cloned() else { return };
+        let tried = match self.source(&record) {
+            Ok(from) => self.unseal(UnsealOrder { from, wrap: None }).await.map(drop),
+            Err(sealed) => Err(sealed),
+        };
+        self.unsealer = None;
+        if let Err(Sealed { fault, sentence }) = tried {
+            tracing::error!(
+                fault = fault.name(),
+                reason = %sentence,
+                "the root provider does not open the KEK now: the vault would not come back from a restart"
+            );
+        }
+    }
+
     async fn obtain_first_kek(&mut self) -> Result<Noting, Sealed> {
         let binding = self.binding(self.key_store.next_key_id());
         // A key store of the first format has keys, and no record of the KEK that stands in the file.

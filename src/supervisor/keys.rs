@@ -385,12 +385,15 @@ impl Vault {
         let destroyed = self.key_store.set_state(id, KeyState::Destroyed, now, actor);
         destroyed.map_err(|error| error.to_string())?;
         self.hand_keys().await?;
-        let has_custodians =
-            self.key_store.kek().is_some_and(|kek| kek.provider.as_deref() == Some("shares"));
-        let then = if has_custodians {
-            "destroy every such copy, or have custodians replace the secret and destroy the old shares"
-        } else {
-            "`cardvault keys rotate kek` makes every such copy useless"
+        let provider = self.key_store.kek().and_then(|kek| kek.provider.as_deref());
+        let then = match provider.and_then(RootProvider::from_name) {
+            Some(RootProvider::Shares) => {
+                "destroy every such copy, or have custodians replace the secret and destroy the old shares"
+            }
+            Some(provider) if !provider.destroys() => {
+                "destroy every such copy; one opens for as long as the root key that wraps every KEK is there"
+            }
+            Some(_) | None => "`cardvault keys rotate kek` makes every such copy useless",
         };
         Ok(format!(
             "key {id} is destroyed here; a copy of the key store from before still holds it, wrapped: {then}"

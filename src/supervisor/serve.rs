@@ -21,6 +21,8 @@ use crate::wire::unsealer::ProviderFault;
 
 /// How often keys are looked over: a new month needs new data keys.
 const KEYS_EVERY: Duration = Duration::from_secs(600);
+/// How often the root provider is tried while no keeper has to begin: far more often than any token of its expires.
+const ROOT_EVERY: Duration = Duration::from_secs(86_400);
 /// A role that ends again within this time waits longer before it is started again.
 const QUIET: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -191,6 +193,7 @@ async fn await_kek(vault: &mut Vault, desk: &mut Desk, pause: Duration) -> bool 
 /// Serves until it is told to stop (`false`), or there is no KEK for another keeper (`true`).
 async fn serve_opened(vault: &mut Vault, desk: &mut Desk) -> bool {
     let mut keys = tokio::time::interval(KEYS_EVERY);
+    let mut root = tokio::time::interval_at(Instant::now() + ROOT_EVERY, ROOT_EVERY);
     let mut restarts = Restarts::default();
     loop {
         tokio::select! {
@@ -214,7 +217,11 @@ async fn serve_opened(vault: &mut Vault, desk: &mut Desk) -> bool {
                 tend_keys(vault).await;
                 tend_approvals(vault).await;
             }
-            _ = desk.hangup.recv() => reload(vault, "signal").await,
+            _ = root.tick() => vault.try_root().await,
+            _ = desk.hangup.recv() => {
+                reload(vault, "signal").await;
+                vault.try_root().await;
+            }
             _ = desk.terminate.recv() => return false,
             _ = desk.interrupt.recv() => return false,
         }

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use cardvault::wire::unsealer::ProviderFault;
+use cardvault::card::tenant::Mode;
+use cardvault::wire::unsealer::{KekBinding, ProviderFault};
 
 use super::Stand;
 use super::bao::{Bao, POLICY};
 use super::contract::{PLACE, try_make, unwrap};
 use super::kms::{CREDENTIALS, Kms};
+use super::vaults::{done, with_section};
+use crate::common::{Vault, signal, wait_for};
 
 /// A policy without what it allows at this path.
 fn without(path: &str) -> String {
@@ -51,7 +54,7 @@ fn what_is_wrong_with_an_engine_or_its_token_has_its_word() {
     // One that was made beforehand, and can be taken out.
     let name = format!("transit/keys/cardvault-{}-10", "01".repeat(16));
     stand.must(&["write", "-f", &name, "exportable=true"]);
-    let there = cardvault::wire::unsealer::KekBinding { key: 10, ..PLACE };
+    let there = KekBinding { key: 10, ..PLACE };
     assert_eq!(try_make(&stand, there), Err(ProviderFault::Refused), "exportable");
 
     // Each use renews the token, and one that was revoked opens nothing.
@@ -109,4 +112,46 @@ fn what_is_wrong_with_kms_or_its_credentials_has_its_word() {
     assert!(began.elapsed() < Duration::from_secs(18));
     stand.back();
     assert_eq!(unwrap(&stand, &made, PLACE), Ok(()));
+}
+
+/// What a vault that runs for a month needs to start again does not run out meanwhile, and what is wrong with it is said before then.
+#[test]
+fn a_running_vault_keeps_its_token_alive_and_says_when_it_cannot() {
+    let stand = Bao::new();
+    let token = stand.token(POLICY);
+    stand.give(&token);
+    let mut vault = Vault::make_by(&["--provider", "transit"], |config| with_section(&config, &stand));
+    vault.serve();
+    let (keeper, before) = (vault.process("keeper"), stand.expires(&token));
+    std::thread::sleep(Duration::from_millis(1100));
+    signal(vault.supervisor(), rustix::process::Signal::HUP);
+    wait_for("a renewed token", || (stand.expires(&token) > before).then_some(()));
+    let word = "the root provider does not open the KEK now";
+    assert!(!vault.log().contains(word), "{}", vault.log());
+    stand.must(&["token", "revoke", &token]);
+    signal(vault.supervisor(), rustix::process::Signal::HUP);
+    wait_for("the log's word", || vault.log().contains(word).then_some(()));
+    // It serves all the same, by the keeper that it had.
+    vault.wait_until_ready();
+    assert_eq!(vault.process("keeper"), keeper);
+    let roles: Vec<String> = vault.processes().into_iter().map(|(role, _)| role).collect();
+    assert!(!roles.contains(&"unsealer".to_owned()), "{roles:?}");
+}
+
+/// One KMS key wraps every KEK: a copy of the key store from before is not closed by a rotation, and nobody is told so.
+#[test]
+fn a_key_that_is_destroyed_under_kms_is_said_to_be_in_old_copies_for_good() {
+    let stand = Kms::new();
+    let mut vault = Vault::make_by(&["--provider", "aws-kms"], |config| with_section(&config, &stand));
+    vault.serve();
+    vault.tenant("acme", Mode::Test);
+    let listed = wait_for("data keys", || {
+        let listed = done(&vault, &["list"]);
+        listed.lines().any(|line| line.contains(" data ") && line.contains(" active ")).then_some(listed)
+    });
+    let of_data = |line: &&str| line.contains(" data ") && line.contains(" active ");
+    let old = listed.lines().find(of_data).unwrap().split_whitespace().next().unwrap();
+    done(&vault, &["rotate", "data", "--tenant", "acme", "--watch"]);
+    let said = done(&vault, &["destroy", old]);
+    assert!(said.contains("destroy every such copy; one opens") && !said.contains("useless"), "{said}");
 }

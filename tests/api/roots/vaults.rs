@@ -17,7 +17,7 @@ use crate::common::{BILLING, Vault, card, name, numbers, order, run, signal, sto
 use crate::custody::{Custody, write_certificate};
 
 /// The configuration with the provider's section, which stands behind that of the keys.
-fn with_section(config: &str, stand: &dyn Stand) -> String {
+pub(super) fn with_section(config: &str, stand: &dyn Stand) -> String {
     let begin = config.find("[keys.").unwrap_or_else(|| config.find("[admin]").unwrap());
     let (before, after) = config.split_at(begin);
     let after = &after[after.find("[admin]").unwrap()..];
@@ -28,7 +28,7 @@ fn keys(vault: &Vault, args: &[&str]) -> (i32, String) {
     run(&[&["keys", "--config", name(&vault.config())], args].concat())
 }
 
-fn done(vault: &Vault, args: &[&str]) -> String {
+pub(super) fn done(vault: &Vault, args: &[&str]) -> String {
     let (code, said) = keys(vault, args);
     assert_eq!(code, 0, "{args:?}: {said}");
     said
