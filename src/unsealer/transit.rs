@@ -186,7 +186,7 @@ fn read_token(file: File) -> Result<Zeroizing<String>, ProviderError> {
     let mut text = Zeroizing::new(String::new());
     file.take(TOKEN_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
     let token = text.trim();
-    // The server would blame the request for it, not the token.
+    // A header cannot hold a second line, which would look like an outage; OpenBao refuses an empty token by itself.
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         let sentence = format!("{SETTING}.token: the file has to hold a token, in one line");
         return Err(ProviderError::new(ProviderFault::Refused, sentence));
