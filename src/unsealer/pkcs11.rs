@@ -85,15 +85,17 @@ impl Pkcs11Provider {
             .map_err(|error| fault_of("given a key", &error))
     }
 
-    /// A key that could leave the token protects nothing that the token is for.
+    /// A key that can leave the token, or that came into it from elsewhere and so is known there, protects nothing that the token is for.
     fn check(&self, key: ObjectHandle) -> Result<(), ProviderError> {
-        let wanted = [AttributeType::Sensitive, AttributeType::Extractable];
+        let wanted = [AttributeType::Local, AttributeType::AlwaysSensitive, AttributeType::NeverExtractable];
         let read = self.session.get_attributes(key, &wanted).map_err(|error| fault_of("asked", &error))?;
-        if read.contains(&Attribute::Sensitive(true)) && read.contains(&Attribute::Extractable(false)) {
+        let made_here =
+            [Attribute::Local(true), Attribute::AlwaysSensitive(true), Attribute::NeverExtractable(true)];
+        if made_here.iter().all(|attribute| read.contains(attribute)) {
             return Ok(());
         }
-        let sentence =
-            "keys.pkcs11: the token's key can be read out of it; remove it, and let the vault make its own";
+        let sentence = "keys.pkcs11: the token's key can be read out of it or was not made in it; remove it, and let the vault make \
+                        its own";
         Err(ProviderError::new(ProviderFault::Refused, sentence))
     }
 }

@@ -17,6 +17,8 @@ use super::provider::{ClearKek, ProviderError, RootProvider};
 use crate::wire::unsealer::{KekBinding, ProviderFault, TransitSettings};
 
 const SETTING: &str = "keys.transit";
+/// Of the kinds of keys the one whose associated data is authenticated.
+const KIND: &str = "aes256-gcm96";
 const TOKEN_BYTES_MAX: u64 = 4096;
 
 /// The engine of one mount.
@@ -50,6 +52,8 @@ impl Drop for Decrypted {
 
 #[derive(Deserialize)]
 struct KeyShown {
+    #[serde(rename = "type")]
+    kind: String,
     exportable: bool,
     allow_plaintext_backup: bool,
 }
@@ -80,15 +84,7 @@ impl TransitProvider {
     /// Has the engine do something; `done` says what for, where it does not.
     fn engine(&self, method: &Method, path: &str, body: &[u8], done: &str) -> Result<Answer, ProviderError> {
         let answer = self.ask(method, &format!("/v1/{}/{path}", self.settings.mount), body)?;
-        match answer.status {
-            200..=299 => Ok(answer),
-            400 => Err(another()),
-            403 => Err(refused(&format!(
-                "the token may not {done}; look at its policy, and whether it has expired"
-            ))),
-            404 => Err(refused("there is no transit engine at this mount, or nothing of this name in it")),
-            _ => Err(self.host.unavailable("the server is sealed, or does not work as it should")),
-        }
+        checked(&self.host, answer, done)
     }
 
     fn prefix_of(&self, environment: [u8; 16]) -> String {
@@ -101,13 +97,13 @@ impl TransitProvider {
 
     /// The key of this name, made if it is not there; one that could be taken out is refused.
     fn make(&self, name: &str) -> Result<(), ProviderError> {
-        let wanted = json!({"type": "aes256-gcm96", "exportable": false, "allow_plaintext_backup": false});
+        let wanted = json!({"type": KIND, "exportable": false, "allow_plaintext_backup": false});
         let path = format!("keys/{name}");
         self.engine(&Method::POST, &path, wanted.to_string().as_bytes(), "make a key")?;
         let shown: KeyShown = read(&self.engine(&Method::GET, &path, b"", "read a key")?)?;
-        if shown.exportable || shown.allow_plaintext_backup {
+        if shown.kind != KIND || shown.exportable || shown.allow_plaintext_backup {
             return Err(refused(
-                "the engine's key can be taken out of it; delete it, and let the vault make its own",
+                "the engine's key is of another kind or can be taken out of it; delete it, and let the vault make its own",
             ));
         }
         Ok(())
@@ -143,12 +139,19 @@ impl RootProvider for TransitProvider {
         let body =
             json!({"ciphertext": ciphertext, "associated_data": BASE64.encode(&binding.aad())}).to_string();
         let path = format!("decrypt/{}", self.name_of(binding));
-        let opened: Decrypted = read(&self.engine(&Method::POST, &path, body.as_bytes(), "unwrap")?)?;
+        let answer =
+            self.ask(&Method::POST, &format!("/v1/{}/{path}", self.settings.mount), body.as_bytes())?;
+        // Of what does not open, and of a key that is not there.
+        if answer.status == 400 {
+            return Err(another());
+        }
+        let opened: Decrypted = read(&checked(&self.host, answer, "unwrap")?)?;
         let bytes = Zeroizing::new(BASE64.decode(opened.plaintext.as_bytes()).map_err(|_| malformed())?);
         Ok(Box::new(Zeroizing::new(bytes.as_slice().try_into().map_err(|_| malformed())?)))
     }
 
     fn destroy_all_but(&mut self, environment: [u8; 16], keep: Option<u32>) -> Result<(), ProviderError> {
+        self.host.begin();
         let all = self.all()?;
         let kept = keep.map(|key| self.name_of(&KekBinding { environment, key }));
         // An engine without the key in use would be the end of every card.
@@ -167,6 +170,21 @@ impl RootProvider for TransitProvider {
             self.engine(&Method::DELETE, &format!("keys/{name}"), b"", "delete a key")?;
         }
         Ok(())
+    }
+}
+
+/// An answer that says that it was done; `done` says what, where it was not.
+fn checked(host: &Host, answer: Answer, done: &str) -> Result<Answer, ProviderError> {
+    match answer.status {
+        200..=299 => Ok(answer),
+        400 => {
+            Err(refused(&format!("the engine does not {done}: what it has of this name is of another kind")))
+        }
+        403 => {
+            Err(refused(&format!("the token may not {done}; look at its policy, and whether it has expired")))
+        }
+        404 => Err(refused("there is no transit engine at this mount, or nothing of this name in it")),
+        _ => Err(host.unavailable("the server is sealed, or does not work as it should")),
     }
 }
 

@@ -156,6 +156,16 @@ fn what_was_taken_over_from_is_destroyed(stand: &mut dyn Stand) {
     assert!(stand.root_keys().is_none_or(|keys| keys == 2));
 }
 
+/// Whoever has the PIN can put a key they know where the next KEK's would be made.
+#[test]
+fn a_key_that_was_not_made_in_the_token_wraps_nothing() {
+    let token = Token::new();
+    token.plant(&format!("cardvault-{}-{}", "01".repeat(16), PLACE.key));
+    let order = UnsealOrder { from: KekSource::Make, wrap: Some((token.settings(), PLACE)) };
+    assert_eq!(Unsealer::begin(&token, order).obtained(), Err(ProviderFault::Refused));
+    make(&token, KekBinding { key: 10, ..PLACE });
+}
+
 /// Every case against every provider.
 macro_rules! every_provider {
     ($($name:ident: $stand:expr),+ => $cases:tt) => {

@@ -55,6 +55,18 @@ impl Token {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         give_away(&tokens);
     }
+
+    /// Puts a key into the token that is known elsewhere.
+    pub(super) fn plant(&self, label: &str) {
+        let key = self.at("planted");
+        fs::write(&key, [7; 32]).unwrap();
+        let words =
+            ["--import", name(&key), "--aes", "--token", LABEL, "--label", label, "--id", "07", "--pin", PIN];
+        let own = self.at("making.conf");
+        let put = Command::new("softhsm2-util").args(words).env("SOFTHSM2_CONF", own).output().unwrap();
+        assert!(put.status.success(), "{}", String::from_utf8_lossy(&put.stderr));
+        give_away(&self.at("tokens"));
+    }
 }
 
 /// The library runs under the unsealer's uid where the vault is started as root.
