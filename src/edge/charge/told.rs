@@ -22,7 +22,7 @@ use crate::edge::store::{
     OperationKind, RowChange, StoreError,
 };
 use crate::wire::control::DestinationInfo;
-use crate::wire::forwarder::{Dispute, Notification, Outcome, Says, Sent, Stated, Verdict};
+use crate::wire::forwarder::{Answer, Dispute, Notification, Outcome, Says, Sent, Stated, Verdict};
 use crate::wire::keeper::Verb;
 
 /// The answer to the request itself says more, and is on its way; a processor waits ten seconds for ours.
@@ -259,15 +259,46 @@ fn is_sending(charge: &ChargeRow, attempt: AttemptId) -> bool {
     machine::unsettled(charge).any(|(_, one)| one.id == attempt && one.state == AttemptState::Sending)
 }
 
-/// Whether the amount that is told is that of the operation; some name none for a void, or that of the payment.
+/// Whether the amount that is told is that of the operation; some name none for a void, or that of the payment. Of a payment less may be
+/// approved.
 fn fits(charge: &ChargeRow, operation: &Operation, stated: &Stated) -> Result<(), &'static str> {
     match stated {
         _ if operation.kind == OperationKind::Void => Ok(()),
         Stated::Nothing => Ok(()),
         Stated::Unclear => Err("amount_unclear"),
         Stated::Amount(_, currency) if *currency != charge.currency => Err("currency_differs"),
-        Stated::Amount(minor, _) if *minor != operation.amount => Err("amount_differs"),
-        Stated::Amount(..) => Ok(()),
+        Stated::Amount(minor, _) if *minor == operation.amount => Ok(()),
+        Stated::Amount(minor, _) if is_payment(operation.kind) && (1..operation.amount).contains(minor) => {
+            Ok(())
+        }
+        Stated::Amount(..) => Err("amount_differs"),
+    }
+}
+
+const fn is_payment(kind: OperationKind) -> bool {
+    match kind {
+        OperationKind::Sale | OperationKind::Authorize => true,
+        OperationKind::Capture | OperationKind::Void | OperationKind::Refund | OperationKind::Verify => false,
+    }
+}
+
+/// What is told as an answer: less than what was asked for is a partial approval, which the answer that was lost would have said as well.
+fn answer_of(operation: &Operation, one: &Notification) -> Answer {
+    let less = match &one.stated {
+        Stated::Amount(minor, _) if is_payment(operation.kind) && *minor < operation.amount => Some(*minor),
+        Stated::Amount(..) | Stated::Nothing | Stated::Unclear => None,
+    };
+    Answer { amount_approved: less.or(one.answer.amount_approved), ..one.answer.clone() }
+}
+
+/// Whether a payment that is settled is told with an amount that it has: what was asked for, or what was approved.
+fn is_known_amount(charge: &ChargeRow, operation: &Operation, stated: &Stated) -> bool {
+    match stated {
+        Stated::Amount(minor, _) if is_payment(operation.kind) => {
+            [operation.amount, charge.amount_authorized, charge.amount_offered.unwrap_or_default()]
+                .contains(minor)
+        }
+        Stated::Amount(..) | Stated::Nothing | Stated::Unclear => true,
     }
 }
 
@@ -287,6 +318,10 @@ async fn learn(app: &App, charge: ChargeRow, id: AttemptId, one: &Notification) 
         return unapplied(&charge, why);
     }
     if machine::is_settled(attempt.state) {
+        let is_approved = attempt.state == AttemptState::Approved;
+        if is_approved && !is_known_amount(&charge, operation, &one.stated) {
+            return unapplied(&charge, "amount_differs");
+        }
         return match stands_so(attempt.state, one.answer.verdict) {
             Ok(()) => {
                 // If the first telling was cut off, what follows from it is begun now.
@@ -299,7 +334,7 @@ async fn learn(app: &App, charge: ChargeRow, id: AttemptId, one: &Notification) 
     let outcome = Outcome {
         attempt: id,
         sent: Sent::Yes,
-        answer: Some(one.answer.clone()),
+        answer: Some(answer_of(operation, one)),
         error: None,
         credentials_changed: false,
         card_update: None,
@@ -506,6 +541,33 @@ mod tests {
         assert_eq!(reversed.revision, done.revision + 1);
         assert_eq!(machine::reversed(&reversed, id(2), &named(Verdict::Error, None), NOW), None);
         assert_eq!(learn(&reversed, named(Verdict::Approved, None)), None, "old news does not bring it back");
+    }
+
+    #[test]
+    fn less_than_was_asked_for_is_a_partial_approval_of_a_payment_and_of_nothing_else() {
+        let row = charge(OperationKind::Sale, false);
+        let asked = row.operations[0].amount;
+        let told = |amount| notification(&[Verb::Sale], Says::Answer, Verdict::Approved, amount);
+        let usd = |amount| Stated::Amount(amount, "USD".to_owned());
+        for (amount, fits_it, less) in [
+            (asked, Ok(()), None),
+            (asked / 2, Ok(()), Some(asked / 2)),
+            (1, Ok(()), Some(1)),
+            (0, Err("amount_differs"), Some(0)),
+            (asked + 1, Err("amount_differs"), None),
+        ] {
+            assert_eq!(fits(&row, &row.operations[0], &usd(amount)), fits_it, "{amount}");
+            assert_eq!(answer_of(&row.operations[0], &told(amount)).amount_approved, less, "{amount}");
+        }
+        let part = answer_of(&row.operations[0], &told(asked / 2));
+        let partly = answered(&row, &said(1, part));
+        // This caller takes no part of it: the machine gives it back.
+        assert_eq!((partly.amount_captured, machine::needs_reversal(&partly)), (asked / 2, true));
+        let whole = answered(&row, &said(1, named(Verdict::Approved, Some("psp_1"))));
+        assert_eq!(whole.amount_captured, asked);
+        let operation = &whole.operations[0];
+        assert!(is_known_amount(&whole, operation, &usd(asked)));
+        assert!(!is_known_amount(&whole, operation, &usd(asked / 2)), "it counts as approved in full");
     }
 
     #[test]

@@ -54,7 +54,8 @@ fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
 pub(super) struct Marks {
     /// Of what nobody can learn the outcome.
     unresolvable: HashSet<String>,
-    all: HashSet<String>,
+    /// What the processor did, or declined to.
+    done: HashSet<String>,
 }
 
 impl Marks {
@@ -63,7 +64,10 @@ impl Marks {
         for entry in ledger {
             let names = [word(entry, "reference"), word(entry, "idempotency_key")];
             for name in names.into_iter().filter(|name| !name.is_empty()) {
-                marks.all.insert(name.to_owned());
+                // What was turned away at the door (429, 500) it tells nobody of.
+                if entry["status"] != "error" {
+                    marks.done.insert(name.to_owned());
+                }
                 if entry["unresolvable"] == true {
                     marks.unresolvable.insert(name.to_owned());
                 }
@@ -72,14 +76,14 @@ impl Marks {
         marks
     }
 
-    /// Whether nobody can learn what became of an attempt. What never came to a processor that tells only what it did leaves nothing
-    /// in the ledger, and nobody can learn that, unless it can be sent again.
+    /// Whether nobody can learn what became of an attempt. What a processor that tells only what it did never got, or turned away, it tells
+    /// nothing of, and nobody can learn that, unless it can be sent again.
     pub(super) fn has(&self, lane: Lane, attempt: &Value) -> bool {
         let id = word(attempt, "id");
         let names = [id.to_owned(), AttemptId::parse(id).unwrap().reference()];
         let never_came = lane == Lane::Told && attempt["tries"] == 1;
         names.iter().any(|name| self.unresolvable.contains(name))
-            || (never_came && !names.iter().any(|name| self.all.contains(name)))
+            || (never_came && !names.iter().any(|name| self.done.contains(name)))
     }
 }
 

@@ -148,16 +148,20 @@ pub(in crate::tools::sandbox) fn notification(entry: &Entry, key: Option<&hmac::
         (_, _) => "",
     };
     let original = entry.parent.as_deref().unwrap_or_default();
+    // Signed, as what additionalData has is not: of a partial approval it is what was approved.
+    let is_partial =
+        matches!(entry.status, Status::Approved | Status::Authorized) && entry.amount_approved > 0;
+    let amount = if is_partial { entry.amount_approved.min(entry.amount) } else { entry.amount };
     let mut item = json!({
         "additionalData": { "expiryDate": fields.expiry, "cardSummary": entry.last4 },
-        "amount": { "currency": entry.currency, "value": entry.amount },
+        "amount": { "currency": entry.currency, "value": amount },
         "eventCode": event, "eventDate": entry.at, "merchantAccountCode": fields.merchant,
         "merchantReference": entry.reference, "originalReference": original,
         "paymentMethod": scheme(&fields.brand), "pspReference": entry.id, "reason": reason, "success": success,
     });
     if let (Some(key), Some(data)) = (key, item.pointer_mut("/additionalData").and_then(Value::as_object_mut))
     {
-        let value = entry.amount.to_string();
+        let value = amount.to_string();
         let signed = [
             entry.id.as_str(),
             original,
