@@ -66,6 +66,11 @@ enum Refusal {
         "{0} records are sealed under this key: rotate the tenant's data key, and see `cardvault keys progress`"
     )]
     KeyNeeded(u64),
+    #[error(
+        "{0} webhook endpoints have a secret of this key: their owners rotate it (`POST /v1/webhook_endpoints/…/rotate_secret`), \
+         and a secret before counts until its hours are over"
+    )]
+    WebhookKeyNeeded(u64),
     #[error("the hold was not released: {0}")]
     Hold(#[from] vault::Error),
     #[error("there is no such card")]
@@ -365,7 +370,8 @@ async fn release_key(app: &App, key: u32) -> Result<AdminAnswer, Refusal> {
         0 => Ok(AdminAnswer::Done(String::new())),
         needed => {
             keys::note_needed(app, key).await?;
-            Err(Refusal::KeyNeeded(needed))
+            let is_webhook = app.keys.is_webhook(key);
+            Err(if is_webhook { Refusal::WebhookKeyNeeded(needed) } else { Refusal::KeyNeeded(needed) })
         }
     }
 }

@@ -10,8 +10,12 @@ use super::App;
 use super::audit::catalogue;
 use super::audit::event::{Actor, EventDraft, EventOutcome, Facts, Origin, Target};
 use super::reseal::Progress;
-use super::store::{Change, CommitError, KeyMark, KeyWatch, RowChange, SealedRecord, StoreError};
+use super::store::{
+    Change, CommitError, EndpointRow, KeyMark, KeyWatch, RowChange, SealedRecord, StoreError,
+};
 use crate::card::id::EventId;
+use crate::card::tenant::TenantId;
+use crate::clock::Time;
 use crate::erasure::ErasureTerms;
 use crate::wire::control::{FromEdge, KeyStep};
 use crate::wire::keys::{KeyChange, KeyInfo, KeyOrder, KeyPurpose, KeyState, KeyTable};
@@ -60,6 +64,36 @@ impl Keys {
         let of = |key: &KeyInfo| (key.order.purpose, key.order.tenant);
         let waits = |key: &KeyInfo| keys.iter().any(|o| o.state == KeyState::Pending && of(o) == of(key));
         keys.iter().filter(|key| key.state == KeyState::Active && !waits(key)).copied().collect()
+    }
+
+    /// The webhook key that a new secret of this tenant is derived from; none if there is none whose cryptoperiod lasts.
+    pub(super) fn webhook_key(&self, tenant: TenantId, now: Time) -> Option<u32> {
+        let keys = self.all();
+        let in_use = |key: &&KeyInfo| {
+            (key.order.purpose, key.order.tenant, key.state)
+                == (KeyPurpose::Webhook, Some(tenant), KeyState::Active)
+        };
+        keys.iter().find(in_use).filter(|key| now < key.protects_until).map(|key| key.order.id)
+    }
+
+    /// The first webhook key of this tenant, which the secrets of a version before are derived from.
+    pub(super) fn first_webhook_key(&self, tenant: TenantId) -> Option<u32> {
+        let keys = self.all();
+        let is_first = |key: &&KeyInfo| {
+            (key.order.purpose, key.order.tenant) == (KeyPurpose::Webhook, Some(tenant))
+                && key.order.version == 1
+        };
+        keys.iter().find(is_first).map(|key| key.order.id)
+    }
+
+    /// Whether this key is a webhook key.
+    pub(super) fn is_webhook(&self, id: u32) -> bool {
+        self.all().iter().any(|key| key.order.id == id && key.order.purpose == KeyPurpose::Webhook)
+    }
+
+    /// Whether others know this key.
+    pub(super) fn is_compromised(&self, id: u32) -> bool {
+        self.all().iter().any(|key| key.order.id == id && key.state == KeyState::Compromised)
     }
 
     /// Whether no record is taken under this key any more.
@@ -284,7 +318,19 @@ async fn count_released(app: &App, keys: &[KeyInfo], key: u32) -> Result<u64, St
     // What the writer took before it saw that is committed within one change of this node's own.
     app.store.commit(Change::default()).await.map_err(|_| StoreError::Unavailable("io"))?;
     let released: Vec<KeyInfo> = keys.iter().filter(|known| known.order.id == key).copied().collect();
-    count(app, &released).await
+    match released.as_slice() {
+        [one] if one.order.purpose == KeyPurpose::Webhook => count_endpoints(app, one.order).await,
+        released => count(app, released).await,
+    }
+}
+
+/// How many endpoints have a secret that is derived from this webhook key and good yet.
+async fn count_endpoints(app: &App, order: KeyOrder) -> Result<u64, StoreError> {
+    let now = app.clock.now();
+    let rows = app.store.webhook_endpoints().await?;
+    let needs =
+        |row: &&EndpointRow| Some(row.tenant) == order.tenant && row.needs(order.id, order.version == 1, now);
+    Ok(u64::try_from(rows.iter().filter(needs).count()).unwrap_or(u64::MAX))
 }
 
 /// Whether a record needs any of these data and fingerprint keys.

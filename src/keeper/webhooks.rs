@@ -9,9 +9,6 @@ use super::keys::KeyRing;
 use super::state::unavailable;
 use crate::wire::keeper::{Refusal, RefusalCode, SignWebhook, WebhookSecret};
 
-/// Secrets of an endpoint that are good at once: the newest and the one before.
-const GENERATIONS_MAX: u32 = 2;
-
 /// The secret of one generation.
 pub(super) struct Secret(Zeroizing<[u8; 32]>);
 
@@ -27,23 +24,21 @@ impl Secret {
     }
 }
 
-/// Derives a secret: HMAC-SHA-256 under the webhook key over (purpose, endpoint, generation).
+/// Derives a secret: HMAC-SHA-256 under the webhook key that it names over (purpose, endpoint, generation).
 pub(super) fn secret(keys: &KeyRing, which: WebhookSecret) -> Result<Secret, Refusal> {
-    let key = keys.tenant(which.tenant).and_then(|keys| keys.webhook()).map_err(unavailable)?;
+    let key = keys.tenant(which.tenant).and_then(|keys| keys.webhook(which.key)).map_err(unavailable)?;
     let parts: [&[u8]; 3] = [b"webhook_secret/v1", which.endpoint.bytes(), &which.generation.to_be_bytes()];
     Ok(Secret(Zeroizing::new(key.sum(&parts))))
 }
 
 /// One signature for each secret that is good, the newest first.
 pub(super) fn sign_with_all(keys: &KeyRing, ask: &SignWebhook) -> Result<String, Refusal> {
-    let newest = ask.secret.generation;
-    let oldest = ask.oldest.max(1);
-    if oldest > newest || newest - oldest >= GENERATIONS_MAX {
-        return Err(Refusal::of(RefusalCode::InvalidValue));
-    }
-    let one = |generation| secret(keys, WebhookSecret { generation, ..ask.secret });
-    let signatures = (oldest..=newest).rev().map(|generation| one(generation).map(|s| s.sign(ask)));
-    Ok(signatures.collect::<Result<Vec<_>, _>>()?.join(" "))
+    let newest = secret(keys, ask.secret)?.sign(ask);
+    let Some(key) = ask.before else { return Ok(newest) };
+    let generation = ask.secret.generation.checked_sub(1).filter(|generation| *generation > 0);
+    let generation = generation.ok_or_else(|| Refusal::of(RefusalCode::InvalidValue))?;
+    let before = secret(keys, WebhookSecret { generation, key, ..ask.secret })?.sign(ask);
+    Ok(format!("{newest} {before}"))
 }
 
 fn sign(secret: &[u8], id: &str, timestamp: i64, body: &[u8]) -> String {
@@ -73,48 +68,70 @@ mod tests {
     fn keys() -> KeyRing {
         let kek = Kek::new(&[7; 32], [1; 16]).unwrap();
         let mut keys = KeyRing::default();
-        for (id, tenant) in [(1, 1), (2, 2)] {
+        for (id, tenant, version) in [(1, 1, 1), (2, 2, 1), (3, 1, 2)] {
             let tenant = Some(TenantId(tenant));
-            let order = KeyOrder { id, purpose: KeyPurpose::Webhook, tenant, epoch: 0, version: 1 };
+            let order = KeyOrder { id, purpose: KeyPurpose::Webhook, tenant, epoch: 0, version };
             keys.put(&kek, &HeldKey::active(kek.make_wrapped(order).unwrap())).unwrap();
         }
         keys
     }
 
+    /// Under the tenant's first key, which has its number.
     fn of(tenant: u32, endpoint: u8, generation: u32) -> WebhookSecret {
         let endpoint = EndpointId(IdBytes([endpoint; 18]));
-        WebhookSecret { tenant: TenantId(tenant), endpoint, generation }
+        WebhookSecret { tenant: TenantId(tenant), endpoint, generation, key: tenant }
     }
 
     #[test]
-    fn each_tenant_endpoint_and_generation_has_a_secret_of_its_own() {
+    fn each_tenant_endpoint_generation_and_key_has_a_secret_of_its_own() {
         let keys = keys();
         let show = |which| secret(&keys, which).map(|secret| secret.show()).unwrap();
-        let all = [of(1, 1, 1), of(1, 1, 2), of(1, 2, 1), of(2, 1, 1)].map(show);
+        let under_next = WebhookSecret { key: 3, ..of(1, 1, 1) };
+        let all = [of(1, 1, 1), of(1, 1, 2), of(1, 2, 1), of(2, 1, 1), under_next].map(show);
         let apart: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(apart.len(), all.len());
         assert_eq!(show(of(1, 1, 1)), all[0]);
         assert!(secret(&keys, of(3, 1, 1)).is_err());
+        // A key of another tenant is none.
+        assert!(secret(&keys, WebhookSecret { key: 2, ..of(1, 1, 1) }).is_err());
     }
 
     #[test]
     fn two_secrets_sign_while_they_rotate_and_never_more() {
         let keys = keys();
-        let ask = |generation, oldest| SignWebhook {
+        let ask = |generation, before| SignWebhook {
             secret: of(1, 1, generation),
-            oldest,
+            before,
             id: "msg_1".to_owned(),
             timestamp: 5,
             body: b"{}".to_vec(),
         };
-        let signed = |generation, oldest| sign_with_all(&keys, &ask(generation, oldest));
-        let (one, two) = (signed(1, 1).unwrap(), signed(2, 2).unwrap());
-        assert_eq!(signed(2, 1).unwrap(), format!("{two} {one}"));
-        for (generation, oldest) in [(3, 1), (1, 2), (0, 0)] {
-            assert!(signed(generation, oldest).is_err(), "{generation} {oldest}");
+        let signed = |generation, before| sign_with_all(&keys, &ask(generation, before));
+        let (one, two) = (signed(1, None).unwrap(), signed(2, None).unwrap());
+        assert_eq!(signed(2, Some(1)).unwrap(), format!("{two} {one}"));
+        for (generation, before) in [(1, 1), (0, 1), (2, 9)] {
+            assert!(signed(generation, Some(before)).is_err(), "{generation} {before}");
         }
+        // Each is derived from the key that it names, also while one takes over from the other.
+        let moved = SignWebhook { secret: WebhookSecret { key: 3, ..of(1, 1, 2) }, ..ask(2, Some(1)) };
+        let moved = sign_with_all(&keys, &moved).unwrap();
+        assert!(moved.ends_with(&format!(" {one}")) && !moved.starts_with(&two), "{moved}");
         let shown = secret(&keys, of(1, 1, 1)).unwrap().show();
         let key = BASE64.decode(shown.strip_prefix("whsec_").unwrap().as_bytes()).unwrap();
         assert_eq!(sign(&key, "msg_1", 5, b"{}"), one);
+    }
+
+    #[test]
+    fn a_webhook_key_that_others_know_signs_nothing_and_a_retired_one_does() {
+        use crate::wire::keys::KeyState::{Active, Compromised, Destroyed, Retired};
+        let kek = Kek::new(&[7; 32], [1; 16]).unwrap();
+        let order =
+            KeyOrder { id: 1, purpose: KeyPurpose::Webhook, tenant: Some(TenantId(1)), epoch: 0, version: 1 };
+        let held = HeldKey::active(kek.make_wrapped(order).unwrap());
+        let mut keys = KeyRing::default();
+        for (state, signs) in [(Active, true), (Retired, true), (Compromised, false), (Destroyed, false)] {
+            keys.put(&kek, &HeldKey { state, ..held.clone() }).unwrap();
+            assert_eq!(secret(&keys, of(1, 1, 1)).is_ok(), signs, "{}", state.name());
+        }
     }
 }

@@ -200,15 +200,19 @@ impl Vault {
         match (purpose, tenant) {
             (KeyPurpose::Kek, None) => self.rotate_kek(KeyState::Retired, actor).await,
             (KeyPurpose::Kek, Some(_)) => Err("the KEK is the installation's: leave --tenant out".to_owned()),
-            (KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym, Some(tenant)) => {
+            (
+                KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym | KeyPurpose::Webhook,
+                Some(tenant),
+            ) => {
                 let making = Making { actor: Some(actor), empties: true, compromised: None };
                 self.succeed(purpose, tenant, making).await
             }
-            (KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym, None) => {
-                Err("this key is a tenant's: name it with --tenant".to_owned())
-            }
-            (KeyPurpose::BodyMac | KeyPurpose::Webhook | KeyPurpose::Checkpoint, _) => {
-                Err("this version rotates kek, data, fingerprint and pseudonym".to_owned())
+            (
+                KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym | KeyPurpose::Webhook,
+                None,
+            ) => Err("this key is a tenant's: name it with --tenant".to_owned()),
+            (KeyPurpose::BodyMac | KeyPurpose::Checkpoint, _) => {
+                Err("this version rotates kek, data, fingerprint, pseudonym and webhook".to_owned())
             }
         }
     }
@@ -230,12 +234,15 @@ impl Vault {
                 "numbers are hashed under key {id} now, and under the one before until that is destroyed; what is stored is being \
                  hashed anew: see `cardvault keys progress`"
             ),
+            KeyPurpose::Webhook => format!(
+                "new secrets of webhook endpoints are derived from key {id} now; an endpoint keeps the secret that it has until its owner \
+                 rotates it, and the key before is needed as long"
+            ),
             KeyPurpose::Kek
             | KeyPurpose::Data
             | KeyPurpose::Fingerprint
             | KeyPurpose::BodyMac
             | KeyPurpose::Pseudonym
-            | KeyPurpose::Webhook
             | KeyPurpose::Checkpoint => format!("key {id} is the {} key of the tenant now", purpose.name()),
         })
     }
@@ -304,7 +311,7 @@ impl Vault {
         let key = self.known(id)?;
         match (key.purpose, key.tenant, key.state) {
             (
-                KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym,
+                KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym | KeyPurpose::Webhook,
                 Some(tenant),
                 KeyState::Active,
             ) => {
@@ -313,7 +320,8 @@ impl Vault {
             }
             (KeyPurpose::Kek, _, KeyState::Active) => self.rotate_kek(KeyState::Retired, actor).await,
             (_, _, KeyState::Active) => {
-                Err("this version can replace kek, data, fingerprint and pseudonym keys only".to_owned())
+                Err("this version can replace kek, data, fingerprint, pseudonym and webhook keys only"
+                    .to_owned())
             }
             (_, _, state) => {
                 Err(format!("a key that is {} cannot be retired: it is not in use", state.name()))
@@ -335,21 +343,26 @@ impl Vault {
                 return Err("it is not in use: nothing is wrapped under it".to_owned());
             }
             (
-                KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym,
+                KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym | KeyPurpose::Webhook,
                 Some(tenant),
                 KeyState::Active,
             ) => {
                 let making = Making { actor: Some(actor), empties: true, compromised: Some(id) };
                 self.succeed(purpose, tenant, making).await?;
             }
-            (KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym, _, _) => {
+            (
+                KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Pseudonym | KeyPurpose::Webhook,
+                _,
+                _,
+            ) => {
                 let now = SystemClock.now();
                 self.key_store.compromise(id, now, actor).map_err(|error| error.to_string())?;
                 self.hand_keys().await?;
             }
-            (KeyPurpose::BodyMac | KeyPurpose::Webhook | KeyPurpose::Checkpoint, ..) => {
+            (KeyPurpose::BodyMac | KeyPurpose::Checkpoint, ..) => {
                 return Err(
-                    "this version can replace kek, data, fingerprint and pseudonym keys only".to_owned()
+                    "this version can replace kek, data, fingerprint, pseudonym and webhook keys only"
+                        .to_owned(),
                 );
             }
         }
@@ -378,7 +391,7 @@ impl Vault {
                 key.purpose.name()
             ));
         }
-        if matches!(key.purpose, KeyPurpose::Data | KeyPurpose::Fingerprint) {
+        if matches!(key.purpose, KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Webhook) {
             self.ask_edge(AdminCommand::ReleaseKey { key: id }).await?;
         }
         let now = SystemClock.now();
@@ -508,17 +521,23 @@ const fn checklist(purpose: KeyPurpose) -> &'static str {
     match purpose {
         KeyPurpose::Kek => {
             "checklist:\n\
-             1. every key that was wrapped under the old KEK may be known: `cardvault keys compromise` each data, fingerprint and\n\
-                pseudonym key; body_mac, webhook and checkpoint keys cannot be replaced in this version: plan a new installation\n\
+             1. every key that was wrapped under the old KEK may be known: `cardvault keys compromise` each data, fingerprint,\n\
+                pseudonym and webhook key; body_mac and checkpoint keys cannot be replaced in this version: plan a new installation\n\
              2. find every copy of the key store that was wrapped under it (backups!) and destroy it\n\
              3. wait for `cardvault keys progress` to say that nothing is left, then `cardvault keys destroy` each\n\
              4. replace whoever, and whatever, had access to the root key; write down what happened (12.10)"
+        }
+        KeyPurpose::Webhook => {
+            "checklist:\n\
+             1. nothing is posted to an endpoint whose newest secret is derived from the key; what it is told of waits. Have each owner\n\
+                rotate the endpoint's secret (`rotate_secret`), and doubt what receivers were told meanwhile\n\
+             2. `cardvault keys destroy` it, which says how many endpoints have not\n\
+             3. find out who had it; write down what happened (12.10)"
         }
         KeyPurpose::Data
         | KeyPurpose::Fingerprint
         | KeyPurpose::BodyMac
         | KeyPurpose::Pseudonym
-        | KeyPurpose::Webhook
         | KeyPurpose::Checkpoint => {
             "checklist:\n\
              1. wait for `cardvault keys progress` to say that nothing is left under the key\n\

@@ -168,15 +168,17 @@ pub struct WebhookSecret {
     pub endpoint: EndpointId,
     /// Counts the endpoint's secrets, from 1.
     pub generation: u32,
+    /// The webhook key that it is derived from.
+    pub key: u32,
 }
 
 /// What is posted to a webhook endpoint, to be signed.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct SignWebhook {
-    /// With the endpoint's newest secret, and each before down to this generation.
+    /// With the endpoint's newest secret.
     pub secret: WebhookSecret,
-    /// The oldest generation that signs.
-    pub oldest: u32,
+    /// With the one before as well, which is derived from this webhook key.
+    pub before: Option<u32>,
     /// The message's id.
     pub id: String,
     /// When it is posted, in seconds since the Unix epoch.

@@ -216,7 +216,8 @@ async fn a_key_that_others_know_is_replaced_first_and_emptied() {
         (["retire", &old], "cannot be retired"),
         (["retire", "999"], "no key of this id"),
         (["show", "999"], "no key of this id"),
-        (["rotate", "webhook"], "rotates kek, data, fingerprint and pseudonym"),
+        (["rotate", "webhook"], "--tenant"),
+        (["rotate", "body_mac"], "rotates kek, data, fingerprint, pseudonym and webhook"),
         (["rotate", "data"], "--tenant"),
     ] {
         let (code, said) = keys(&vault, &args);

@@ -16,4 +16,5 @@ mod desk;
 mod endpoints;
 mod events;
 mod failing;
+mod keys;
 mod receiver;

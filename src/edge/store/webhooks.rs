@@ -65,8 +65,14 @@ pub struct EndpointRow {
     pub disabled_reason: Option<String>,
     /// Counts its secrets, from 1.
     pub generation: u32,
+    /// The webhook key that the newest secret is derived from; none in a row of a version before, which knew the tenant's first only.
+    #[serde(default)]
+    pub key: Option<u32>,
     /// Until when the secret before is good, too.
     pub previous_until: Option<Time>,
+    /// The webhook key that the secret before is derived from, likewise.
+    #[serde(default)]
+    pub previous_key: Option<u32>,
     /// Since when nothing has worked.
     pub failing_since: Option<Time>,
     /// When it was made.
@@ -81,10 +87,16 @@ impl EndpointRow {
         self.events.iter().any(|one| fits(one, kind))
     }
 
-    /// The oldest generation of its secrets that signs now.
-    pub fn oldest_generation(&self, now: Time) -> u32 {
-        let both = self.previous_until.is_some_and(|until| now < until);
-        if both { self.generation.saturating_sub(1).max(1) } else { self.generation }
+    /// The webhook key of the secret before, while that is good; the second is the tenant's first key, for rows of a version before.
+    pub fn key_before(&self, first: u32, now: Time) -> Option<u32> {
+        let both = self.generation > 1 && self.previous_until.is_some_and(|until| now < until);
+        both.then(|| self.previous_key.unwrap_or(first))
+    }
+
+    /// Whether a secret that is good now is derived from this webhook key of its tenant.
+    pub fn needs(&self, key: u32, is_first: bool, now: Time) -> bool {
+        let first = if is_first { key } else { 0 };
+        self.key.unwrap_or(first) == key || self.key_before(first, now) == Some(key)
     }
 }
 
@@ -455,6 +467,7 @@ pub struct Expiring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::card::id::IdBytes;
     use crate::edge::charge::tests::charge;
     use crate::edge::store::DisputeStatus;
 
@@ -489,5 +502,38 @@ mod tests {
             assert_eq!(fits(subscription, kind), takes, "{subscription} {kind}");
         }
         assert!(KINDS.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn a_row_of_a_version_before_needs_the_tenant_s_first_key() {
+        let now = Time::from_micros(1_800_000_000_000_000);
+        let row = EndpointRow {
+            id: EndpointId(IdBytes([1; 18])),
+            tenant: TenantId(1),
+            revision: 1,
+            url: "https://hooks.example/".to_owned(),
+            events: vec!["*".to_owned()],
+            description: None,
+            enabled: true,
+            disabled_reason: None,
+            generation: 2,
+            key: Some(8),
+            previous_until: None,
+            previous_key: None,
+            failing_since: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let mut old = serde_json::to_value(&row).unwrap();
+        for field in ["key", "previous_key"] {
+            old.as_object_mut().unwrap().remove(field).unwrap();
+        }
+        let mut row: EndpointRow = serde_json::from_value(old).unwrap();
+        assert!(row.needs(7, true, now) && !row.needs(8, false, now));
+        // Its owner rotates the secret under the next key: the one before is needed for as long as its hours last.
+        (row.key, row.previous_until, row.generation) = (Some(8), Some(now.plus_seconds(1)), 3);
+        assert!(row.needs(7, true, now) && row.needs(8, false, now));
+        let later = now.plus_seconds(1);
+        assert!(!row.needs(7, true, later) && row.needs(8, false, later));
     }
 }

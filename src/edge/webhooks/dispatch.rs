@@ -110,8 +110,11 @@ async fn attempt(app: &App, row: &EndpointRow, due: &Due) -> Result<Posted, Erro
     let Some(place) = place_of(&row.url) else { return Ok(Posted::failed("url")) };
     let (id, timestamp) = (due.notice.to_string(), now.seconds());
     let body = due.body.as_bytes().to_vec();
-    let secret = WebhookSecret { tenant: row.tenant, endpoint: row.id, generation: row.generation };
-    let ask = SignWebhook { secret, oldest: row.oldest_generation(now), id: id.clone(), timestamp, body };
+    let first = app.keys.first_webhook_key(row.tenant).ok_or(CommitError::Unavailable("webhook_key"))?;
+    let (key, generation) = (row.key.unwrap_or(first), row.generation);
+    let secret = WebhookSecret { tenant: row.tenant, endpoint: row.id, generation, key };
+    let before = row.key_before(first, now).filter(|key| !app.keys.is_compromised(*key));
+    let ask = SignWebhook { secret, before, id: id.clone(), timestamp, body };
     let body = ask.body.clone();
     let signature = app.keeper.sign_webhook(Box::new(ask)).await?;
     let header = |name: &str, value: String| (name.to_owned(), value);

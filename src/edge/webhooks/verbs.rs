@@ -104,6 +104,7 @@ pub async fn create(
     }
     check_host(app, &new.url)?;
     let now = app.clock.now();
+    let key = Some(key_of_new(app, caller.tenant_id(), now)?);
     let row = EndpointRow {
         id: EndpointId::make(now)?,
         tenant: caller.tenant_id(),
@@ -114,7 +115,9 @@ pub async fn create(
         enabled: new.enabled,
         disabled_reason: None,
         generation: 1,
+        key,
         previous_until: None,
+        previous_key: None,
         failing_since: None,
         created_at: now,
         updated_at: now,
@@ -142,6 +145,9 @@ pub async fn rotate(
         row.revision = row.revision.saturating_add(1);
         row.generation = row.generation.saturating_add(1);
         row.previous_until = (keep_old_hours > 0).then(|| now.plus_seconds(keep_old_hours * 3_600));
+        let before = row.key.or_else(|| app.keys.first_webhook_key(row.tenant));
+        row.previous_key = before.filter(|_| keep_old_hours > 0);
+        row.key = Some(key_of_new(app, row.tenant, now)?);
         row.updated_at = now;
         let events = vec![told(caller, catalogue::WEBHOOK_ROTATE, &row, now, Facts::default())?];
         match show_once(app, caller, &claim, 200, row, events).await {
@@ -327,6 +333,28 @@ fn check_host(app: &App, url: &str) -> Result<(), Error> {
     if is_there { Ok(()) } else { Err(Error::HostNotAllowed) }
 }
 
+/// The webhook key that a new secret is derived from.
+fn key_of_new(app: &App, tenant: TenantId, now: Time) -> Result<u32, Error> {
+    let key = app.keys.webhook_key(tenant, now);
+    key.ok_or_else(|| {
+        tracing::error!(code = "webhook_key", "no webhook key may be used: `cardvault keys rotate webhook`");
+        CommitError::Unavailable("webhook_key").into()
+    })
+}
+
+/// The webhook key of a secret of this endpoint, if that is good yet.
+async fn key_of(app: &App, caller: &Caller, id: EndpointId, generation: u32) -> Result<Option<u32>, Error> {
+    let tenant = caller.tenant_id();
+    let Some(row) = app.store.webhook_endpoint(tenant, id).await? else { return Ok(None) };
+    let Some(first) = app.keys.first_webhook_key(tenant) else { return Ok(None) };
+    let newest = (row.generation == generation).then(|| row.key.unwrap_or(first));
+    let before = || {
+        let is_before = row.generation.checked_sub(1) == Some(generation);
+        row.key_before(first, app.clock.now()).filter(|_| is_before)
+    };
+    Ok(newest.or_else(before).filter(|key| !app.keys.is_compromised(*key)))
+}
+
 fn told(
     caller: &Caller,
     action: &'static str,
@@ -436,8 +464,8 @@ async fn with_secret(app: &App, caller: &Caller, mut shown: Shown) -> Result<Sho
     let is_fresh = at.is_some_and(|at| app.clock.now() < at.plus_seconds(SECRET_SHOWN_SECONDS));
     let generation = shown.body.get("secret_generation").and_then(Value::as_u64);
     let generation = generation.and_then(|n| u32::try_from(n).ok()).ok_or(Error::EndpointUnknown)?;
-    if is_fresh {
-        let which = WebhookSecret { tenant: caller.tenant_id(), endpoint, generation };
+    if is_fresh && let Some(key) = key_of(app, caller, endpoint, generation).await? {
+        let which = WebhookSecret { tenant: caller.tenant_id(), endpoint, generation, key };
         let secret = app.keeper.webhook_secret(which).await?;
         if let Value::Object(members) = &mut shown.body {
             members.insert("secret".to_owned(), Value::String(secret));

@@ -19,7 +19,8 @@ pub struct TenantKeys {
     fingerprints: FingerprintKeys,
     body_mac: Option<Mac>,
     pseudonym: Option<Mac>,
-    webhook: Option<Mac>,
+    /// Webhook keys that endpoints' secrets may be derived from, by id.
+    webhooks: HashMap<u32, Mac>,
 }
 
 impl TenantKeys {
@@ -38,9 +39,9 @@ impl TenantKeys {
         self.pseudonym.as_ref().ok_or(KeyError::Missing)
     }
 
-    /// What the secrets of webhook endpoints are derived from.
-    pub fn webhook(&self) -> Result<&Mac, KeyError> {
-        self.webhook.as_ref().ok_or(KeyError::Missing)
+    /// What secrets of webhook endpoints are derived from: the key of that id, unless others know it.
+    pub fn webhook(&self, id: u32) -> Result<&Mac, KeyError> {
+        self.webhooks.get(&id).ok_or(KeyError::Missing)
     }
 }
 
@@ -104,6 +105,16 @@ impl KeyRing {
             }
             return Ok(());
         }
+        if order.purpose == KeyPurpose::Webhook {
+            let tenant = self.tenants.entry(order.tenant.ok_or(KeyError::Missing)?).or_default();
+            // A signature under a key that others know proves nothing: none is made.
+            if matches!(held.state, KeyState::Compromised | KeyState::Destroyed) {
+                tenant.webhooks.remove(&order.id);
+            } else if let Entry::Vacant(place) = tenant.webhooks.entry(order.id) {
+                place.insert(Mac::new(kek.unwrap_key(&held.key)?.as_slice()));
+            }
+            return Ok(());
+        }
         if !protects {
             return Ok(());
         }
@@ -118,8 +129,11 @@ impl KeyRing {
         match order.purpose {
             KeyPurpose::BodyMac => tenant.body_mac = mac,
             KeyPurpose::Pseudonym => tenant.pseudonym = mac,
-            KeyPurpose::Webhook => tenant.webhook = mac,
-            KeyPurpose::Kek | KeyPurpose::Data | KeyPurpose::Fingerprint | KeyPurpose::Checkpoint => {}
+            KeyPurpose::Kek
+            | KeyPurpose::Data
+            | KeyPurpose::Fingerprint
+            | KeyPurpose::Webhook
+            | KeyPurpose::Checkpoint => {}
         }
         Ok(())
     }

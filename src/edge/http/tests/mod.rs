@@ -20,7 +20,7 @@ use crate::card::id::{AttemptId, Token};
 use crate::card::sealed::{FORMAT_V1, SealedField};
 use crate::card::tenant::{Mode, TenantId};
 use crate::card::truncated::TruncatedPan;
-use crate::clock::{Clock, ManualClock, SystemClock};
+use crate::clock::{Clock, ManualClock, SystemClock, Time};
 use crate::edge::keeper::Keeper;
 use crate::edge::scope::Scope;
 use crate::edge::store::sqlite::{SqliteOptions, SqliteStore};
@@ -34,6 +34,7 @@ use crate::wire::keeper::{
     Digested, ForwardRead, FromKeeper, Prepared, ReadForward, Refusal, RefusalCode, Seal, SealAs, Sealed,
     ToKeeper,
 };
+use crate::wire::keys::{KeyInfo, KeyOrder, KeyPurpose, KeyState};
 use crate::wire::pair::make_pair;
 
 mod exports;
@@ -85,6 +86,7 @@ impl Vault {
         app.keeper.connect(ours).unwrap();
         let vault = Self { router: routes::router(&app), app, clock, _directory: directory };
         vault.add_tenants().await;
+        vault.app.keys.set(webhook_keys(vault.clock.now().plus_seconds(WEBHOOK_KEY_SECONDS)));
         let everything: Vec<_> = Scope::ALL.iter().map(|scope| scope.name()).collect();
         let of_tenant: Vec<_> =
             Scope::ALL.iter().filter(|s| s.needs_tenant()).map(|scope| scope.name()).collect();
@@ -227,6 +229,19 @@ fn card(number: &str, more: &str) -> String {
 fn destination(name: &str) -> DestinationInfo {
     let (name, connector) = (name.to_owned(), name.to_owned());
     DestinationInfo { name, connector, ..crate::edge::charge::tests::destination() }
+}
+
+/// For so long the tenants' webhook keys protect.
+const WEBHOOK_KEY_SECONDS: i64 = 730 * 86_400;
+
+/// The first webhook key of each tenant.
+fn webhook_keys(protects_until: Time) -> Vec<KeyInfo> {
+    let key = |tenant| {
+        let (purpose, tenant) = (KeyPurpose::Webhook, Some(TenantId(tenant)));
+        let order = KeyOrder { id: 70 + tenant.map_or(0, |t| t.0), purpose, tenant, epoch: 0, version: 1 };
+        KeyInfo { order, state: KeyState::Active, protects_until, emptying: false }
+    };
+    [1, 2].map(key).to_vec()
 }
 
 /// Answers like a keeper, without keys: envelopes hold what they were given, so nothing here says anything about sealing.

@@ -184,3 +184,16 @@ async fn a_receiver_that_asks_to_be_left_alone_is_for_all_of_its_endpoint() {
     assert_eq!(posts.recv_timeout(patience).unwrap(), "/other");
     dispatch.abort();
 }
+
+#[tokio::test]
+async fn past_its_cryptoperiod_a_webhook_key_makes_no_new_secret() {
+    let vault = Vault::start().await;
+    let endpoint = vault.endpoint().await;
+    vault.clock.advance_seconds(super::WEBHOOK_KEY_SECONDS);
+    let rotated = vault.verb(&endpoint, "rotate_secret", "r-1", "{}").await;
+    assert_eq!(rotated.code(), (503, "store_unavailable"));
+    let next = super::webhook_keys(vault.clock.now().plus_seconds(1));
+    vault.app.keys.set(next);
+    let rotated = vault.verb(&endpoint, "rotate_secret", "r-1", "{}").await;
+    assert_eq!(rotated.status, 200, "{}", rotated.text);
+}

@@ -50,6 +50,14 @@ impl Watched {
         self.look_at(&keys, &sealed.key_ids())
     }
 
+    /// Looks at the webhook keys that the secrets of an endpoint are derived from.
+    pub(super) fn take_webhook_keys(&self, ids: &[u32]) -> Result<(), CommitError> {
+        if !self.any.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.look_at(&self.keys.read().unwrap_or_else(PoisonError::into_inner), ids)
+    }
+
     /// Looks at the fingerprint key of a number that comes in; false if one that took over from it was seen before.
     pub(super) fn take_fingerprint(&self, tenant: TenantId, key: u32) -> Result<bool, CommitError> {
         if self.any.load(Ordering::SeqCst) {

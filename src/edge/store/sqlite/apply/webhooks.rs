@@ -146,6 +146,9 @@ impl Applying<'_> {
         if before.is_none() && count >= ENDPOINTS_MAX {
             return Err(CommitError::TooMany.into());
         }
+        let before_it = row.previous_key.filter(|_| row.previous_until.is_some_and(|until| self.now < until));
+        let needed: Vec<u32> = row.key.into_iter().chain(before_it).collect();
+        self.watched.take_webhook_keys(&needed)?;
         let put = match before {
             None => include_str!("../sql/webhook_endpoint_insert.sql"),
             Some(_) => include_str!("../sql/webhook_endpoint_update.sql"),
